@@ -1,0 +1,209 @@
+package sqlite
+
+import (
+	"strings"
+	"unique"
+
+	"modernc.org/libc"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Action is what a statement would do, by SQLite's authorizer code
+// (https://sqlite.org/c3ref/c_alter_table.html).
+type Action uint8
+
+// The actions that SQLite reports.
+const (
+	CreateIndex       Action = sqlite3.SQLITE_CREATE_INDEX
+	CreateTable       Action = sqlite3.SQLITE_CREATE_TABLE
+	CreateTempIndex   Action = sqlite3.SQLITE_CREATE_TEMP_INDEX
+	CreateTempTable   Action = sqlite3.SQLITE_CREATE_TEMP_TABLE
+	CreateTempTrigger Action = sqlite3.SQLITE_CREATE_TEMP_TRIGGER
+	CreateTempView    Action = sqlite3.SQLITE_CREATE_TEMP_VIEW
+	CreateTrigger     Action = sqlite3.SQLITE_CREATE_TRIGGER
+	CreateView        Action = sqlite3.SQLITE_CREATE_VIEW
+	Delete            Action = sqlite3.SQLITE_DELETE
+	DropIndex         Action = sqlite3.SQLITE_DROP_INDEX
+	DropTable         Action = sqlite3.SQLITE_DROP_TABLE
+	DropTempIndex     Action = sqlite3.SQLITE_DROP_TEMP_INDEX
+	DropTempTable     Action = sqlite3.SQLITE_DROP_TEMP_TABLE
+	DropTempTrigger   Action = sqlite3.SQLITE_DROP_TEMP_TRIGGER
+	DropTempView      Action = sqlite3.SQLITE_DROP_TEMP_VIEW
+	DropTrigger       Action = sqlite3.SQLITE_DROP_TRIGGER
+	DropView          Action = sqlite3.SQLITE_DROP_VIEW
+	Insert            Action = sqlite3.SQLITE_INSERT
+	Pragma            Action = sqlite3.SQLITE_PRAGMA
+	Read              Action = sqlite3.SQLITE_READ
+	Select            Action = sqlite3.SQLITE_SELECT
+	Transaction       Action = sqlite3.SQLITE_TRANSACTION
+	Update            Action = sqlite3.SQLITE_UPDATE
+	Attach            Action = sqlite3.SQLITE_ATTACH
+	Detach            Action = sqlite3.SQLITE_DETACH
+	AlterTable        Action = sqlite3.SQLITE_ALTER_TABLE
+	Reindex           Action = sqlite3.SQLITE_REINDEX
+	Analyze           Action = sqlite3.SQLITE_ANALYZE
+	CreateVTable      Action = sqlite3.SQLITE_CREATE_VTABLE
+	DropVTable        Action = sqlite3.SQLITE_DROP_VTABLE
+	Function          Action = sqlite3.SQLITE_FUNCTION
+	Savepoint         Action = sqlite3.SQLITE_SAVEPOINT
+	Recursive         Action = sqlite3.SQLITE_RECURSIVE
+)
+
+// Access is one thing that a statement would touch, as SQLite's own parser found it.
+type Access struct {
+	Action Action
+	// Name is the table of READ, INSERT, UPDATE, DELETE; the object of CREATE and DROP; the schema of ALTER
+	// TABLE; the pragma; BEGIN, COMMIT, ROLLBACK or RELEASE of a transaction or savepoint; the file of ATTACH.
+	Name string
+	// Detail is the column of READ (empty for count(*)) and UPDATE; the table of an index or trigger; the table of
+	// ALTER TABLE; the argument of a pragma; the function; the module of a virtual table; the savepoint.
+	Detail string
+	Schema string // "main" or "temp"; empty where SQLite gives none
+	By     string // the innermost trigger, view or table expression that asks; empty for the statement itself
+}
+
+// Policy says whether a statement may be compiled at all: an error denies the access and is the Cause of the
+// Error that Prepare returns. It is asked during prepare, since SQLite carries some pragmas out there.
+type Policy func(Access) error
+
+type mode uint8
+
+const (
+	modeOwn     mode = iota // the server's own statement: nothing is asked
+	modePrepare             // a client's statement is compiled: collect and ask the policy
+	modeStep                // it runs: what SQLite compiles inside it must be part of what was judged
+)
+
+type collector struct {
+	policy   Policy
+	accesses []Access
+}
+
+func (k *collector) add(a Access) bool {
+	for i := range k.accesses {
+		if k.accesses[i] == a {
+			return false
+		}
+	}
+	k.accesses = append(k.accesses, a)
+	return true
+}
+
+// onAccess is the authorizer. It stays installed while statements run, because SQLite compiles again inside step
+// when the schema changed, and VACUUM asks for its ATTACH only then.
+func onAccess(_ *libc.TLS, h uintptr, action int32, name, detail, schema, by uintptr) int32 {
+	c := lookup[*Conn](h)
+	if c == nil {
+		return sqlite3.SQLITE_DENY
+	}
+	if c.mode == modeOwn {
+		return sqlite3.SQLITE_OK
+	}
+	a := Access{Action(action), intern(name), intern(detail), intern(schema), intern(by)}
+	var err error
+	switch c.mode {
+	case modePrepare:
+		if c.collect.add(a) && c.collect.policy != nil {
+			err = c.collect.policy(a)
+		}
+	case modeStep:
+		err = c.nested.permits(a)
+	}
+	if err != nil {
+		if c.denied == nil {
+			c.denied = err
+		}
+		return sqlite3.SQLITE_DENY
+	}
+	return sqlite3.SQLITE_OK
+}
+
+// intern keeps one copy of a name for all statements of all databases: schemas repeat themselves.
+func intern(p uintptr) string {
+	if p == 0 {
+		return ""
+	}
+	n := strlen(p)
+	if n == 0 {
+		return ""
+	}
+	return unique.Make(string(view(p, n))).Value()
+}
+
+// shadowSuffixes are the tables that the compiled-in virtual-table modules keep beside a table of theirs.
+var shadowSuffixes = []string{"_data", "_idx", "_content", "_docsize", "_config", "_node", "_parent", "_rowid"}
+
+// ShadowOf is the name of the virtual table that name would be a shadow table of, by its form; or "".
+func ShadowOf(name string) string {
+	for _, s := range shadowSuffixes {
+		if n := len(name) - len(s); n > 0 && strings.EqualFold(name[n:], s) {
+			return name[:n]
+		}
+	}
+	return ""
+}
+
+// errNotJudged says that the statement came to mean something else than what was judged, which the schema's
+// change explains: the caller prepares it anew.
+var errNotJudged = &Error{Code: CodeSchema, Message: "the statement changed its meaning with the schema", Offset: -1}
+
+// permits decides on what SQLite compiles while s runs.
+func (s *Stmt) permits(a Access) error {
+	switch a.Action {
+	case Attach:
+		// VACUUM attaches a nameless file of its own; with a name it is VACUUM INTO, or an ATTACH.
+		if s.Vacuum && a.Name == "" {
+			return nil
+		}
+		return errNotJudged
+	case Detach:
+		if s.Vacuum {
+			return nil
+		}
+		return errNotJudged
+	}
+	if s.Vacuum {
+		return nil
+	}
+	for i := range s.Accesses {
+		if s.Accesses[i] == a {
+			return nil
+		}
+	}
+	switch a.Action {
+	case Select, Function, Recursive:
+		return nil // they name nothing that is stored
+	case Read, Insert, Update, Delete, CreateTable, DropTable, CreateIndex, DropIndex, AlterTable, Pragma, Transaction:
+	default:
+		return errNotJudged
+	}
+	// What is left are statements that virtual tables run on their shadow tables.
+	name := a.Name
+	switch a.Action {
+	case AlterTable:
+		name = a.Detail
+	case CreateIndex, DropIndex:
+		name = a.Detail
+	case Pragma:
+		if strings.EqualFold(a.Name, "data_version") { // FTS5 looks whether another connection wrote
+			return nil
+		}
+		return errNotJudged
+	case Transaction:
+		return errNotJudged
+	}
+	if s.Alters && (strings.EqualFold(name, "sqlite_master") || strings.EqualFold(name, "sqlite_schema")) {
+		return nil
+	}
+	if base := ShadowOf(name); base != "" {
+		for i := range s.Accesses {
+			if strings.EqualFold(s.Accesses[i].Name, base) || strings.EqualFold(s.Accesses[i].Detail, base) {
+				return nil
+			}
+		}
+		if s.Alters {
+			return nil // ALTER TABLE … RENAME of a virtual table: its shadows take the new name
+		}
+	}
+	return errNotJudged
+}

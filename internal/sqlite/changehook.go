@@ -1,0 +1,90 @@
+package sqlite
+
+import (
+	"unsafe"
+
+	"modernc.org/libc"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Change is one row that is about to change, as SQLite's preupdate hook reports it: by the client's statement, by
+// a trigger or by a foreign key's cascade. It is valid during the call only.
+type Change struct {
+	conn *Conn
+
+	Op       Action // Insert, Update or Delete
+	Schema   string
+	Table    string
+	OldRowid int64 // of UPDATE and DELETE; meaningless in a WITHOUT ROWID table
+	NewRowid int64 // of INSERT and UPDATE
+}
+
+// ChangeHook is told of every row change before it happens.
+type ChangeHook func(*Change)
+
+type changeHook struct{ funcs []ChangeHook }
+
+// SetChangeHook makes f the connection's listeners' dispatcher: SQLite has one hook a connection, so those who
+// need row changes share it. Nil takes it away. Either drops the compiled statements: a DELETE without WHERE that
+// was compiled without a hook truncates the table and reports no row.
+func (c *Conn) SetChangeHook(funcs []ChangeHook) {
+	if len(funcs) == 0 && c.changes == nil || c.db == 0 {
+		return
+	}
+	c.DropStatements()
+	if len(funcs) == 0 {
+		c.changes = nil
+		sqlite3.Xsqlite3_preupdate_hook(c.thread.tls, c.db, 0, 0)
+		return
+	}
+	c.changes = &changeHook{funcs: funcs}
+	sqlite3.Xsqlite3_preupdate_hook(c.thread.tls, c.db, funcptr(onChange), c.handle)
+}
+
+func onChange(_ *libc.TLS, h, _ uintptr, op int32, schema, table uintptr, oldRowid, newRowid int64) {
+	c := lookup[*Conn](h)
+	if c == nil || c.changes == nil {
+		return
+	}
+	ch := Change{conn: c, Op: Action(op), Schema: intern(schema), Table: intern(table), OldRowid: oldRowid, NewRowid: newRowid}
+	for _, f := range c.changes.funcs {
+		f(&ch)
+	}
+}
+
+// Columns is the number of columns of the row.
+func (ch *Change) Columns() int {
+	return int(sqlite3.Xsqlite3_preupdate_count(ch.conn.thread.tls, ch.conn.db))
+}
+
+// Old is column i of the row before the change, of UPDATE and DELETE. False means that SQLite can't tell, as for
+// a virtual generated column.
+func (ch *Change) Old(i int) (Value, bool) { return ch.value(i, sqlite3.Xsqlite3_preupdate_old) }
+
+// New is column i of the row after the change, of INSERT and UPDATE.
+func (ch *Change) New(i int) (Value, bool) { return ch.value(i, sqlite3.Xsqlite3_preupdate_new) }
+
+func (ch *Change) value(i int, get func(*libc.TLS, uintptr, int32, uintptr) int32) (Value, bool) {
+	t := ch.conn.thread
+	// The result code counts, not the pointer: on an error it is what an earlier call left there.
+	if rc := get(t.tls, ch.conn.db, int32(i), t.out); rc != sqlite3.SQLITE_OK {
+		return Value{}, false
+	}
+	v := *(*uintptr)(unsafe.Pointer(t.out))
+	if v == 0 {
+		return Value{}, true
+	}
+	switch sqlite3.Xsqlite3_value_type(t.tls, v) {
+	case sqlite3.SQLITE_INTEGER:
+		return Value{Kind: Integer, Int: sqlite3.Xsqlite3_value_int64(t.tls, v)}, true
+	case sqlite3.SQLITE_FLOAT:
+		return Value{Kind: Real, Float: sqlite3.Xsqlite3_value_double(t.tls, v)}, true
+	case sqlite3.SQLITE_TEXT:
+		p := sqlite3.Xsqlite3_value_text(t.tls, v)
+		return Value{Kind: Text, Bytes: view(p, int(sqlite3.Xsqlite3_value_bytes(t.tls, v)))}, true
+	case sqlite3.SQLITE_BLOB:
+		p := sqlite3.Xsqlite3_value_blob(t.tls, v)
+		return Value{Kind: Blob, Bytes: view(p, int(sqlite3.Xsqlite3_value_bytes(t.tls, v)))}, true
+	}
+	return Value{}, true
+}

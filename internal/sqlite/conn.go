@@ -1,0 +1,340 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"modernc.org/libc"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// progressOps is how many virtual-machine operations pass between two looks at the watch: about 20 µs. SQLite's
+// own counting makes it free.
+const progressOps = 1000
+
+// Limits bounds what a statement of a connection may be (https://sqlite.org/limits.html). The zero value of a
+// field is the default that stands beside it.
+type Limits struct {
+	Length       int   // bytes of a value or a row; 16 MB
+	SQL          int   // bytes of a statement; 1,000,000
+	TriggerDepth int   // nested triggers; 100
+	Pages        int64 // pages of the file, its quota; 2,621,440 (10 GiB)
+	Statements   int   // cached statements; 64
+}
+
+const (
+	defaultLength       = 16_000_000
+	defaultTriggerDepth = 100
+	defaultPages        = 10 << 30 / PageSize
+	defaultStatements   = 64
+	// cacheBytes bounds the SQL text of the cached statements of a connection.
+	cacheBytes = 256 << 10
+)
+
+// Config says how to open a connection.
+type Config struct {
+	Path   string
+	VFS    string // the name of a VFS; "" is the system's
+	Limits Limits
+	// Tables are virtual tables that statements of this connection can read by name.
+	Tables []*Table
+}
+
+// Conn is one connection to one database file, for one owner at a time.
+type Conn struct {
+	db     uintptr
+	handle uintptr
+	thread *Thread
+	cfg    Config
+
+	cache   cache
+	mode    mode
+	collect collector
+	nested  *Stmt // the statement being stepped, for what SQLite prepares inside it
+	denied  error // why the authorizer said no
+	stopped error // why the watch said stop
+	watch   func() error
+
+	frames  int // frames in the log after the last commit, as the wal hook reported
+	commits uint64
+	altered bool // the schema changed in the open transaction
+	changes *changeHook
+	tables  []*module
+	damaged bool // a fault in the engine: never touch its memory again
+
+	interrupting sync.Mutex // keeps Interrupt and Close apart
+}
+
+// Open opens the file at cfg.Path, which must exist ([CreateFile] makes one): a missing file is a loss to be
+// told, not a database to begin. The connection comes with t lent to it.
+//
+// The settings are those of a single owner: exclusive locking before the first look at the log, so that there is
+// no shared-memory file; a log that only [Conn.Checkpoint] copies back; every commit synced.
+func Open(cfg Config, t *Thread) (c *Conn, err error) {
+	if err := Initialize(Setup{}); err != nil {
+		return nil, err
+	}
+	cfg.Limits = cfg.Limits.withDefaults()
+	c = &Conn{thread: t, cfg: cfg}
+	defer func() {
+		if err != nil {
+			c.Close()
+			c = nil
+		}
+	}()
+	path, vfs := t.place(append([]byte(cfg.Path), 0)), uintptr(0)
+	if cfg.VFS != "" {
+		vfs = t.place(append([]byte(cfg.VFS), 0))
+	}
+	rc := sqlite3.Xsqlite3_open_v2(t.tls, path, t.out, sqlite3.SQLITE_OPEN_READWRITE|sqlite3.SQLITE_OPEN_NOMUTEX|sqlite3.SQLITE_OPEN_EXRESCODE, vfs)
+	c.db = *(*uintptr)(unsafe.Pointer(t.out))
+	t.release()
+	if rc != sqlite3.SQLITE_OK {
+		return c, fmt.Errorf("open database: %w", c.fail(rc))
+	}
+	c.handle = newHandle(c)
+	c.cache.init(cfg.Limits.Statements)
+
+	for _, s := range []struct {
+		op   int32
+		args []any
+	}{
+		{sqlite3.SQLITE_DBCONFIG_LOOKASIDE, []any{uintptr(0), int32(0), int32(0)}}, // 40 KB a connection for little gain
+		{sqlite3.SQLITE_DBCONFIG_DEFENSIVE, []any{int32(1), uintptr(0)}},
+		{sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, []any{int32(1), uintptr(0)}},
+		// On: a view that uses highlight() or bm25() of FTS5 would fail as unsafe without it. We register no
+		// function that a schema could misuse.
+		{sqlite3.SQLITE_DBCONFIG_TRUSTED_SCHEMA, []any{int32(1), uintptr(0)}},
+		{sqlite3.SQLITE_DBCONFIG_ENABLE_FKEY, []any{int32(1), uintptr(0)}},
+	} {
+		if err := c.configure(s.op, s.args...); err != nil {
+			return c, err
+		}
+	}
+	for id, n := range map[int32]int{
+		sqlite3.SQLITE_LIMIT_LENGTH:         cfg.Limits.Length,
+		sqlite3.SQLITE_LIMIT_SQL_LENGTH:     cfg.Limits.SQL,
+		sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH:  cfg.Limits.TriggerDepth,
+		sqlite3.SQLITE_LIMIT_ATTACHED:       0,
+		sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+	} {
+		sqlite3.Xsqlite3_limit(t.tls, c.db, id, int32(n))
+	}
+	sqlite3.Xsqlite3_set_authorizer(t.tls, c.db, funcptr(onAccess), c.handle)
+	sqlite3.Xsqlite3_progress_handler(t.tls, c.db, progressOps, funcptr(onProgress), c.handle)
+	for _, tab := range cfg.Tables {
+		if err := c.register(tab); err != nil {
+			return c, err
+		}
+	}
+	for _, sql := range []string{
+		"PRAGMA locking_mode=EXCLUSIVE", // before the log is opened, or a shared-memory file appears
+		"PRAGMA journal_mode=WAL",
+		"PRAGMA synchronous=FULL",
+		fmt.Sprintf("PRAGMA max_page_count=%d", cfg.Limits.Pages),
+	} {
+		if err := c.Exec(sql); err != nil {
+			return c, fmt.Errorf("open database: %w", err)
+		}
+	}
+	// The last: setting a hook is what switches modernc's own checkpoint every 1,000 pages off.
+	sqlite3.Xsqlite3_wal_hook(t.tls, c.db, funcptr(onCommit), c.handle)
+	return c, nil
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	set(&l.Length, defaultLength)
+	set(&l.SQL, 1_000_000)
+	set(&l.TriggerDepth, defaultTriggerDepth)
+	set(&l.Statements, defaultStatements)
+	if l.Pages <= 0 {
+		l.Pages = defaultPages
+	}
+	return l
+}
+
+func (c *Conn) configure(op int32, args ...any) error {
+	tls := c.thread.tls
+	va := libc.Xmalloc(tls, 64)
+	if va == 0 {
+		return errors.New("configure connection: out of memory")
+	}
+	defer libc.Xfree(tls, va)
+	if rc := sqlite3.Xsqlite3_db_config(tls, c.db, op, libc.VaList(va, args...)); rc != sqlite3.SQLITE_OK {
+		return fmt.Errorf("configure connection (option %d): %w", op, c.fail(rc))
+	}
+	return nil
+}
+
+// Use lends t to the connection until the next Use. Every call but Interrupt runs on it.
+func (c *Conn) Use(t *Thread) { c.thread = t }
+
+// Watch sets the function that is asked every 1,000 operations of a running statement whether to go on; an
+// error from it interrupts the statement and is the Cause of the Error. Nil asks nobody.
+func (c *Conn) Watch(f func() error) { c.watch = f }
+
+// Interrupt stops the statement that runs now, from any goroutine. It does nothing on a closed connection.
+func (c *Conn) Interrupt() {
+	c.interrupting.Lock()
+	defer c.interrupting.Unlock()
+	if c.db != 0 && !c.damaged {
+		tls := libc.NewTLS()
+		sqlite3.Xsqlite3_interrupt(tls, c.db)
+		tls.Close()
+	}
+}
+
+func onProgress(_ *libc.TLS, h uintptr) int32 {
+	c := lookup[*Conn](h)
+	if c == nil || c.watch == nil {
+		return 0
+	}
+	if err := c.watch(); err != nil {
+		c.stopped = err
+		return 1
+	}
+	return 0
+}
+
+func onCommit(_ *libc.TLS, h, _, _ uintptr, frames int32) int32 {
+	if c := lookup[*Conn](h); c != nil {
+		c.frames = int(frames)
+		c.commits++
+	}
+	return sqlite3.SQLITE_OK
+}
+
+// Exec runs one of the server's own statements, which no policy judges, and drops its rows.
+func (c *Conn) Exec(sql string) error {
+	s, err := c.Own(sql)
+	if err != nil {
+		return err
+	}
+	defer s.Done()
+	for {
+		row, err := s.Step()
+		if err != nil {
+			return err
+		}
+		if !row {
+			return nil
+		}
+	}
+}
+
+// InTransaction tells whether a transaction is open. After an error it is the only way to know whether SQLite
+// rolled the whole transaction back (an interrupted write, a full disk, ON CONFLICT ROLLBACK).
+func (c *Conn) InTransaction() bool {
+	return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FautoCommit == 0
+}
+
+// Changes is the number of rows that the last INSERT, UPDATE or DELETE changed directly, as changes() has it.
+func (c *Conn) Changes() int64 { return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FnChange }
+
+// TotalChanges counts the rows changed since the last Forget, those of triggers and cascades included.
+func (c *Conn) TotalChanges() int64 { return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FnTotalChange }
+
+// LastInsertRowid is the rowid of the last row inserted since the last Forget.
+func (c *Conn) LastInsertRowid() int64 { return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FlastRowid }
+
+// SetLastInsertRowid changes what last_insert_rowid() answers.
+func (c *Conn) SetLastInsertRowid(n int64) {
+	(*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FlastRowid = n
+}
+
+// Forget resets changes(), total_changes() and last_insert_rowid(), which would otherwise tell one caller of
+// another's writes: the connection is shared.
+func (c *Conn) Forget() {
+	db := (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db))
+	db.FnChange, db.FnTotalChange, db.FlastRowid = 0, 0, 0
+}
+
+// Commits counts the transactions that wrote to the log since the connection was opened.
+func (c *Conn) Commits() uint64 { return c.commits }
+
+// DeferredViolations tells whether the open transaction holds a violated deferred foreign key, which would make
+// its COMMIT fail: RELEASE of an inner savepoint does not look at it.
+func (c *Conn) DeferredViolations() (bool, error) {
+	out := c.thread.out
+	rc := sqlite3.Xsqlite3_db_status(c.thread.tls, c.db, sqlite3.SQLITE_DBSTATUS_DEFERRED_FKS, out, out+8, 0)
+	if rc != sqlite3.SQLITE_OK {
+		return false, c.fail(rc)
+	}
+	return *(*int32)(unsafe.Pointer(out)) != 0, nil
+}
+
+// ReleaseMemory gives back what the connection can do without: cached pages that are not in use, and its
+// statements.
+func (c *Conn) ReleaseMemory() {
+	c.DropStatements()
+	sqlite3.Xsqlite3_db_release_memory(c.thread.tls, c.db)
+}
+
+// SetMaxPages changes the quota, in pages. A database that is larger already keeps what it has.
+func (c *Conn) SetMaxPages(n int64) error {
+	return c.Exec(fmt.Sprintf("PRAGMA max_page_count=%d", n))
+}
+
+// Close closes the connection. It neither checkpoints nor deletes the log: whoever wants that calls Checkpoint.
+func (c *Conn) Close() error {
+	if c.db == 0 {
+		return nil
+	}
+	c.DropStatements()
+	c.SetChangeHook(nil)
+	c.interrupting.Lock()
+	defer c.interrupting.Unlock()
+	rc := sqlite3.Xsqlite3_close_v2(c.thread.tls, c.db)
+	c.forget()
+	if rc != sqlite3.SQLITE_OK {
+		return fmt.Errorf("close database: %w", &Error{Code: Code(rc), Message: fmt.Sprintf("SQLite result %d", rc), Offset: -1})
+	}
+	return nil
+}
+
+// Abandon gives a connection up after a panic in the engine: its memory may be in any state, so it is leaked and
+// never touched again, and its file descriptors with it. With OFD locks the leaked descriptor would keep the file
+// locked, so closing is tried first; if that panics too, the caller learns it and must leave the file alone until
+// the process restarts.
+func (c *Conn) Abandon() (err error) {
+	c.interrupting.Lock()
+	c.damaged = true
+	c.interrupting.Unlock()
+	if c.db == 0 {
+		return nil
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("close a faulted connection: %v", r)
+		}
+		c.forget()
+	}()
+	// The thread's stack pointer is where the panic left it, and what it protected may be half done.
+	c.thread = NewThread()
+	for s := c.cache.head; s != nil; s = s.next {
+		sqlite3.Xsqlite3_finalize(c.thread.tls, s.ptr)
+	}
+	if rc := sqlite3.Xsqlite3_close(c.thread.tls, c.db); rc != sqlite3.SQLITE_OK {
+		return fmt.Errorf("close a faulted connection: SQLite result %d", rc)
+	}
+	return nil
+}
+
+func (c *Conn) forget() {
+	c.db = 0
+	if c.handle != 0 {
+		freeHandle(c.handle)
+		c.handle = 0
+	}
+	for _, m := range c.tables {
+		m.free()
+	}
+	c.tables = nil
+}

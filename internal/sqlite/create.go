@@ -1,0 +1,45 @@
+package sqlite
+
+import (
+	"encoding/binary"
+	"os"
+
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// EmptyFile is the content of a database without tables: one page, in WAL mode, UTF-8. Writing it is what makes a
+// database, so that a file of no bytes, or none at all, is never mistaken for one.
+func EmptyFile() []byte {
+	// The layout is https://sqlite.org/fileformat2.html, sections 1.3 and 1.6.
+	p := make([]byte, PageSize)
+	copy(p, "SQLite format 3\x00")
+	binary.BigEndian.PutUint16(p[16:], PageSize)
+	p[18], p[19] = 2, 2                   // written and read through a write-ahead log
+	p[21], p[22], p[23] = 64, 32, 32      // payload fractions, fixed by the format
+	binary.BigEndian.PutUint32(p[24:], 1) // change counter
+	binary.BigEndian.PutUint32(p[28:], 1) // pages
+	binary.BigEndian.PutUint32(p[44:], 4) // schema format
+	binary.BigEndian.PutUint32(p[56:], 1) // UTF-8
+	binary.BigEndian.PutUint32(p[92:], 1) // the change counter for which the number of pages is valid
+	binary.BigEndian.PutUint32(p[96:], sqlite3.SQLITE_VERSION_NUMBER)
+	p[100] = 13                                   // sqlite_schema's root: a leaf of a table
+	binary.BigEndian.PutUint16(p[105:], PageSize) // its content begins at the end: there is none
+	return p
+}
+
+// LooksLikeDatabase tells whether the file can be a database at all: it is there and begins as one.
+func LooksLikeDatabase(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		if os.IsNotExist(err) {
+			return false, nil
+		}
+		return false, err
+	}
+	defer f.Close()
+	head := make([]byte, 16)
+	if n, _ := f.ReadAt(head, 0); n < len(head) {
+		return false, nil
+	}
+	return string(head) == "SQLite format 3\x00", nil
+}

@@ -1,0 +1,74 @@
+package sqlite
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+
+	driver "modernc.org/sqlite"
+)
+
+// DriverOptions are OpenDriver's options. The zero value opens the file with SQLite's default VFS.
+type DriverOptions struct {
+	// VFS names a registered SQLite VFS. Tests of power loss open the catalog through one of their own.
+	VFS string
+}
+
+// driverPragmas are run on each new connection, in this order: exclusive locking must be set before the first access
+// in WAL mode, so that no shared-memory file is made and a server also starts on a full disk.
+var driverPragmas = []string{
+	"busy_timeout(5000)", // milliseconds
+	"locking_mode(EXCLUSIVE)",
+	"journal_mode(WAL)",
+	"synchronous(FULL)",
+	"foreign_keys(1)",
+}
+
+// OpenDriver opens the SQLite file at path, made if need be, through database/sql: write-ahead log, an fsync with every
+// commit, foreign keys on, one connection that holds the file to itself. It is meant for the catalog, where convenience
+// counts for more than the last microsecond; tenant databases are opened with this package's own connection.
+//
+// The file is opened at once, so that a path that can't be opened, a damaged file or one that is held by another
+// connection is reported here and not by the first statement.
+func OpenDriver(path string, opts DriverOptions) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", path, err)
+	}
+	query := url.Values{
+		"_pragma":    driverPragmas,
+		"_txlock":    {"immediate"},
+		"_dqs":       {"0"},
+		"_defensive": {"1"},
+		"_error_rc":  {"1"},
+	}
+	if opts.VFS != "" {
+		query.Set("vfs", opts.VFS)
+	}
+	name := url.URL{Scheme: "file", Path: abs, RawQuery: query.Encode()}
+	db, err := sql.Open("sqlite", name.String())
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	db.SetMaxIdleConns(1)
+	db.SetConnMaxIdleTime(0)
+	db.SetConnMaxLifetime(0)
+	if err := db.Ping(); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// DriverErrorCode is the extended SQLite result code of an error of a database that OpenDriver opened, and false for an
+// error that is none of SQLite's.
+func DriverErrorCode(err error) (code int, ok bool) {
+	var e *driver.Error
+	if !errors.As(err, &e) {
+		return 0, false
+	}
+	return e.Code(), true
+}

@@ -1,0 +1,207 @@
+package sqlite
+
+import (
+	"fmt"
+	"unsafe"
+
+	"modernc.org/libc"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Table is a virtual table that exists in every schema without being created (an "eponymous-only" one, see
+// https://sqlite.org/vtab.html#epovtab) and is read from memory.
+type Table struct {
+	Name string
+	// Columns is the column list as CREATE TABLE writes it: "id TEXT, ts INTEGER".
+	Columns string
+	// Rows returns the rows of one scan, each as long as the column list.
+	Rows func() (Rows, error)
+}
+
+// Rows is one scan of a Table.
+type Rows interface {
+	// Next moves to the next row, the first one at first; false is the end.
+	Next() bool
+	// Column is column i, from 0, of the current row. Its Bytes must stay as they are until Next.
+	Column(i int) Value
+}
+
+// module ties a Table to a connection. Its C struct must live as long as the connection.
+type module struct {
+	conn   *Conn
+	table  *Table
+	handle uintptr
+	ptr    uintptr // *sqlite3_module
+}
+
+// vtab and vcursor are what SQLite holds of us: its own structs first, then our handle.
+type vtab struct {
+	base   sqlite3.Tsqlite3_vtab
+	handle uintptr
+}
+
+type vcursor struct {
+	base   sqlite3.Tsqlite3_vtab_cursor
+	handle uintptr
+}
+
+// scan is one open cursor.
+type scan struct {
+	mod   *module
+	rows  Rows
+	rowid int64
+	eof   bool
+}
+
+func (c *Conn) register(t *Table) error {
+	tls := c.thread.tls
+	m := &module{conn: c, table: t}
+	m.ptr = libc.Xcalloc(tls, 1, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_module{})))
+	if m.ptr == 0 {
+		return fmt.Errorf("register virtual table %s: out of memory", t.Name)
+	}
+	*(*sqlite3.Tsqlite3_module)(unsafe.Pointer(m.ptr)) = sqlite3.Tsqlite3_module{
+		// No FxCreate: that is what makes it eponymous-only.
+		FxConnect:    funcptr(tableConnect),
+		FxBestIndex:  funcptr(tableBestIndex),
+		FxDisconnect: funcptr(tableDisconnect),
+		FxOpen:       funcptr(tableOpen),
+		FxClose:      funcptr(tableClose),
+		FxFilter:     funcptr(tableFilter),
+		FxNext:       funcptr(tableNext),
+		FxEof:        funcptr(tableEOF),
+		FxColumn:     funcptr(tableColumn),
+		FxRowid:      funcptr(tableRowid),
+	}
+	m.handle = newHandle(m)
+	c.tables = append(c.tables, m)
+	name := c.thread.place([]byte(t.Name))
+	rc := sqlite3.Xsqlite3_create_module_v2(tls, c.db, name, m.ptr, m.handle, 0)
+	c.thread.release()
+	if rc != sqlite3.SQLITE_OK {
+		return fmt.Errorf("register virtual table %s: %w", t.Name, c.fail(rc))
+	}
+	return nil
+}
+
+func (m *module) free() {
+	freeHandle(m.handle)
+	tls := libc.NewTLS()
+	libc.Xfree(tls, m.ptr)
+	tls.Close()
+}
+
+func tableConnect(tls *libc.TLS, db, aux uintptr, _ int32, _, out, _ uintptr) int32 {
+	m := lookup[*module](aux)
+	if m == nil {
+		return sqlite3.SQLITE_ERROR
+	}
+	sql, err := libc.CString("CREATE TABLE x(" + m.table.Columns + ")")
+	if err != nil {
+		return sqlite3.SQLITE_NOMEM
+	}
+	defer libc.Xfree(tls, sql)
+	if rc := sqlite3.Xsqlite3_declare_vtab(tls, db, sql); rc != sqlite3.SQLITE_OK {
+		return rc
+	}
+	p := libc.Xcalloc(tls, 1, libc.Tsize_t(unsafe.Sizeof(vtab{})))
+	if p == 0 {
+		return sqlite3.SQLITE_NOMEM
+	}
+	(*vtab)(unsafe.Pointer(p)).handle = aux
+	*(*uintptr)(unsafe.Pointer(out)) = p
+	return sqlite3.SQLITE_OK
+}
+
+func tableDisconnect(tls *libc.TLS, p uintptr) int32 {
+	libc.Xfree(tls, p)
+	return sqlite3.SQLITE_OK
+}
+
+// tableBestIndex takes no constraint: the table is small and in memory, SQLite filters.
+func tableBestIndex(_ *libc.TLS, _, info uintptr) int32 {
+	i := (*sqlite3.Tsqlite3_index_info)(unsafe.Pointer(info))
+	i.FestimatedCost = 10000
+	i.FestimatedRows = 10000
+	return sqlite3.SQLITE_OK
+}
+
+func tableOpen(tls *libc.TLS, p, out uintptr) int32 {
+	m := lookup[*module]((*vtab)(unsafe.Pointer(p)).handle)
+	if m == nil {
+		return sqlite3.SQLITE_ERROR
+	}
+	cur := libc.Xcalloc(tls, 1, libc.Tsize_t(unsafe.Sizeof(vcursor{})))
+	if cur == 0 {
+		return sqlite3.SQLITE_NOMEM
+	}
+	(*vcursor)(unsafe.Pointer(cur)).handle = newHandle(&scan{mod: m})
+	*(*uintptr)(unsafe.Pointer(out)) = cur
+	return sqlite3.SQLITE_OK
+}
+
+func cursor(p uintptr) *scan { return lookup[*scan]((*vcursor)(unsafe.Pointer(p)).handle) }
+
+func tableClose(tls *libc.TLS, p uintptr) int32 {
+	freeHandle((*vcursor)(unsafe.Pointer(p)).handle)
+	libc.Xfree(tls, p)
+	return sqlite3.SQLITE_OK
+}
+
+func tableFilter(_ *libc.TLS, p uintptr, _ int32, _ uintptr, _ int32, _ uintptr) int32 {
+	s := cursor(p)
+	rows, err := s.mod.table.Rows()
+	if err != nil {
+		s.eof = true
+		return sqlite3.SQLITE_ERROR
+	}
+	s.rows, s.rowid, s.eof = rows, 1, !rows.Next()
+	return sqlite3.SQLITE_OK
+}
+
+func tableNext(_ *libc.TLS, p uintptr) int32 {
+	s := cursor(p)
+	s.rowid++
+	s.eof = !s.rows.Next()
+	return sqlite3.SQLITE_OK
+}
+
+func tableEOF(_ *libc.TLS, p uintptr) int32 {
+	if cursor(p).eof {
+		return 1
+	}
+	return 0
+}
+
+func tableColumn(tls *libc.TLS, p, ctx uintptr, i int32) int32 {
+	v := cursor(p).rows.Column(int(i))
+	switch v.Kind {
+	case Null:
+		sqlite3.Xsqlite3_result_null(tls, ctx)
+	case Integer:
+		sqlite3.Xsqlite3_result_int64(tls, ctx, v.Int)
+	case Real:
+		sqlite3.Xsqlite3_result_double(tls, ctx, v.Float)
+	case Text, Blob:
+		var at uintptr
+		if len(v.Bytes) > 0 {
+			at = uintptr(unsafe.Pointer(&v.Bytes[0])) // SQLite copies before it returns
+		} else {
+			at = uintptr(unsafe.Pointer(&noBytes))
+		}
+		if v.Kind == Text {
+			sqlite3.Xsqlite3_result_text(tls, ctx, at, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
+		} else {
+			sqlite3.Xsqlite3_result_blob(tls, ctx, at, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
+		}
+	}
+	return sqlite3.SQLITE_OK
+}
+
+// noBytes is what an empty text points at: a nil pointer would make it NULL.
+var noBytes [1]byte
+
+func tableRowid(_ *libc.TLS, p, out uintptr) int32 {
+	*(*int64)(unsafe.Pointer(out)) = cursor(p).rowid
+	return sqlite3.SQLITE_OK
+}

@@ -1,0 +1,114 @@
+package sqlite
+
+import (
+	"unsafe"
+
+	"modernc.org/libc"
+)
+
+const (
+	arenaMin = 4 << 10
+	// arenaKeep bounds what an idle Thread holds on to after one big value came by.
+	arenaKeep = 256 << 10
+)
+
+// Thread is what SQLite's code needs of an operating-system thread, and memory for bound values. Two
+// goroutines must never use one at the same time.
+type Thread struct {
+	tls   *libc.TLS
+	arena uintptr // C memory: bound values must not move while a statement runs
+	size  int
+	used  int
+	spill []uintptr // blocks beside the arena, for values that did not fit
+	out   uintptr   // four words for results that C hands back through pointers
+}
+
+// NewThread returns a Thread; Close gives its memory back.
+func NewThread() *Thread {
+	t := &Thread{tls: libc.NewTLS()}
+	t.out = libc.Xmalloc(t.tls, 64)
+	t.arena = libc.Xmalloc(t.tls, arenaMin)
+	if t.out == 0 || t.arena == 0 {
+		panic("sqlite: no memory for a thread")
+	}
+	t.size = arenaMin
+	return t
+}
+
+// Close frees the Thread's memory. No connection may be using it.
+func (t *Thread) Close() {
+	t.release()
+	libc.Xfree(t.tls, t.arena)
+	libc.Xfree(t.tls, t.out)
+	t.tls.Close()
+}
+
+// place copies b into memory that stays where it is until release. It returns 0 if there is no memory.
+func (t *Thread) place(b []byte) uintptr {
+	n := len(b)
+	var p uintptr
+	if t.used+n+1 <= t.size {
+		p = t.arena + uintptr(t.used)
+		t.used += n + 1
+	} else {
+		p = libc.Xmalloc(t.tls, libc.Tsize_t(n+1))
+		if p == 0 {
+			return 0
+		}
+		t.spill = append(t.spill, p)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(p)), n+1), b)
+	*(*byte)(unsafe.Pointer(p + uintptr(n))) = 0
+	return p
+}
+
+// release takes back everything placed. Statements that were bound to it must be cleared before.
+func (t *Thread) release() {
+	if len(t.spill) > 0 {
+		grow := 0
+		for i, p := range t.spill {
+			grow += int(libc.Xmalloc_usable_size(t.tls, p))
+			libc.Xfree(t.tls, p)
+			t.spill[i] = 0
+		}
+		t.spill = t.spill[:0]
+		// The next statement is probably as big: one block instead of many, up to the bound.
+		if want := min(t.size+grow, arenaKeep); want > t.size {
+			if p := libc.Xmalloc(t.tls, libc.Tsize_t(want)); p != 0 {
+				libc.Xfree(t.tls, t.arena)
+				t.arena, t.size = p, want
+			}
+		}
+	}
+	t.used = 0
+}
+
+// cstr is the C string at p, copied.
+func cstr(p uintptr) string {
+	if p == 0 {
+		return ""
+	}
+	return string(view(p, strlen(p)))
+}
+
+func strlen(p uintptr) int {
+	n := 0
+	for *(*byte)(unsafe.Pointer(p + uintptr(n))) != 0 {
+		n++
+	}
+	return n
+}
+
+// view is n bytes of C memory as a slice, without a copy. It is valid as long as that memory is.
+func view(p uintptr, n int) []byte {
+	if p == 0 || n <= 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(p)), n)
+}
+
+// funcptr is a top-level function as the C code's function pointer: the address of the function's closure word,
+// which for a top-level function is in read-only data and never moves.
+func funcptr[F any](f F) uintptr {
+	return *(*uintptr)(unsafe.Pointer(&struct{ f F }{f}))
+}
