@@ -31,7 +31,9 @@ func open(t testing.TB, cfg sqlite.Config) *sqlite.Conn {
 	return c
 }
 
-func text(s string) sqlite.Param { return sqlite.Param{Value: sqlite.Value{Kind: sqlite.Text, Bytes: []byte(s)}} }
+func text(s string) sqlite.Param {
+	return sqlite.Param{Value: sqlite.Value{Kind: sqlite.Text, Bytes: []byte(s)}}
+}
 func integer(n int64) sqlite.Param {
 	return sqlite.Param{Value: sqlite.Value{Kind: sqlite.Integer, Int: n}}
 }

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"fmt"
 	"math"
+	"strings"
 	"unsafe"
 
 	sqlite3 "modernc.org/sqlite/lib"
@@ -27,15 +28,16 @@ type Stmt struct {
 	// Memo holds what a policy worked out about the statement, as long as it stays compiled.
 	Memo any
 
-	columns int32
-	params  int32
-	seeks   uint32 // Rewind, Last and Seek operations in the program, for the estimate of rows read
-	writesA int64  // Insert and IdxInsert operations of one row, for the estimate of rows written
-	busy    bool
-	own     bool
-	cached  bool
-	bound   bool
-	running bool
+	columns   int32
+	params    int32
+	seeks     uint32 // Rewind, Last and Seek operations in the program, for the estimate of rows read
+	writesA   int64  // Insert and IdxInsert operations of one row, for the estimate of rows written
+	optimizes bool
+	busy      bool
+	own       bool
+	cached    bool
+	bound     bool
+	running   bool
 
 	prev, next *Stmt // the cache, most recently used first
 }
@@ -76,6 +78,10 @@ func (s *Stmt) examine() {
 		case CreateIndex, CreateTable, CreateTrigger, CreateView, DropIndex, DropTable, DropTrigger, DropView, AlterTable,
 			CreateVTable, DropVTable, Analyze, Reindex:
 			s.Writes, s.Alters = true, true
+		case Pragma:
+			if strings.EqualFold(s.Accesses[i].Name, "optimize") {
+				s.Writes, s.Alters, s.optimizes = true, true, true
+			}
 		}
 	}
 	s.Writes = !s.Explain && (s.Writes || s.Vacuum || sqlite3.Xsqlite3_stmt_readonly(tls, s.ptr) == 0)
