@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	_ "modernc.org/sqlite"
@@ -157,14 +158,20 @@ func TestCommitsStandAfterPowerLoss(t *testing.T) {
 }
 
 func TestDroppedSyncLosesCommits(t *testing.T) {
+	wal := []string{"journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(0)"}
+	rollback := []string{"journal_mode(delete)", "synchronous(extra)"}
 	tests := []struct {
 		name, drop string
+		fromStart  bool // else after the database was made
 		pragmas    []string
 	}{
-		{"log", `.*-wal`, []string{"journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(0)"}},
-		{"log exclusive", `.*-wal`, []string{"locking_mode(exclusive)", "journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(0)"}},
-		{"database at checkpoints", `.*\.db`, []string{"journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(0)"}},
-		{"journal", `.*-journal`, []string{"journal_mode(delete)", "synchronous(extra)"}},
+		{"log", `.*-wal`, false, wal},
+		{"log exclusive", `.*-wal`, false, append([]string{"locking_mode(exclusive)"}, wal...)},
+		{"log from the start", `.*-wal`, true, wal},
+		{"database at checkpoints", `.*\.db`, false, wal},
+		{"directory", `\.`, true, wal},
+		{"journal", `.*-journal`, false, rollback},
+		{"database in rollback mode", `.*\.db`, false, rollback},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -173,8 +180,12 @@ func TestDroppedSyncLosesCommits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rec.DropSyncs(tt.drop)
+			if tt.fromStart {
+				rec.DropSyncs(tt.drop)
+			}
 			db := open(t, filepath.Join(rec.Root(), "a.db"), vfs, tt.pragmas...)
+			exec(t, db, `CREATE TABLE first(x)`)
+			rec.DropSyncs(tt.drop)
 			commits(t, rec, db, 120)
 			var loss *crashfs.CrashError
 			err = rec.Log().Crashes(crashes, 1, t.TempDir(), intact)
@@ -209,6 +220,64 @@ func TestNormalIsSoundButForgets(t *testing.T) {
 	}
 	if lost == 0 {
 		t.Fatal("no acknowledgement was lost without a sync for it")
+	}
+}
+
+// Several databases written at once share one log; a sync of one promises
+// nothing about the others.
+func TestDatabasesSideBySide(t *testing.T) {
+	type ack struct{ database, id int }
+	const databases, rows = 4, 60
+	rec := record(t)
+	vfs, err := rec.VFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := func(dir string, n int) string { return filepath.Join(dir, fmt.Sprintf("%d.db", n)) }
+	var writers sync.WaitGroup
+	for n := range databases {
+		db := open(t, path(rec.Root(), n), vfs, "locking_mode(exclusive)", "journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(15)")
+		writers.Go(func() {
+			if _, err := db.Exec(`CREATE TABLE t(id INTEGER PRIMARY KEY)`); err != nil {
+				t.Error(err)
+			}
+			for id := range rows {
+				if _, err := db.Exec(`INSERT INTO t VALUES (?)`, id); err != nil {
+					t.Error(err)
+				}
+				rec.Mark(ack{n, id})
+			}
+		})
+	}
+	writers.Wait()
+	if err := rec.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	err = rec.Log().Crashes(60, 4, t.TempDir(), func(c crashfs.Crash) error {
+		acked := [databases]int{}
+		for _, a := range c.Acked {
+			acked[a.(ack).database] = a.(ack).id + 1
+		}
+		for n, want := range acked {
+			if want == 0 {
+				continue
+			}
+			db := open(t, path(c.Dir, n), "")
+			var got int
+			if err := db.QueryRow(`SELECT count(*) FROM t`).Scan(&got); err != nil {
+				return err
+			}
+			if err := db.Close(); err != nil {
+				return err
+			}
+			if got < want {
+				return fmt.Errorf("database %d has %d rows, %d were acknowledged", n, got, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
