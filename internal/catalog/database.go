@@ -1,0 +1,281 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// StatusHealthy is the status of a database that can be used.
+const StatusHealthy = "healthy"
+
+// Database is a tenant's database as the catalog knows it. It is not changed after it was handed out.
+type Database struct {
+	ID          string // opaque, never used twice; also names the file
+	NamespaceID string
+	Slug        string // unique in the namespace
+	Name        string
+	Region      string // a label, one of Regions
+	Status      string
+	Test        bool // made by a test token
+	CreatedAt   time.Time
+}
+
+// NewDatabase is what a database is made of.
+type NewDatabase struct {
+	// ID is the database's id; a new one is made if it is empty.
+	ID          string
+	NamespaceID string
+	Slug        string
+	// Name is the slug if it is empty.
+	Name string
+	// Region is "auto" if it is empty or unknown.
+	Region string
+	// Test marks a database that a test token makes.
+	Test bool
+	// Use says that the database is made because a request named it, not because somebody asked for it: then the slug
+	// of a database that was deleted is refused with ErrDatabaseEnded.
+	Use bool
+}
+
+// Page is a part of a list. The zero value is the first page of the greatest size.
+type Page struct {
+	Number int // from 1
+	Size   int // 1 to MaxPageSize
+	// TestOnly leaves out what no test token made.
+	TestOnly bool
+}
+
+// MaxPageSize is the greatest number of databases on a page.
+const MaxPageSize = 500
+
+// Regions are the labels that a database's region may have.
+func Regions() []string {
+	return []string{"auto", "wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"}
+}
+
+func canonicalRegion(region string) string {
+	for _, known := range Regions() {
+		if region == known {
+			return known
+		}
+	}
+	return "auto"
+}
+
+// Database is the database of a slug in a namespace. It returns ErrDatabaseEnded for the slug of a deleted one, else
+// ErrDatabaseNotFound; the first is the second, too. It allocates nothing.
+func (c *Catalog) Database(namespaceID, slug string) (*Database, error) {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	h, ok := c.mirror.byID[namespaceID]
+	if !ok {
+		return nil, ErrDatabaseNotFound
+	}
+	if d, ok := h.bySlug[slug]; ok {
+		return d, nil
+	}
+	if _, ok := h.ended[slug]; ok {
+		return nil, ErrDatabaseEnded
+	}
+	return nil, ErrDatabaseNotFound
+}
+
+// DatabaseByID is the database of an id, or ErrDatabaseNotFound.
+func (c *Catalog) DatabaseByID(id string) (*Database, error) {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	d, ok := c.mirror.databases[id]
+	if !ok {
+		return nil, ErrDatabaseNotFound
+	}
+	return d, nil
+}
+
+// Databases is a page of a namespace's databases, the newest first. Beyond the last page it is empty.
+func (c *Catalog) Databases(namespaceID string, page Page) []*Database {
+	if page.Number < 1 {
+		page.Number = 1
+	}
+	if page.Size < 1 || page.Size > MaxPageSize {
+		page.Size = MaxPageSize
+	}
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	h, ok := c.mirror.byID[namespaceID]
+	if !ok {
+		return nil
+	}
+	// A page number from a client may be so great that the product has no meaning.
+	if page.Number-1 > len(h.order)/page.Size {
+		return nil
+	}
+	skip := (page.Number - 1) * page.Size
+	list := make([]*Database, 0, min(page.Size, len(h.order)))
+	for i := len(h.order) - 1; i >= 0 && len(list) < page.Size; i-- {
+		if page.TestOnly && !h.order[i].Test {
+			continue
+		}
+		if skip > 0 {
+			skip--
+			continue
+		}
+		list = append(list, h.order[i])
+	}
+	return list
+}
+
+// EachDatabase calls visit for every database of every namespace until it returns false, in no order. visit must not
+// call the catalog.
+func (c *Catalog) EachDatabase(visit func(*Database) bool) {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	for _, d := range c.mirror.databases {
+		if !visit(d) {
+			return
+		}
+	}
+}
+
+// CreateDatabase makes a database, or returns the one that has the slug already and made false; of two racing calls one
+// makes it. It returns ErrSlug, ErrName, ErrNamespaceNotFound, or ErrDatabaseEnded (see NewDatabase.Use). The slug of a
+// deleted database is alive again afterwards.
+func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Database, made bool, err error) {
+	if !ValidSlug(n.Slug) {
+		return nil, false, fmt.Errorf("create database %q: %w", n.Slug, ErrSlug)
+	}
+	if n.Name == "" {
+		n.Name = n.Slug
+	}
+	if !validName(n.Name) {
+		return nil, false, fmt.Errorf("create database %q: %w", n.Slug, ErrName)
+	}
+	if n.ID == "" {
+		n.ID = NewID("db")
+	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	ns, ok := c.namespaceByID(n.NamespaceID)
+	if !ok {
+		return nil, false, fmt.Errorf("create database %q: %w", n.Slug, ErrNamespaceNotFound)
+	}
+	existing, err := c.Database(n.NamespaceID, n.Slug)
+	if err == nil {
+		return existing, false, nil
+	}
+	if errors.Is(err, ErrDatabaseEnded) && n.Use {
+		return nil, false, err
+	}
+	d = &Database{
+		ID:          n.ID,
+		NamespaceID: ns.ID,
+		Slug:        n.Slug,
+		Name:        n.Name,
+		Region:      canonicalRegion(n.Region),
+		Status:      StatusHealthy,
+		Test:        n.Test,
+		CreatedAt:   c.moment(),
+	}
+	err = c.change(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			d.ID, d.NamespaceID, d.Slug, d.Name, d.Region, d.Status, d.Test, d.CreatedAt.UnixMilli())
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug)
+		return err
+	}, func(m *mirror) {
+		m.addDatabase(d)
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("create database %q: %w", n.Slug, err)
+	}
+	return d, true, nil
+}
+
+// DeleteDatabase ends a database: from now on nobody finds it, and its slug is dead until CreateDatabase asks for it.
+// It stays in Deleted until PurgeDatabase is told that its files are gone. It returns ErrDatabaseNotFound.
+func (c *Catalog) DeleteDatabase(ctx context.Context, id string) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	d, err := c.DatabaseByID(id)
+	if err != nil {
+		return fmt.Errorf("delete database: %w", err)
+	}
+	now := c.moment().UnixMilli()
+	err = c.change(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE databases SET deleted_at = ? WHERE id = ?`, now, id); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO ended_slugs (namespace_id, slug, ended_at) VALUES (?, ?, ?)
+			ON CONFLICT DO UPDATE SET ended_at = excluded.ended_at`, d.NamespaceID, d.Slug, now)
+		return err
+	}, func(m *mirror) {
+		m.endDatabase(d)
+	})
+	if err != nil {
+		return fmt.Errorf("delete database %q: %w", d.Slug, err)
+	}
+	return nil
+}
+
+// Deleted are the deleted databases whose files may still be there, since the process may have ended between
+// DeleteDatabase and their removal. It reads the file.
+func (c *Catalog) Deleted(ctx context.Context) ([]*Database, error) {
+	var list []*Database
+	err := each(ctx, c.db, selectDatabases+` WHERE deleted_at IS NOT NULL ORDER BY deleted_at, seq`, func(rows *sql.Rows) error {
+		d, err := scanDatabase(rows)
+		list = append(list, d)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list deleted databases: %w", err)
+	}
+	return list, nil
+}
+
+// PurgeDatabase forgets a deleted database whose files are gone; its slug stays dead. It returns ErrDatabaseNotFound
+// for a database that is not deleted.
+func (c *Catalog) PurgeDatabase(ctx context.Context, id string) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	err := c.change(ctx, func(tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, `DELETE FROM databases WHERE id = ? AND deleted_at IS NOT NULL`, id)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			return ErrDatabaseNotFound
+		}
+		return nil
+	}, func(*mirror) {})
+	if err != nil {
+		return fmt.Errorf("purge database %s: %w", id, err)
+	}
+	return nil
+}
+
+func (c *Catalog) namespaceByID(id string) (Namespace, bool) {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	h, ok := c.mirror.byID[id]
+	if !ok {
+		return Namespace{}, false
+	}
+	return h.Namespace, true
+}
+
+const selectDatabases = `SELECT id, namespace_id, slug, name, region, status, test, created_at FROM databases`
+
+func scanDatabase(rows *sql.Rows) (*Database, error) {
+	var d Database
+	var created int64
+	if err := rows.Scan(&d.ID, &d.NamespaceID, &d.Slug, &d.Name, &d.Region, &d.Status, &d.Test, &created); err != nil {
+		return nil, err
+	}
+	d.CreatedAt = fromMillis(created)
+	return &d, nil
+}

@@ -1,0 +1,47 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrTokenFormat is returned for a token that none could be: its prefix, its characters or its length are wrong.
+	ErrTokenFormat = errors.New("invalid token format")
+	// ErrTokenUnknown is returned for a well-formed token that opens nothing: never issued, mistyped (its checksum is
+	// wrong), revoked or expired. Callers are not told which.
+	ErrTokenUnknown = errors.New("invalid or expired token")
+	// ErrTokenNotFound is returned when a token is named by an id that doesn't exist.
+	ErrTokenNotFound = errors.New("token not found")
+	// ErrTokenRevoked is returned when the operator's own token was revoked earlier.
+	ErrTokenRevoked = errors.New("this token was revoked")
+	// ErrTokenTaken is returned when the operator's own token already belongs to another namespace.
+	ErrTokenTaken = errors.New("this token belongs to another namespace")
+
+	// ErrRole is returned for a word that is no role.
+	ErrRole = errors.New("unknown role")
+	// ErrRoleUnavailable is returned for a role that this version does not enforce, and so does not give out.
+	ErrRoleUnavailable = errors.New("this version has only the role admin")
+	// ErrExpiry is returned for a token that would expire before it is made.
+	ErrExpiry = errors.New("a token must expire in the future")
+	// ErrName is returned for a name of a token or a database that is too long or has control characters.
+	ErrName = errors.New("a name has at most 200 characters, none of them control characters")
+
+	// ErrSlug is returned for a slug that doesn't match ^[a-z0-9][a-z0-9-]{0,62}$.
+	ErrSlug = errors.New("a slug has 1 to 63 characters from a-z, 0-9 and -, and does not begin with -")
+
+	// ErrNamespaceNotFound is returned when a namespace doesn't exist.
+	ErrNamespaceNotFound = errors.New("namespace not found")
+	// ErrNamespaceExists is returned when a namespace of that slug is there already.
+	ErrNamespaceExists = errors.New("namespace exists already")
+
+	// ErrDatabaseNotFound is returned when a database doesn't exist and none of its slug ever did.
+	ErrDatabaseNotFound = errors.New("database not found")
+	// ErrDatabaseEnded is returned for the slug of a database that was deleted: it makes no new one by being used.
+	ErrDatabaseEnded = fmt.Errorf("%w: it was deleted", ErrDatabaseNotFound)
+
+	// ErrDiskFull is returned by a change for which the disk has no room; nothing was changed. Look-ups go on.
+	ErrDiskFull = errors.New("disk is full")
+	// ErrClosed is returned by changes after Close.
+	ErrClosed = errors.New("catalog is closed")
+)

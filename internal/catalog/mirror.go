@@ -1,0 +1,152 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// mirror is the catalog in memory. What its maps point to is never changed, only replaced, so that a pointer handed out
+// stays a true picture of the moment it was asked for.
+type mirror struct {
+	mu         sync.RWMutex
+	namespaces map[string]*holding // by slug
+	byID       map[string]*holding // the same, by id
+	databases  map[string]*Database
+	tokens     map[Hash]*Token // not revoked; an expired one may still be here
+	settings   map[string]string
+}
+
+// holding is a namespace with what it owns.
+type holding struct {
+	Namespace
+	bySlug map[string]*Database
+	order  []*Database         // in order of creation
+	ended  map[string]struct{} // slugs
+}
+
+func newHolding(ns Namespace) *holding {
+	return &holding{Namespace: ns, bySlug: map[string]*Database{}, ended: map[string]struct{}{}}
+}
+
+func (m *mirror) addNamespace(ns Namespace) {
+	h := newHolding(ns)
+	m.namespaces[ns.Slug] = h
+	m.byID[ns.ID] = h
+}
+
+func (m *mirror) addDatabase(d *Database) {
+	h := m.byID[d.NamespaceID]
+	h.bySlug[d.Slug] = d
+	h.order = append(h.order, d)
+	delete(h.ended, d.Slug)
+	m.databases[d.ID] = d
+}
+
+func (m *mirror) endDatabase(d *Database) {
+	h := m.byID[d.NamespaceID]
+	delete(h.bySlug, d.Slug)
+	delete(m.databases, d.ID)
+	// Newest are deleted most often: look from the end.
+	for i := len(h.order) - 1; i >= 0; i-- {
+		if h.order[i].ID == d.ID {
+			h.order = slices.Delete(h.order, i, i+1)
+			break
+		}
+	}
+	h.ended[d.Slug] = struct{}{}
+}
+
+// load reads the whole catalog. It needs no lock: nobody else has the mirror yet.
+func (m *mirror) load(ctx context.Context, db *sql.DB) error {
+	m.namespaces = map[string]*holding{}
+	m.byID = map[string]*holding{}
+	m.databases = map[string]*Database{}
+	m.tokens = map[Hash]*Token{}
+	m.settings = map[string]string{}
+
+	err := each(ctx, db, `SELECT id, slug, created_at FROM namespaces`, func(rows *sql.Rows) error {
+		var ns Namespace
+		var created int64
+		if err := rows.Scan(&ns.ID, &ns.Slug, &created); err != nil {
+			return err
+		}
+		ns.CreatedAt = fromMillis(created)
+		m.addNamespace(ns)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read namespaces: %w", err)
+	}
+	err = each(ctx, db, selectDatabases+` WHERE deleted_at IS NULL ORDER BY seq`, func(rows *sql.Rows) error {
+		d, err := scanDatabase(rows)
+		if err != nil {
+			return err
+		}
+		// One copy of these few words instead of 100,000.
+		d.NamespaceID = m.byID[d.NamespaceID].ID
+		d.Region = canonicalRegion(d.Region)
+		if d.Status == StatusHealthy {
+			d.Status = StatusHealthy
+		}
+		if d.Name == d.Slug {
+			d.Name = d.Slug
+		}
+		m.addDatabase(d)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read databases: %w", err)
+	}
+	err = each(ctx, db, `SELECT namespace_id, slug FROM ended_slugs`, func(rows *sql.Rows) error {
+		var id, slug string
+		if err := rows.Scan(&id, &slug); err != nil {
+			return err
+		}
+		m.byID[id].ended[slug] = struct{}{}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read ended slugs: %w", err)
+	}
+	err = each(ctx, db, selectTokens+` WHERE revoked_at IS NULL`, func(rows *sql.Rows) error {
+		t, err := scanToken(rows)
+		if err != nil {
+			return err
+		}
+		m.tokens[t.hash] = t
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read tokens: %w", err)
+	}
+	err = each(ctx, db, `SELECT key, value FROM settings`, func(rows *sql.Rows) error {
+		var key, value string
+		if err := rows.Scan(&key, &value); err != nil {
+			return err
+		}
+		m.settings[key] = value
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	return nil
+}
+
+// each calls row for every row of a query.
+func each(ctx context.Context, db *sql.DB, query string, row func(*sql.Rows) error, args ...any) error {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

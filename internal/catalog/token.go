@@ -1,0 +1,326 @@
+package catalog
+
+import (
+	"context"
+	"crypto/subtle"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// RoleAdmin is the role that may do everything in its namespace.
+const RoleAdmin = "admin"
+
+// Token is a token as the catalog keeps it: everything but the secret. It is not changed after it was handed out.
+type Token struct {
+	ID            string
+	NamespaceID   string
+	NamespaceSlug string
+	Name          string
+	Hint          string    // psql_live_xxxx…yyyy
+	Role          string    // the word that was given
+	Test          bool      // a psql_test_ token: it sees only databases that test tokens made
+	Database      string    // id of the only database that it opens; "" for all of the namespace
+	ExpiresAt     time.Time // zero for never
+	CreatedAt     time.Time
+	RevokedAt     time.Time // zero while it is not revoked
+
+	hash Hash
+}
+
+// Unscoped reports whether the token is pinned to nothing.
+func (t *Token) Unscoped() bool { return t.Database == "" }
+
+// Expired reports whether the token's time has come.
+func (t *Token) Expired(now time.Time) bool { return !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt) }
+
+// NewToken is what a token is made of.
+type NewToken struct {
+	NamespaceID string
+	Name        string // up to 200 characters, may be empty
+	Role        string // RoleAdmin if empty
+	Test        bool
+	Database    string    // id of a database of the namespace that the token is pinned to, if not empty
+	ExpiresAt   time.Time // never if zero
+}
+
+// settingOperatorToken is the setting that holds the id of the token that EnsureOperatorToken made.
+const settingOperatorToken = "operator_token_id"
+
+// Authenticate is the token that a bearer presented. It returns ErrTokenFormat or ErrTokenUnknown. It reads memory
+// alone and allocates nothing; the moment a revocation has returned, it answers ErrTokenUnknown.
+func (c *Catalog) Authenticate(token string) (*Token, error) {
+	if err := CheckToken(token); err != nil {
+		return nil, err
+	}
+	hash := hashToken(token)
+	c.mirror.mu.RLock()
+	t, ok := c.mirror.tokens[hash]
+	c.mirror.mu.RUnlock()
+	// The map compares hashes, whose timing tells nothing about a token that nobody knows; the comparison in constant
+	// time keeps that so whatever the map does.
+	if !ok || subtle.ConstantTimeCompare(t.hash[:], hash[:]) != 1 {
+		return nil, ErrTokenUnknown
+	}
+	if !t.ExpiresAt.IsZero() && t.Expired(c.now()) {
+		return nil, ErrTokenUnknown
+	}
+	return t, nil
+}
+
+// CheckRole accepts the role words of this version. It returns ErrRoleUnavailable for the words of the contract that
+// this version doesn't enforce, and ErrRole for any other.
+func CheckRole(word string) error {
+	switch word {
+	case RoleAdmin:
+		return nil
+	case "readwrite", "write", "readonly", "read":
+		return fmt.Errorf("role %q: %w", word, ErrRoleUnavailable)
+	}
+	return fmt.Errorf("role %q: %w", word, ErrRole)
+}
+
+// CreateToken makes a token and returns it with its secret, which is not kept and can't be had again. It returns
+// ErrNamespaceNotFound, ErrDatabaseNotFound (for the pin), ErrRole, ErrRoleUnavailable, ErrName or ErrExpiry.
+func (c *Catalog) CreateToken(ctx context.Context, n NewToken) (t *Token, secret string, err error) {
+	if n.Role == "" {
+		n.Role = RoleAdmin
+	}
+	if err := CheckRole(n.Role); err != nil {
+		return nil, "", fmt.Errorf("create token: %w", err)
+	}
+	if !validName(n.Name) {
+		return nil, "", fmt.Errorf("create token: %w", ErrName)
+	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(c.now()) {
+		return nil, "", fmt.Errorf("create token: %w", ErrExpiry)
+	}
+	secret = newToken(n.Test)
+	t, err = c.describeToken(n, secret)
+	if err != nil {
+		return nil, "", fmt.Errorf("create token: %w", err)
+	}
+	err = c.change(ctx, func(tx *sql.Tx) error {
+		return insertToken(ctx, tx, t)
+	}, func(m *mirror) {
+		m.tokens[t.hash] = t
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("create token: %w", err)
+	}
+	return t, secret, nil
+}
+
+// describeToken is the token that secret will be. The caller holds changing.
+func (c *Catalog) describeToken(n NewToken, secret string) (*Token, error) {
+	ns, ok := c.namespaceByID(n.NamespaceID)
+	if !ok {
+		return nil, ErrNamespaceNotFound
+	}
+	if n.Database != "" {
+		d, err := c.DatabaseByID(n.Database)
+		if err != nil {
+			return nil, err
+		}
+		if d.NamespaceID != ns.ID {
+			return nil, ErrDatabaseNotFound
+		}
+	}
+	t := &Token{
+		ID:            NewID("tok"),
+		NamespaceID:   ns.ID,
+		NamespaceSlug: ns.Slug,
+		Name:          n.Name,
+		Hint:          hintOf(secret),
+		Role:          n.Role,
+		Test:          n.Test,
+		Database:      n.Database,
+		CreatedAt:     c.moment(),
+		hash:          hashToken(secret),
+	}
+	if !n.ExpiresAt.IsZero() {
+		t.ExpiresAt = n.ExpiresAt.UTC().Truncate(time.Millisecond)
+	}
+	return t, nil
+}
+
+// ListTokens are a namespace's tokens, or all if namespaceID is empty, revoked and expired ones too, the newest first.
+// It reads the file.
+func (c *Catalog) ListTokens(ctx context.Context, namespaceID string) ([]*Token, error) {
+	list := []*Token{}
+	err := each(ctx, c.db, selectTokens+` WHERE ? IN ('', namespace_id) ORDER BY t.seq DESC`, func(rows *sql.Rows) error {
+		t, err := scanToken(rows)
+		list = append(list, t)
+		return err
+	}, namespaceID)
+	if err != nil {
+		return nil, fmt.Errorf("list tokens: %w", err)
+	}
+	return list, nil
+}
+
+// HasTokens reports whether a namespace ever had a token, be it revoked since. It reads the file.
+func (c *Catalog) HasTokens(ctx context.Context, namespaceID string) (bool, error) {
+	var has bool
+	err := c.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM tokens WHERE namespace_id = ?)`, namespaceID).Scan(&has)
+	if err != nil {
+		return false, fmt.Errorf("look for tokens: %w", err)
+	}
+	return has, nil
+}
+
+// RevokeToken ends a token for good: after it returned, no request with that token is let in. Revoking it again changes
+// nothing. It returns ErrTokenNotFound.
+func (c *Catalog) RevokeToken(ctx context.Context, id string) (*Token, error) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	var t *Token
+	err := c.change(ctx, func(tx *sql.Tx) error {
+		var err error
+		if t, err = tokenByID(ctx, tx, id); err != nil || !t.RevokedAt.IsZero() {
+			return err
+		}
+		t.RevokedAt = c.moment()
+		_, err = tx.ExecContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE id = ?`, t.RevokedAt.UnixMilli(), id)
+		return err
+	}, func(m *mirror) {
+		delete(m.tokens, t.hash)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("revoke token %q: %w", id, err)
+	}
+	return t, nil
+}
+
+// EnsureOperatorToken lets the operator's own token, the setting PERSQLD_TOKEN, in as an admin of the namespace. The
+// token of an earlier call that was another one is let in no more: a setting that was changed has changed. It returns
+// ErrTokenFormat or ErrTokenUnknown for what can't be a token, ErrTokenRevoked for one that was revoked (a restart must
+// not undo that) and ErrTokenTaken for one of another namespace.
+func (c *Catalog) EnsureOperatorToken(ctx context.Context, namespaceID, secret string) (*Token, error) {
+	if err := CheckToken(secret); err != nil {
+		return nil, fmt.Errorf("set operator token: %w", err)
+	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	former, err := c.operatorToken(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("set operator token: %w", err)
+	}
+	t, err := c.tokenByHash(ctx, hashToken(secret))
+	known := err == nil
+	switch {
+	case known && t.NamespaceID != namespaceID:
+		return nil, fmt.Errorf("set operator token: %w", ErrTokenTaken)
+	case known && !t.RevokedAt.IsZero():
+		return nil, fmt.Errorf("set operator token: %w", ErrTokenRevoked)
+	case known && (former == nil || former.ID == t.ID):
+		return t, nil
+	case errors.Is(err, ErrTokenNotFound):
+		test := secret[:len(prefixTest)] == prefixTest
+		n := NewToken{NamespaceID: namespaceID, Name: "PERSQLD_TOKEN", Role: RoleAdmin, Test: test}
+		t, err = c.describeToken(n, secret)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("set operator token: %w", err)
+	}
+	err = c.change(ctx, func(tx *sql.Tx) error {
+		// Removed, not revoked, so that the setting may be turned back; what was revoked by hand stays so.
+		if former != nil && former.RevokedAt.IsZero() {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM tokens WHERE id = ?`, former.ID); err != nil {
+				return err
+			}
+		}
+		if known {
+			// A token that was made by hand is not the setting's to remove one day.
+			_, err := tx.ExecContext(ctx, `DELETE FROM settings WHERE key = ?`, settingOperatorToken)
+			return err
+		}
+		if err := insertToken(ctx, tx, t); err != nil {
+			return err
+		}
+		return putSetting(ctx, tx, settingOperatorToken, t.ID)
+	}, func(m *mirror) {
+		if former != nil {
+			delete(m.tokens, former.hash)
+		}
+		if known {
+			delete(m.settings, settingOperatorToken)
+			return
+		}
+		m.tokens[t.hash] = t
+		m.settings[settingOperatorToken] = t.ID
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set operator token: %w", err)
+	}
+	return t, nil
+}
+
+// operatorToken is the token that EnsureOperatorToken made last, nil if there is none.
+func (c *Catalog) operatorToken(ctx context.Context) (*Token, error) {
+	id, ok := c.Setting(settingOperatorToken)
+	if !ok {
+		return nil, nil
+	}
+	t, err := scanOneToken(c.db.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
+	if errors.Is(err, ErrTokenNotFound) {
+		return nil, nil
+	}
+	return t, err
+}
+
+const selectTokens = `SELECT t.id, t.namespace_id, n.slug, t.name, t.hint, t.hash, t.role, t.test, t.database_id,
+	t.expires_at, t.created_at, t.revoked_at FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
+
+func tokenByID(ctx context.Context, tx *sql.Tx, id string) (*Token, error) {
+	return scanOneToken(tx.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
+}
+
+func (c *Catalog) tokenByHash(ctx context.Context, hash Hash) (*Token, error) {
+	return scanOneToken(c.db.QueryRowContext(ctx, selectTokens+` WHERE t.hash = ?`, hash[:]))
+}
+
+func scanOneToken(row *sql.Row) (*Token, error) {
+	t, err := scanToken(row)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, ErrTokenNotFound
+	}
+	return t, err
+}
+
+// scanner is a *sql.Row or *sql.Rows.
+type scanner interface{ Scan(dest ...any) error }
+
+func scanToken(row scanner) (*Token, error) {
+	var t Token
+	var hash []byte
+	var database sql.NullString
+	var expires, revoked sql.NullInt64
+	var created int64
+	err := row.Scan(&t.ID, &t.NamespaceID, &t.NamespaceSlug, &t.Name, &t.Hint, &hash, &t.Role, &t.Test, &database,
+		&expires, &created, &revoked)
+	if err != nil {
+		return nil, err
+	}
+	copy(t.hash[:], hash)
+	t.Database = database.String
+	t.ExpiresAt = fromNullMillis(expires)
+	t.CreatedAt = fromMillis(created)
+	t.RevokedAt = fromNullMillis(revoked)
+	return &t, nil
+}
+
+func insertToken(ctx context.Context, tx *sql.Tx, t *Token) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO tokens
+		(id, namespace_id, name, hint, hash, role, test, database_id, expires_at, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database),
+		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli())
+	if err != nil {
+		return fmt.Errorf("insert token: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+// Package datadir is the server's data directory: what lies where in it, and the lock that keeps a second server out.
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked is returned by Open while another process holds the directory. The error's text names that process where
+// it is known.
+var ErrLocked = errors.New("data directory is in use")
+
+// Layout names the files of a data directory. It touches nothing, so it is also good for a directory that another
+// process holds or that doesn't exist.
+type Layout string
+
+// Root is the directory itself.
+func (l Layout) Root() string { return string(l) }
+
+// Catalog is the catalog's SQLite file.
+func (l Layout) Catalog() string { return filepath.Join(string(l), "catalog.db") }
+
+// Databases is the folder of the tenants' files.
+func (l Layout) Databases() string { return filepath.Join(string(l), "db") }
+
+// Temp is the folder for files of the running process. Open empties it.
+func (l Layout) Temp() string { return filepath.Join(string(l), "tmp") }
+
+// QueryLog is the query log's SQLite file.
+func (l Layout) QueryLog() string { return filepath.Join(string(l), "query-log.db") }
+
+// Socket is the Unix socket on which the running server takes subcommands.
+func (l Layout) Socket() string { return filepath.Join(string(l), "admin.sock") }
+
+// Lock is the file whose lock says that a process uses the directory.
+func (l Layout) Lock() string { return filepath.Join(string(l), "lock") }
+
+// Dir is a data directory that this process holds.
+type Dir struct {
+	Layout
+	lock *os.File
+}
+
+// Open makes the directory (mode 0700) and its folders where they are missing, takes its lock and empties its folder of
+// temporary files. It returns an error that is ErrLocked when another process holds the lock. The lock goes with the
+// process, however it ends.
+func Open(path string) (dir *Dir, err error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("resolve data directory %s: %w", path, err)
+	}
+	layout := Layout(abs)
+	if err := makeDir(abs); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	// A lock file is never removed: whoever opened it before the removal would lock a file that nobody else sees.
+	lock, err := os.OpenFile(layout.Lock(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if err := flock(lock); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s is held by %s", ErrLocked, abs, holder(lock))
+		}
+		return nil, fmt.Errorf("lock data directory %s: %w", abs, err)
+	}
+	if err := writeHolder(lock); err != nil {
+		return nil, fmt.Errorf("write lock file: %w", err)
+	}
+	if err := os.RemoveAll(layout.Temp()); err != nil {
+		return nil, fmt.Errorf("empty temporary folder: %w", err)
+	}
+	for _, folder := range []string{layout.Databases(), layout.Temp()} {
+		if err := makeDir(folder); err != nil {
+			return nil, fmt.Errorf("make folder: %w", err)
+		}
+	}
+	if err := syncDir(abs); err != nil {
+		return nil, fmt.Errorf("sync data directory: %w", err)
+	}
+	return &Dir{Layout: layout, lock: lock}, nil
+}
+
+// Sync makes names that were made or removed in the directory itself (not in its folders) last through a power loss.
+func (d *Dir) Sync() error { return syncDir(d.Root()) }
+
+// Close lets the directory go.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// writeHolder leaves this process' number for the message of one that comes second. On a full disk it is left out: a
+// server must start there.
+func writeHolder(lock *os.File) error {
+	if err := lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return nil
+	}
+	return err
+}
+
+func holder(lock *os.File) string {
+	text, err := io.ReadAll(io.LimitReader(lock, 32))
+	pid, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || convErr != nil {
+		return "another process"
+	}
+	return fmt.Sprintf("process %d", pid)
+}
+
+// makeDir makes path and what is missing above it, each entry synced in its parent.
+func makeDir(path string) error {
+	info, err := os.Stat(path)
+	if err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is not a directory", path)
+		}
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(path)
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
