@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/persqld/persqld/internal/adminsock"
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/config"
+	"github.com/persqld/persqld/internal/datadir"
+)
+
+// operation is something that a subcommand asks of the catalog, in the running server or, without one, in the
+// subcommand's own process.
+type operation func(ctx context.Context, c *catalog.Catalog, args json.RawMessage) (any, error)
+
+// operations are all operations by name.
+func operations() map[string]operation {
+	return map[string]operation{
+		"namespace.create": typed(createNamespace),
+		"namespace.list":   typed(listNamespaces),
+		"token.create":     typed(createToken),
+		"token.list":       typed(listTokens),
+		"token.revoke":     typed(revokeToken),
+	}
+}
+
+// typed decodes an operation's arguments.
+func typed[A, R any](do func(context.Context, *catalog.Catalog, A) (R, error)) operation {
+	return func(ctx context.Context, c *catalog.Catalog, raw json.RawMessage) (any, error) {
+		var args A
+		if err := json.Unmarshal(raw, &args); err != nil {
+			return nil, fmt.Errorf("decode arguments: %w", err)
+		}
+		return do(ctx, c, args)
+	}
+}
+
+// adminHandler answers subcommands in the running server.
+func adminHandler(c *catalog.Catalog) adminsock.Handler {
+	known := operations()
+	return func(ctx context.Context, op string, args json.RawMessage) (any, error) {
+		do, ok := known[op]
+		if !ok {
+			return nil, &adminsock.Error{Message: "the running server does not know " + op, Code: "unknown_operation",
+				Hint: "its version differs from this program's; restart it"}
+		}
+		result, err := do(ctx, c, args)
+		if err != nil {
+			return nil, describe(err)
+		}
+		return result, nil
+	}
+}
+
+var errNoData = errors.New("there is no catalog in this data directory")
+
+// hints are the codes and hints of errors that an operator can do something about; the first that fits counts.
+var hints = []struct {
+	err        error
+	code, hint string
+}{
+	{errNoData, "not_found", "give the server's directory with --data, or run persqld serve or persqld namespace create first"},
+	{datadir.ErrLocked, "locked", "stop the other server, or give another directory with --data"},
+	{catalog.ErrNamespaceNotFound, "not_found", "persqld namespace list shows those that exist; persqld namespace create makes one"},
+	{catalog.ErrNamespaceExists, "conflict", ""},
+	{catalog.ErrDatabaseNotFound, "not_found", "a token can be pinned to a database that exists; make it first"},
+	{catalog.ErrTokenNotFound, "not_found", "persqld token list shows the ids"},
+	{catalog.ErrTokenRevoked, "token_revoked", "give PERSQLD_TOKEN a new value"},
+	{catalog.ErrTokenTaken, "conflict", "give PERSQLD_TOKEN a value of this namespace alone"},
+	{catalog.ErrRoleUnavailable, "role_unavailable", "leave --role out, or make it admin"},
+	{catalog.ErrRole, "bad_role", "leave --role out, or make it admin"},
+	{catalog.ErrSlug, "bad_slug", ""},
+	{catalog.ErrName, "bad_name", ""},
+	{catalog.ErrDiskFull, "disk_full", "make room on the disk and try again"},
+}
+
+// ask has an operation done by the server that runs on the data directory or, if none does, here.
+func (a *app) ask(where config.Location, op string, args, result any) error {
+	root, err := filepath.Abs(where.Data)
+	if err != nil {
+		return fmt.Errorf("resolve data directory %s: %w", where.Data, err)
+	}
+	layout := datadir.Layout(root)
+	ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
+	defer cancel()
+	// A server that is starting or stopping, or another subcommand, holds the lock for a moment without a socket.
+	retry := time.NewTicker(50 * time.Millisecond)
+	defer retry.Stop()
+	patience := time.After(5 * time.Second)
+	for {
+		err := adminsock.Call(ctx, layout.Socket(), op, args, result)
+		if !errors.Is(err, adminsock.ErrNoServer) {
+			return err
+		}
+		err = askHere(ctx, layout, op, args, result)
+		if !errors.Is(err, datadir.ErrLocked) {
+			return err
+		}
+		select {
+		case <-retry.C:
+		case <-patience:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// askHere does the operation on the files, which no server holds.
+func askHere(ctx context.Context, layout datadir.Layout, op string, args, result any) (err error) {
+	if _, statErr := os.Stat(layout.Catalog()); errors.Is(statErr, fs.ErrNotExist) && op != "namespace.create" {
+		return fmt.Errorf("%w: %s", errNoData, layout.Root())
+	}
+	dir, err := datadir.Open(layout.Root())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	c, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("sync data directory: %w", err)
+	}
+	raw, err := json.Marshal(args)
+	if err != nil {
+		return fmt.Errorf("encode arguments: %w", err)
+	}
+	got, err := operations()[op](ctx, c, raw)
+	if err != nil {
+		return err
+	}
+	raw, err = json.Marshal(got)
+	if err != nil {
+		return fmt.Errorf("encode result: %w", err)
+	}
+	return json.Unmarshal(raw, result)
+}

@@ -1,0 +1,197 @@
+package config_test
+
+import (
+	"io"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/persqld/persqld/internal/config"
+)
+
+// parse reads settings as the serve command does.
+func parse(t *testing.T, environ []string, args ...string) (config.Settings, error) {
+	t.Helper()
+	var command struct {
+		config.Settings `embed:"" group:"settings"`
+	}
+	parser, err := kong.New(&command, kong.Resolvers(config.NewResolver(environ)), kong.Writers(io.Discard, io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = parser.Parse(args)
+	return command.Settings, err
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "persqld.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestDefaults(t *testing.T) {
+	s, err := parse(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Fill(config.Machine{Memory: 8 << 30, Descriptors: 20_000})
+	want := config.Settings{
+		Location: config.Location{Data: "./data"}, Listen: ":8080", BaseURL: "http://localhost:8080", Namespace: "default",
+		AutoCreate: true, MaxOpen: 5000, QueueDepth: 1024, Memory: 4 << 30, StatementTimeout: config.Duration{Duration: 30 * time.Second},
+		MaxRequest: 10e6, MaxResult: 32e6, MaxSQL: 100e3, MaxDatabase: 10e9, MaxStatements: 100, Log: "info",
+		QueryLogText: true, IdempotencyMax: 64 << 20,
+	}
+	s.TrustProxy = nil
+	if !reflect.DeepEqual(s, want) {
+		t.Errorf("got  %+v\nwant %+v", s, want)
+	}
+	if !s.LocalBaseURL() {
+		t.Error("the default base URL is not local")
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	path := file(t, "max-open: 100\nqueue-depth: 200\nmax-sql: 50KB\ntrust-proxy: [10.0.0.0/8, 192.0.2.1]\nauto-create: false\n# a comment\nlog:\n")
+	environ := []string{"PERSQLD_CONFIG=" + path, "PERSQLD_MAX_OPEN=101", "PERSQLD_QUEUE_DEPTH=201", "PERSQLD_MAX_RESULT=", "HOME=/root"}
+	s, err := parse(t, environ, "--queue-depth=202", "--no-query-log-text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.MaxOpen != 101 || s.QueueDepth != 202 || s.MaxSQL != 50_000 || s.AutoCreate || s.QueryLogText || s.Log != "info" || s.MaxResult != 32e6 {
+		t.Errorf("got %+v", s)
+	}
+	for address, want := range map[string]bool{"10.1.2.3": true, "::ffff:10.1.2.3": true, "192.0.2.1": true, "192.0.2.2": false, "::1": false} {
+		if got := s.TrustProxy.Contains(netip.MustParseAddr(address)); got != want {
+			t.Errorf("proxy %s: %v, want %v", address, got, want)
+		}
+	}
+	other := file(t, "max-sql: 60KB")
+	if s, err := parse(t, environ, "--config", other); err != nil || s.MaxSQL != 60_000 {
+		t.Errorf("the flag's file: %v, %v", s.MaxSQL, err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	secret := "psql_live_" + strings.Repeat("x", 31)
+	tests := []struct {
+		name, environ, file string
+		want                []string
+	}{
+		{"unknown variable", "PERSQLD_MAX_OPNE=5", "", []string{"PERSQLD_MAX_OPNE", "nearest known one is PERSQLD_MAX_OPEN"}},
+		{"unknown key", "", "\nmax-opne: 5", []string{"line 2", `"max-opne"`, "nearest known one is max-open"}},
+		{"a key twice", "", "log: info\nlog: warn", []string{"line 2", "log", "second time"}},
+		{"a map", "", "log: {a: b}", []string{"log", "not a map"}},
+		{"no map at all", "", "- a", []string{"max-open: 1000"}},
+		{"no YAML", "", "a: [", []string{"read settings"}},
+		{"no file", "PERSQLD_CONFIG=/nonexistent", "", []string{"/nonexistent"}},
+		{"the file in the file", "", "config: x", []string{`unknown setting "config"`}},
+		{"too small", "PERSQLD_MAX_OPEN=7", "", []string{"PERSQLD_MAX_OPEN", "is 7", "8 to 1000000"}},
+		{"too great", "", "max-result: 2GB", []string{"--max-result", "2GB", "1KB to 1GB"}},
+		{"too long", "PERSQLD_STATEMENT_TIMEOUT=25h", "", []string{"25h0m0s", "10ms to 24h"}},
+		{"no size", "PERSQLD_MEMORY=lots", "", []string{"PERSQLD_MEMORY", `"lots" is not a size`}},
+		{"no number", "", "queue-depth: many", []string{"line 1", "queue-depth", "many"}},
+		{"no duration", "PERSQLD_STATEMENT_TIMEOUT=30", "", []string{`"30" is not a duration`}},
+		{"no level", "PERSQLD_LOG=loud", "", []string{"debug", "loud"}},
+		{"no network", "PERSQLD_TRUST_PROXY=10.0.0.0/8,proxy", "", []string{`"proxy" is not a network`}},
+		{"no address", "PERSQLD_LISTEN=8080", "", []string{"PERSQLD_LISTEN", ":8080"}},
+		{"no admin address", "PERSQLD_ADMIN_LISTEN=:http:", "", []string{"PERSQLD_ADMIN_LISTEN"}},
+		{"no origin", "PERSQLD_BASE_URL=https://a.example/path", "", []string{"PERSQLD_BASE_URL", "origin"}},
+		{"no slug", "PERSQLD_NAMESPACE=Acme", "", []string{"PERSQLD_NAMESPACE", "slug"}},
+		{"a short token", "PERSQLD_TOKEN=" + secret, "", []string{"PERSQLD_TOKEN", "32"}},
+		{"another token", "PERSQLD_TOKEN=secret" + secret, "", []string{"psql_live_"}},
+		{"a mistyped token", "PERSQLD_TOKEN=psql_live_p1_" + strings.Repeat("x", 38), "", []string{"checksum"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var environ []string
+			if tt.environ != "" {
+				environ = append(environ, tt.environ)
+			}
+			if tt.file != "" {
+				environ = append(environ, "PERSQLD_CONFIG="+file(t, tt.file))
+			}
+			_, err := parse(t, environ)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q lacks %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), strings.Repeat("x", 31)) {
+				t.Errorf("%q shows the token", err)
+			}
+		})
+	}
+}
+
+// What Kubernetes sets for a service named persqld, or persqld-admin, is no setting.
+func TestKubernetesVariables(t *testing.T) {
+	_, err := parse(t, []string{
+		"PERSQLD_SERVICE_HOST=10.0.0.1", "PERSQLD_SERVICE_PORT=80", "PERSQLD_SERVICE_PORT_HTTP=80", "PERSQLD_PORT=tcp://10.0.0.1:80",
+		"PERSQLD_PORT_80_TCP=tcp://10.0.0.1:80", "PERSQLD_PORT_80_TCP_PROTO=tcp", "PERSQLD_PORT_80_TCP_PORT=80",
+		"PERSQLD_PORT_80_TCP_ADDR=10.0.0.1", "PERSQLD_ADMIN_SERVICE_HOST=10.0.0.2", "PERSQLD_ADMIN_PORT=tcp://10.0.0.2:80",
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSize(t *testing.T) {
+	tests := []struct {
+		text, again string
+		want        config.Size
+	}{
+		{"0", "0B", 0}, {"1", "1B", 1}, {"10MB", "10MB", 10e6}, {"10 mb", "10MB", 10e6}, {"64MiB", "64MiB", 64 << 20},
+		{"1.5KiB", "1536B", 1536}, {"100KB", "100KB", 100e3}, {"1000kB", "1MB", 1e6}, {"2TiB", "2TiB", 2 << 40}, {"7B", "7B", 7},
+	}
+	for _, tt := range tests {
+		got, err := config.ParseSize(tt.text)
+		if err != nil || got != tt.want || got.String() != tt.again {
+			t.Errorf("%q: %d (%v), %v, want %d (%s)", tt.text, int64(got), got, err, int64(tt.want), tt.again)
+		}
+	}
+	for _, text := range []string{"", "MB", "-1", "-1MB", "1XB", "1e300", "NaN", "Inf", "9223372036854775807KB", "99999999TiB"} {
+		if got, err := config.ParseSize(text); err == nil {
+			t.Errorf("%q is read as %d", text, int64(got))
+		}
+	}
+}
+
+func TestCgroupMemory(t *testing.T) {
+	root := t.TempDir()
+	for name, limit := range map[string]string{
+		"a/memory.max": "500\n", "a/b/memory.max": "max\n", "c/memory.max": "max", "memory/v1/memory.limit_in_bytes": "300\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(limit), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for groups, want := range map[string]int64{
+		"0::/a/b\n": 500, "0::/c\n": math.MaxInt64, "5:cpu,memory:/v1\n0::/\n": 300, "5:cpu:/v1\n": math.MaxInt64,
+		"": math.MaxInt64, "0::/../../a\n": 500, "nonsense": math.MaxInt64,
+	} {
+		if got := config.CgroupMemory(root, groups); got != want {
+			t.Errorf("%q: %d, want %d", groups, got, want)
+		}
+	}
+	m, err := config.ThisMachine()
+	if err != nil || m.Memory < 1<<20 || m.Descriptors < 8 {
+		t.Errorf("this machine: %+v, %v", m, err)
+	}
+}

@@ -1,0 +1,141 @@
+// Package config is the one declaration of the server's settings: name, default, unit, range and help of each. Flags,
+// environment variables, the YAML file's keys, the help and the documentation's table are made from it.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/persqld/persqld/internal/catalog"
+)
+
+// Group is the kong group that marks a flag as a setting. It must be the group of the embedded field where Settings or
+// Location are embedded in a command: `embed:"" group:"settings"`.
+const Group = "settings"
+
+// Location says where the server's files are. It is all that most subcommands need.
+type Location struct {
+	Data   string `default:"./data" help:"Data directory, made with mode 0700; a second server on it is refused." placeholder:"DIR"`
+	Config string `help:"YAML file of settings; a key is a flag's name." placeholder:"FILE"`
+}
+
+// Settings are all settings of the server. A zero value of one that has an auto tag stands for what that tag says, and
+// is filled in by Fill. Secrets, which must not be logged, have a secret tag.
+type Settings struct {
+	Location `embed:""`
+
+	Listen           string   `default:":8080" help:"Address to listen on." placeholder:"ADDRESS"`
+	BaseURL          string   `name:"base-url" auto:"http://localhost:<port>" help:"Public origin of the server." placeholder:"URL"`
+	Namespace        string   `default:"default" help:"Namespace made at the first start." placeholder:"SLUG"`
+	Token            string   `auto:"generated" secret:"true" help:"Admin token of that namespace: psql_live_ and at least 32 letters, digits, _ or -. If it is not given, one is generated and printed once, at the first start." placeholder:"TOKEN"`
+	AutoCreate       bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
+	MaxOpen          int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`
+	QueueDepth       int      `default:"1024" range:"1..1000000" unit:"requests" help:"Waiting requests a database; beyond them 429." placeholder:"N"`
+	Memory           Size     `auto:"half of the machine's or cgroup's" range:"32MiB..64TiB" unit:"bytes" help:"SQLite's heap, and the buffers of requests and results." placeholder:"SIZE"`
+	StatementTimeout Duration `default:"30s" range:"10ms..24h" unit:"time" help:"Longest time of a statement; then 408." placeholder:"TIME"`
+	MaxRequest       Size     `default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest request body; beyond it 413." placeholder:"SIZE"`
+	MaxResult        Size     `default:"32MB" range:"1KB..1GB" unit:"bytes" help:"Largest result; beyond it 413." placeholder:"SIZE"`
+	MaxSQL           Size     `name:"max-sql" default:"100KB" range:"1KB..100MB" unit:"bytes" help:"Longest SQL of a statement." placeholder:"SIZE"`
+	MaxDatabase      Size     `default:"10GB" range:"1MB..16TB" unit:"bytes" help:"Largest database." placeholder:"SIZE"`
+	MaxStatements    int      `default:"100" range:"1..100000" unit:"statements" help:"Statements a batch." placeholder:"N"`
+	RatePerAddress   int      `default:"0" range:"0..1000000" unit:"requests a second" help:"/v1 requests a second and client address, then 429; 0 for no limit." placeholder:"N"`
+	TrustProxy       Networks `help:"Networks of proxies whose X-Forwarded-For and X-Forwarded-Proto count, as CIDRs with commas between them." placeholder:"CIDR,..."`
+	AdminListen      string   `help:"Address of a listener of its own for /metrics and pprof, which then leave the public one." placeholder:"ADDRESS"`
+	Log              string   `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error." placeholder:"LEVEL"`
+	QueryLogText     bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
+	IdempotencyMax   Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
+}
+
+// Validate returns an error that names the setting whose value is out of its range or not of its form.
+func (s *Settings) Validate() error {
+	if err := checkRanges(s); err != nil {
+		return err
+	}
+	if s.Data == "" {
+		return fmt.Errorf("%s is empty; give a directory", name("data"))
+	}
+	if err := checkAddress("listen", s.Listen); err != nil {
+		return err
+	}
+	if s.AdminListen != "" {
+		if err := checkAddress("admin-listen", s.AdminListen); err != nil {
+			return err
+		}
+	}
+	if s.BaseURL != "" {
+		u, err := url.Parse(s.BaseURL)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
+			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("%s is %q; give an origin such as https://sql.example.com", name("base-url"), s.BaseURL)
+		}
+	}
+	if !catalog.ValidSlug(s.Namespace) {
+		return fmt.Errorf("%s is %q; %w", name("namespace"), s.Namespace, catalog.ErrSlug)
+	}
+	if s.Token != "" {
+		// The token itself stays out of the message.
+		if !strings.HasPrefix(s.Token, "psql_live_") {
+			return fmt.Errorf("%s must begin with psql_live_", name("token"))
+		}
+		switch err := catalog.CheckToken(s.Token); err {
+		case nil:
+		case catalog.ErrTokenUnknown:
+			return fmt.Errorf("%s begins with psql_live_p1_, but its checksum is wrong; copy it again, or choose one without p1_", name("token"))
+		default:
+			return fmt.Errorf("%s must have 32 to 245 letters, digits, _ or - after psql_live_", name("token"))
+		}
+	}
+	return nil
+}
+
+// Fill gives the settings that depend on the machine, and were not given, their values.
+func (s *Settings) Fill(m Machine) {
+	if s.Memory == 0 {
+		s.Memory = max(Size(m.Memory/2), 32<<20)
+	}
+	if s.MaxOpen == 0 {
+		s.MaxOpen = m.openDatabases()
+	}
+	if s.BaseURL == "" {
+		s.BaseURL = "http://localhost"
+		if _, port, err := net.SplitHostPort(s.Listen); err == nil && port != "80" && port != "http" {
+			s.BaseURL += ":" + port
+		}
+	}
+	s.BaseURL = strings.TrimRight(s.BaseURL, "/")
+}
+
+// LogLevel is Log as slog has it.
+func (s *Settings) LogLevel() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.Log)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// LocalBaseURL reports whether BaseURL says localhost or a loopback address, which no other machine can reach.
+func (s *Settings) LocalBaseURL() bool {
+	u, err := url.Parse(s.BaseURL)
+	if err != nil {
+		return false
+	}
+	host := u.Hostname()
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+func checkAddress(setting, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil || port == "" {
+		return fmt.Errorf("%s is %q; give an address such as :8080 or 127.0.0.1:8080", name(setting), address)
+	}
+	return nil
+}
