@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"unsafe"
 
@@ -27,11 +28,13 @@ type Limits struct {
 const (
 	defaultLength       = 16_000_000
 	defaultTriggerDepth = 100
-	defaultPages        = 10 << 30 / PageSize
 	defaultStatements   = 64
 	// cacheBytes bounds the SQL text of the cached statements of a connection.
 	cacheBytes = 256 << 10
 )
+
+// DefaultPages is the quota of a database without one of its own, in pages: 10 GiB.
+const DefaultPages = 10 << 30 / PageSize
 
 // Config says how to open a connection.
 type Config struct {
@@ -139,6 +142,10 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 			return c, fmt.Errorf("open database: %w", err)
 		}
 	}
+	// What an earlier connection left in the log is there to be copied back too.
+	if fi, err := os.Stat(cfg.Path + "-wal"); err == nil && fi.Size() > walHeaderSize {
+		c.frames = int((fi.Size() - walHeaderSize) / (walFrameHeaderSize + PageSize))
+	}
 	// The last: setting a hook is what switches modernc's own checkpoint every 1,000 pages off.
 	sqlite3.Xsqlite3_wal_hook(t.tls, c.db, funcptr(onCommit), c.handle)
 	return c, nil
@@ -155,7 +162,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.TriggerDepth, defaultTriggerDepth)
 	set(&l.Statements, defaultStatements)
 	if l.Pages <= 0 {
-		l.Pages = defaultPages
+		l.Pages = DefaultPages
 	}
 	return l
 }
@@ -337,4 +344,36 @@ func (c *Conn) forget() {
 		m.free()
 	}
 	c.tables = nil
+}
+
+// Pages is the size of the file in pages, as the open transaction sees it.
+func (c *Conn) Pages() int64 {
+	var n int64
+	s, err := c.Own("PRAGMA page_count")
+	if err != nil {
+		return 0
+	}
+	defer s.Done()
+	if row, err := s.Step(); err == nil && row {
+		n = s.Column(0).Int
+	}
+	return n
+}
+
+// CreateReserved runs a CREATE TABLE of a name that SQLite keeps for itself ("sqlite_…"), which takes two switches:
+// they are on for this statement only.
+func (c *Conn) CreateReserved(sql string) (err error) {
+	if err := c.configure(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, int32(0), uintptr(0)); err != nil {
+		return err
+	}
+	defer func() {
+		// RESET reads the schema anew, so what was compiled before it means nothing now.
+		err = errors.Join(err, c.Exec("PRAGMA writable_schema=RESET"),
+			c.configure(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, int32(1), uintptr(0)))
+		c.DropStatements()
+	}()
+	if err := c.Exec("PRAGMA writable_schema=ON"); err != nil {
+		return err
+	}
+	return c.Exec(sql)
 }

@@ -1,0 +1,148 @@
+package store
+
+import (
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// actor is a database in use: its connection and the requests that wait for it. Exactly one worker has it while it
+// is busy; that worker alone touches what stands below the line. The rest is guarded by the store's lock.
+type actor struct {
+	store *Store
+	id    string
+
+	queue      fifo
+	busy       bool
+	stuck      bool   // the worker is inside a call of the engine that can't be interrupted
+	deleted    bool   // there is no file any more
+	prev, next *actor // in the store's list of open databases
+	used       time.Time
+	released   bool // it gave its memory back since it was last used
+
+	// ――― the worker's
+
+	conn   *sqlite.Conn
+	broken error // the file can't be opened until the process ends
+	tables tableSet
+	kept   keptState
+}
+
+// worker is a goroutine with a thread for the engine. It runs one actor at a time: an actor that has nothing to do
+// costs no goroutine, no stack and no thread of its own.
+type worker struct {
+	store  *Store
+	thread *sqlite.Thread
+	work   chan *actor
+	cur    atomic.Pointer[call] // for the watchdog
+	actor  atomic.Pointer[actor]
+
+	batch []*call
+	group group
+	tx    Tx
+	watch func() error
+
+	lostCall  *call // under which the transaction was lost; nil if it was given up
+	lostAgain bool  // it is to run again
+	stats     runStats
+}
+
+// idleWorkers bounds how many workers wait for work; more of them end.
+const idleWorkers = 64
+
+// dispatch gives a busy actor to a worker, or lets it wait for one. The store is locked, and is unlocked on return.
+func (s *Store) dispatch(a *actor) {
+	if n := len(s.idle); n > 0 {
+		w := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.running.Add(1)
+		s.mu.Unlock()
+		w.work <- a
+		return
+	}
+	if s.workers >= s.opt.Workers {
+		s.ready = append(s.ready, a)
+		s.mu.Unlock()
+		return
+	}
+	s.workers++
+	s.running.Add(1)
+	w := &worker{store: s, work: make(chan *actor, 1)}
+	s.atWork[w] = struct{}{}
+	s.mu.Unlock()
+	go w.loop(a)
+}
+
+func (w *worker) loop(a *actor) {
+	// A fault at any address in the transpiled code becomes a panic of this goroutine, not the process's end.
+	debug.SetPanicOnFault(true)
+	s := w.store
+	w.thread = sqlite.NewThread()
+	w.watch = w.look
+	defer func() { w.thread.Close() }()
+	for ok := true; ok; a, ok = <-w.work {
+		for a != nil {
+			w.serve(a)
+			s.mu.Lock()
+			a = nil
+			if len(s.ready) > 0 {
+				a = s.ready[0]
+				s.ready = s.ready[1:]
+				s.mu.Unlock()
+				continue
+			}
+			stay := len(s.idle) < idleWorkers
+			if stay {
+				s.idle = append(s.idle, w)
+			} else {
+				s.workers--
+				delete(s.atWork, w)
+			}
+			s.mu.Unlock()
+			s.running.Done()
+			if !stay {
+				return
+			}
+		}
+	}
+}
+
+// serve runs an actor until nothing waits for it, or until another actor waits for a worker.
+func (w *worker) serve(a *actor) {
+	s := w.store
+	w.actor.Store(a)
+	defer w.actor.Store(nil)
+	for {
+		s.mu.Lock()
+		n := min(a.queue.len(), groupMax)
+		if n == 0 {
+			a.busy = false
+			a.queue.shrink()
+			a.used, a.released = s.opt.Now(), false
+			if a.conn == nil && a.broken == nil {
+				delete(s.actors, a.id)
+			}
+			s.mu.Unlock()
+			return
+		}
+		w.batch = w.batch[:0]
+		for range n {
+			w.batch = append(w.batch, a.queue.pop())
+		}
+		s.mu.Unlock()
+
+		s.opt.Observer.Group(n)
+		w.run(a, w.batch)
+		clear(w.batch)
+
+		s.mu.Lock()
+		if len(s.ready) > 0 { // others have waited: their turn
+			s.ready = append(s.ready, a)
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+	}
+}

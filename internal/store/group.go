@@ -1,0 +1,295 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// group is the transaction that a worker builds from the requests that waited together.
+type group struct {
+	open    bool    // BEGIN was run
+	wrote   bool    // it holds the finished work of a request
+	pending []*call // requests that wait for its commit, in order, with their results
+	began   time.Time
+}
+
+// outcome is how the run of a call ended.
+type outcome uint8
+
+const (
+	settled outcome = iota // it was answered, or waits for the group's commit
+	apart                  // it must be run again, in a group of its own
+	lost                   // the whole transaction is gone, with the work of those before it
+)
+
+// run takes a batch of calls through as few transactions as it can.
+func (w *worker) run(a *actor, batch []*call) {
+	for _, c := range batch {
+		if w.group.wrote && w.store.opt.Now().Sub(w.group.began) > groupTime {
+			w.commit(a, false)
+		}
+		if !c.move(callQueued, callRunning) {
+			c.recycle() // its caller left
+			continue
+		}
+		if c.kind == kindDelete {
+			w.commit(a, false)
+			c.move(callRunning, callFinished)
+			c.answer(w.delete(a))
+			continue
+		}
+		if c.req.Alone {
+			w.commit(a, false)
+			w.solo(a, c)
+			continue
+		}
+		switch w.attempt(a, c, len(batch) == 1) {
+		case apart:
+			w.commit(a, false)
+			w.solo(a, c)
+		case lost:
+			w.afterLoss(a)
+		}
+	}
+	w.commit(a, false)
+	if a.conn != nil && a.conn.LogFrames() >= checkpointFrames {
+		w.checkpoint(a)
+	}
+}
+
+// attempt runs a call once. What it wrote is in the group's transaction afterwards, or undone.
+func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
+	s := w.store
+	if a.deleted {
+		return w.settle(c, ErrNotFound)
+	}
+	if err := w.ensureOpen(a); err != nil {
+		return w.settle(c, err)
+	}
+	a.conn.Forget()
+	tx := &w.tx
+	*tx = Tx{w: w, a: a, c: c, lone: lone}
+
+	start := s.opt.Now()
+	w.stats = runStats{start: start, yielded: start}
+	w.cur.Store(c)
+	err, fault := w.runJob(c, tx)
+	w.cur.Store(nil)
+	c.deadline.Store(0)
+	end := s.opt.Now()
+	if !c.is(callAbandoned) {
+		c.req.Stats = Stats{Wait: start.Sub(c.queued), Engine: end.Sub(start)}
+	}
+	s.opt.Observer.Request(start.Sub(c.queued), end.Sub(start))
+
+	// From here on nobody else decides about the call. An abandoned one was answered: its work must go.
+	mine := c.is(callFinished) || c.move(callRunning, callFinished)
+	if !mine {
+		w.unstick(a)
+	} else {
+		c.req.Stats = Stats{Wait: start.Sub(c.queued), Engine: end.Sub(start)}
+	}
+	s.opt.Observer.Request(start.Sub(c.queued), end.Sub(start))
+
+	if fault {
+		w.abandon(a)
+		tx.lost, tx.sealed = true, 0
+	}
+	switch {
+	case tx.lost:
+	case !mine:
+		err = ErrTimeout
+	case err == nil:
+		err = tx.seal()
+	}
+	if !tx.lost && err != nil {
+		tx.undo()
+	}
+	if tx.lost {
+		return w.lose(c, tx, err, mine)
+	}
+	tx.finish()
+	switch {
+	case !mine:
+		return settled
+	case errors.Is(err, errPreempted), errors.Is(err, errBoundary):
+		return apart
+	case isNoMem(err) && !c.again.retried:
+		c.again.retried = true
+		a.conn.ReleaseMemory()
+		s.wantReap()
+		return apart
+	}
+	return w.settle(c, translate(err, tx.quota))
+}
+
+// settle answers a call, now if it has seen nothing that is not yet durable, else with the group's commit.
+func (w *worker) settle(c *call, err error) outcome {
+	c.move(callRunning, callFinished)
+	if !w.group.wrote {
+		c.answer(err)
+		return settled
+	}
+	c.err = err
+	w.group.pending = append(w.group.pending, c)
+	return settled
+}
+
+// runJob calls the Job and catches a fault of the engine, or of the Job itself: either leaves the connection in a
+// state that nobody knows.
+func (w *worker) runJob(c *call, tx *Tx) (err error, fault bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.store.log.Error("a request failed inside the engine; its connection is given up",
+				"database", tx.a.id, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err, fault = ErrFault, true
+		}
+	}()
+	return c.req.Job.Run(tx), false
+}
+
+// commit ends the group's transaction and answers those who wait for it. alone says that the group is one call's.
+func (w *worker) commit(a *actor, alone bool) {
+	g := &w.group
+	if !g.open {
+		return
+	}
+	was := a.conn.Commits()
+	err := w.own(a, "COMMIT")
+	if err == nil {
+		if a.conn.Commits() != was {
+			w.store.opt.Observer.Commit()
+		}
+		pending := g.pending
+		g.reset()
+		for _, c := range pending {
+			c.answer(c.err)
+		}
+		clear(pending)
+		return
+	}
+	quota := w.atQuota(a)
+	w.rollback(a)
+	pending := append([]*call(nil), g.pending...)
+	g.reset()
+	var e *sqlite.Error
+	if errors.As(err, &e) && e.Code.Primary() == sqlite.CodeIOErr {
+		// Whether the log holds the transaction is not known, and asking for the sync again would be told a
+		// success that is none (the kernel forgets the pages that it could not write). All that can be done is
+		// to say so, and to read anew what the disk has.
+		w.store.log.Error("commit failed: the disk reports an error", "database", a.id, "error", err)
+		w.reopen(a)
+		for _, c := range pending {
+			c.answer(&wrapped{ErrStorage, err})
+		}
+		return
+	}
+	if alone || len(pending) == 1 {
+		for _, c := range pending {
+			c.answer(translate(err, quota))
+		}
+		return
+	}
+	for _, c := range pending {
+		w.solo(a, c)
+	}
+}
+
+func (g *group) reset() {
+	g.open, g.wrote = false, false
+	g.pending = g.pending[:0]
+}
+
+// begin opens the group's transaction if it isn't open.
+func (w *worker) begin(a *actor) error {
+	if w.group.open {
+		return nil
+	}
+	if err := w.own(a, "BEGIN"); err != nil {
+		return err
+	}
+	w.group.open = true
+	w.group.began = w.store.opt.Now()
+	return nil
+}
+
+// rollback ends the transaction with nothing written, if SQLite has not done that already.
+func (w *worker) rollback(a *actor) {
+	if a.conn != nil && a.conn.InTransaction() {
+		if err := w.own(a, "ROLLBACK"); err != nil {
+			w.store.log.Error("rollback failed", "database", a.id, "error", err)
+			w.reopen(a)
+		}
+	}
+	if a.conn != nil && a.conn.Altered() {
+		a.conn.DropStatements()
+	}
+	a.tables.forget()
+	a.kept.forget()
+}
+
+// own runs one of the actor's own statements: they must not be stopped by the watch of the request's.
+func (w *worker) own(a *actor, sql string) error {
+	a.conn.Watch(nil)
+	err := a.conn.Exec(sql)
+	a.conn.Watch(w.watch)
+	return err
+}
+
+// checkpoint copies the log back. It is not tried again before the log has grown: a full disk would make every
+// group wait for it.
+func (w *worker) checkpoint(a *actor) {
+	a.conn.Watch(nil)
+	if err := a.conn.Checkpoint(sqlite.CheckpointPassive); err != nil {
+		w.store.log.Warn("checkpoint failed; the log grows", "database", a.id, "error", err)
+	}
+	a.conn.Watch(w.watch)
+}
+
+// runStats is what the watch knows of the request that runs.
+type runStats struct {
+	start   time.Time
+	yielded time.Time
+	stmt    time.Time // when the running statement began
+	writing bool
+}
+
+const yieldAfter = 500 * time.Microsecond
+
+// look is asked by the engine every 1,000 operations whether to go on.
+func (w *worker) look() error {
+	c := w.cur.Load()
+	if c == nil {
+		return nil
+	}
+	s := w.store
+	now := s.opt.Now()
+	if d := c.deadline.Load(); d != 0 && now.UnixNano() > d {
+		return ErrTimeout
+	}
+	if s.stopping.Load() {
+		return ErrClosing
+	}
+	if !w.stats.writing && c.ctx.Err() != nil {
+		return c.ctx.Err()
+	}
+	if len(w.group.pending) > 0 && now.Sub(w.stats.stmt) > longStatement {
+		return errPreempted
+	}
+	if now.Sub(w.stats.yielded) > yieldAfter {
+		// Go would let a busy goroutine run for 10 ms; others have requests that take 10 µs.
+		runtime.Gosched()
+		w.stats.yielded = s.opt.Now()
+	}
+	return nil
+}
+
+func isNoMem(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code.Primary() == sqlite.CodeNoMem
+}

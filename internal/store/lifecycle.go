@@ -1,0 +1,316 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// Create makes an empty database, durably: its file is whole before its name is, and both are on the disk before
+// Create returns, so that a catalog that names it finds it.
+func (s *Store) Create(_ context.Context, database string) error {
+	path, err := s.path(database)
+	if err != nil {
+		return fmt.Errorf("create database: %w", err)
+	}
+	if err := s.opt.Files.makeDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("create database: %w", diskFull(err))
+	}
+	if err := s.opt.Files.WriteFile(path, sqlite.EmptyFile()); err != nil {
+		if !errors.Is(err, fs.ErrExist) {
+			s.opt.Files.Remove(path)
+		}
+		return fmt.Errorf("create database: %w", diskFull(err))
+	}
+	if err := s.opt.Files.SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("create database: %w", diskFull(err))
+	}
+	return nil
+}
+
+// Delete ends a database. Requests that wait behind it get ErrNotFound.
+func (s *Store) Delete(ctx context.Context, database string) error {
+	// A caller that leaves doesn't stop a deletion that was begun.
+	c := newCall(context.WithoutCancel(ctx), &Request{}, s.opt.Now())
+	c.kind = kindDelete
+	if err := s.submit(database, c); err != nil {
+		c.recycle()
+		return err
+	}
+	return s.await(c)
+}
+
+// delete closes the database and takes its files away.
+func (w *worker) delete(a *actor) error {
+	path, err := w.store.path(a.id)
+	if err != nil {
+		return err
+	}
+	if a.conn != nil {
+		a.conn.Use(w.thread)
+		w.dropConn(a)
+	}
+	a.deleted = true
+	files := w.store.opt.Files
+	var errs []error
+	// The log first: a log without its file is nothing, a file without its log is an older database.
+	for _, p := range []string{path + "-wal", path + "-journal", path} {
+		if err := files.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, files.SyncDir(filepath.Dir(path)))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete database: %w", err)
+	}
+	return nil
+}
+
+// ensureOpen lends the worker's thread to the actor's connection, and opens it first if need be.
+func (w *worker) ensureOpen(a *actor) error {
+	if a.conn != nil {
+		a.conn.Use(w.thread)
+		a.conn.Watch(w.watch)
+		return nil
+	}
+	if a.broken != nil {
+		return a.broken
+	}
+	s := w.store
+	path, err := s.path(a.id)
+	if err != nil {
+		return err
+	}
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrDamaged
+	case err != nil:
+		return fmt.Errorf("open database: %w", err)
+	case fi.Size() == 0: // SQLite would take it for a new database
+		return ErrDamaged
+	}
+	s.makeRoom(w.thread)
+	cfg := sqlite.Config{Path: path, VFS: s.opt.VFS, Limits: s.opt.Limits}
+	if s.opt.Tables != nil {
+		cfg.Tables = s.opt.Tables(a.id)
+	}
+	conn, err := sqlite.Open(cfg, w.thread)
+	if err != nil {
+		err = translate(err, false)
+		s.log.Error("open database", "database", a.id, "error", err, "cause", fmt.Sprintf("%+v", errors.Unwrap(err)))
+		return err
+	}
+	a.conn = conn
+	conn.Watch(w.watch)
+	s.mu.Lock()
+	s.open++
+	s.recent.push(a)
+	over := s.open > s.opt.MaxOpen
+	s.mu.Unlock()
+	s.opt.Observer.Open(1)
+	if over {
+		s.wantReap()
+	}
+	return nil
+}
+
+// closed notes that an actor has no connection any more.
+func (s *Store) closed(a *actor) {
+	s.mu.Lock()
+	s.recent.remove(a)
+	s.open--
+	s.mu.Unlock()
+	s.opt.Observer.Open(-1)
+}
+
+// dropConn closes the connection as it is: what the log holds stays there.
+func (w *worker) dropConn(a *actor) {
+	conn := a.conn
+	a.conn = nil
+	a.tables.forget()
+	a.kept.forget()
+	if err := conn.Close(); err != nil {
+		w.store.log.Error("close database", "database", a.id, "error", err)
+	}
+	w.store.closed(a)
+}
+
+// reopen closes the connection; the next request opens the file anew.
+func (w *worker) reopen(a *actor) { w.dropConn(a) }
+
+// abandon gives the connection up after a fault in the engine.
+func (w *worker) abandon(a *actor) {
+	conn := a.conn
+	if conn == nil {
+		return
+	}
+	a.conn = nil
+	a.tables.forget()
+	a.kept.forget()
+	w.thread = sqlite.NewThread() // the old one's stack is where the fault left it
+	if err := conn.Abandon(); err != nil {
+		a.broken = fmt.Errorf("%w: %w", ErrFault, err)
+		w.store.log.Error("a database can't be opened again before the server restarts", "database", a.id, "error", err)
+	}
+	w.store.closed(a)
+}
+
+// close checkpoints and closes an actor that nobody runs.
+func (a *actor) close(t *sqlite.Thread) error {
+	if a.conn == nil {
+		return nil
+	}
+	conn := a.conn
+	a.conn = nil
+	conn.Use(t)
+	conn.Watch(nil)
+	var err error
+	if conn.LogFrames() > 0 {
+		// If it fails the log keeps what it has, and the next opening reads it from there.
+		err = conn.Checkpoint(sqlite.CheckpointTruncate)
+	}
+	return errors.Join(err, conn.Close())
+}
+
+// makeRoom closes the least recently used idle database if there are too many. Usually the reaper has done that:
+// a request that opens one should not pay for closing another.
+func (s *Store) makeRoom(t *sqlite.Thread) {
+	s.mu.Lock()
+	if s.open < s.opt.MaxOpen+max(8, s.opt.MaxOpen/16) {
+		s.mu.Unlock()
+		return
+	}
+	s.evict(t)
+}
+
+// evict closes the least recently used idle database, if there is one. The store is locked, and is unlocked on
+// return; false means that every open database is busy.
+func (s *Store) evict(t *sqlite.Thread) bool {
+	a := s.recent.tail
+	for a != nil && a.busy {
+		a = a.prev
+	}
+	if a == nil {
+		s.mu.Unlock()
+		return false
+	}
+	a.busy = true // ours, like a worker's
+	s.running.Add(1)
+	s.mu.Unlock()
+	if err := a.close(t); err != nil {
+		s.log.Warn("close database", "database", a.id, "error", err)
+	}
+	a.tables.forget()
+	a.kept.forget()
+	s.closed(a)
+	s.giveBack(a)
+	return true
+}
+
+// giveBack ends the use of an actor that was taken from a goroutine that is no worker.
+func (s *Store) giveBack(a *actor) {
+	s.mu.Lock()
+	s.running.Done()
+	if a.queue.len() > 0 { // somebody came meanwhile
+		s.dispatch(a)
+		return
+	}
+	a.busy = false
+	if a.conn == nil && a.broken == nil {
+		delete(s.actors, a.id)
+	}
+	s.mu.Unlock()
+}
+
+func (s *Store) wantReap() {
+	select {
+	case s.reap <- struct{}{}:
+	default:
+	}
+}
+
+// reaper keeps the number of open databases at its bound, and takes memory back from those that rest.
+func (s *Store) reaper() {
+	defer s.guardians.Done()
+	t := sqlite.NewThread()
+	defer t.Close()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-s.reap:
+		case <-tick.C:
+			s.rest(t)
+		}
+		for {
+			s.mu.Lock()
+			if s.open <= s.opt.MaxOpen && !s.memoryHigh() {
+				s.mu.Unlock()
+				break
+			}
+			if !s.evict(t) {
+				break
+			}
+		}
+	}
+}
+
+func (s *Store) memoryHigh() bool {
+	return s.opt.MemoryHigh > 0 && s.open > 0 && sqlite.MemoryUsed() > s.opt.MemoryHigh
+}
+
+// rest copies back the logs of databases that were not used for a while, and takes their cached pages.
+func (s *Store) rest(t *sqlite.Thread) {
+	before := s.opt.Now().Add(-s.opt.IdleAfter)
+	s.mu.Lock()
+	var tired []*actor
+	for a := s.recent.tail; a != nil && len(tired) < 256; a = a.prev {
+		if !a.busy && !a.released && a.used.Before(before) {
+			a.busy = true
+			tired = append(tired, a)
+		}
+	}
+	s.running.Add(len(tired))
+	s.mu.Unlock()
+	for _, a := range tired {
+		if a.conn != nil {
+			a.conn.Use(t)
+			a.conn.Watch(nil)
+			if a.conn.LogFrames() > 0 {
+				if err := a.conn.Checkpoint(sqlite.CheckpointTruncate); err != nil {
+					s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)
+				}
+			}
+			a.conn.ReleaseMemory()
+		}
+		a.released = true
+		s.giveBack(a)
+	}
+}
+
+// atQuota tells whether the database has as many pages as it may: then a FULL is its own limit, not the disk's.
+func (w *worker) atQuota(a *actor) bool {
+	if a.conn == nil {
+		return false
+	}
+	limit := w.store.opt.Limits.Pages
+	if limit <= 0 {
+		limit = sqlite.DefaultPages
+	}
+	return w.diskHasRoom(a) || a.conn.Pages() >= limit
+}
+
+// diskHasRoom asks the file system, since a rollback has already taken back the pages that were too many.
+func (w *worker) diskHasRoom(a *actor) bool {
+	free, err := freeBytes(w.store.opt.Dir)
+	return err == nil && free > 16<<20
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// Gate decides what a caller may run. The actor asks it because only the actor can compile a statement; what it
+// decides and why is not the store's business.
+type Gate interface {
+	// Permit is asked for each access while a statement is compiled, whoever calls: some pragmas act then.
+	Permit(sqlite.Access) error
+	// Judge is asked about every statement before each run of it.
+	Judge(*sqlite.Stmt) error
+}
+
+// Job is what a request does with its database.
+type Job interface {
+	// Run does the work. It may be called again from the start, with everything that the earlier call wrote
+	// undone: it must begin with a clean slate each time, and must not act on anything but the Tx and its own
+	// memory. If it returns an error, what it wrote since the last Commit is undone.
+	Run(tx *Tx) error
+}
+
+// JobFunc makes a Job of a function.
+type JobFunc func(tx *Tx) error
+
+// Run calls f.
+func (f JobFunc) Run(tx *Tx) error { return f(tx) }
+
+// Request is one unit of work for a database. It must stay as it is until Do returns; longer if Do's error is
+// ErrAbandoned.
+type Request struct {
+	// Gate judges the statements that the Job prepares; without one every statement is refused.
+	Gate Gate
+	Job  Job
+	// Steps says that the Job calls Tx.Commit between its statements, so that each needs a savepoint of its own.
+	Steps bool
+	// Alone asks for a commit boundary: the request runs in a group of its own.
+	Alone bool
+
+	// Stats is filled in before Do returns.
+	Stats Stats
+}
+
+// Stats is where a request's time went.
+type Stats struct {
+	Wait   time.Duration // in the queue
+	Engine time.Duration // in the engine, without the commit
+}
+
+// Runner runs requests on the databases that it owns.
+type Runner interface {
+	// Do runs a request on a database and returns when it is answered: for a write, after the sync of its
+	// commit. The error is the Job's, or one of this package's.
+	Do(ctx context.Context, database string, r *Request) error
+	// Create makes an empty database, durably.
+	Create(ctx context.Context, database string) error
+	// Delete ends a database: requests that wait get ErrNotFound, its files go.
+	Delete(ctx context.Context, database string) error
+}
+
+// Placement knows who owns a database. One machine owns all of its own; spread over several, the owner of another
+// machine's database is a Runner that forwards.
+type Placement interface {
+	Owner(ctx context.Context, database string) (Runner, error)
+}
+
+// Owner is the store itself: on a single machine it owns every database.
+func (s *Store) Owner(context.Context, string) (Runner, error) { return s, nil }
+
+// The states of a call. Only the one who changes it may go on: the worker that runs it, the caller that leaves,
+// the watchdog that gives it up.
+const (
+	callQueued    uint64 = iota
+	callRunning          // a worker runs it
+	callFinished         // it was run and judged; it is answered now or with the group's commit
+	callCancelled        // its caller left while it waited: the actor throws it away
+	callAbandoned        // it was answered over its time limit while the engine still runs it
+
+	callStates = 8 // the state stands below the number of the use, see call.state
+)
+
+// call is a request in an actor's queue.
+type call struct {
+	ctx    context.Context
+	req    *Request
+	kind   kind
+	err    error
+	done   chan struct{} // one token when answered
+	queued time.Time
+
+	// state is use × callStates + state. Calls are used again, and the watchdog looks at them without a lock: the
+	// number of the use keeps it from giving up a later one.
+	state    atomic.Uint64
+	deadline atomic.Int64 // Unix ns when the running statement is over its limit; 0 while none runs
+
+	again replay
+}
+
+// replay is what a run of a call leaves for its next run.
+type replay struct {
+	poison  int   // the statement that ended the transaction, counted from 1; 0 is none: it is not run again
+	why     error // what it ended with
+	retried bool  // it found no memory once
+}
+
+type kind uint8
+
+const (
+	kindRequest kind = iota
+	kindDelete
+)
+
+var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+
+func newCall(ctx context.Context, r *Request, now time.Time) *call {
+	c := calls.Get().(*call)
+	c.ctx, c.req, c.kind, c.err, c.queued = ctx, r, kindRequest, nil, now
+	c.again = replay{}
+	c.deadline.Store(0)
+	c.state.Store((c.state.Load()/callStates+1)*callStates + callQueued)
+	return c
+}
+
+// move changes the state and tells whether it was from.
+func (c *call) move(from, to uint64) bool {
+	use := c.state.Load() / callStates * callStates
+	return c.state.CompareAndSwap(use+from, use+to)
+}
+
+func (c *call) is(state uint64) bool { return c.state.Load()%callStates == state }
+
+// answer lets the caller go on. The call is the caller's from here.
+func (c *call) answer(err error) {
+	c.err = err
+	c.done <- struct{}{}
+}
+
+func (c *call) recycle() {
+	c.ctx, c.req, c.err, c.again = nil, nil, nil, replay{}
+	calls.Put(c)
+}

@@ -1,0 +1,267 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// Options says how a Store works. The zero value of a field is the default that stands beside it.
+type Options struct {
+	Dir string // holds the files; it must exist
+
+	MaxOpen          int           // open databases; 1,000
+	QueueDepth       int           // requests that wait, a database; 1,024
+	Workers          int           // databases that run at the same time; 512
+	StatementTimeout time.Duration // 30 s
+	Grace            time.Duration // how long past its limit a statement may take to notice; 50 ms
+	KeptBytes        int64         // kept idempotency answers of a database; 64 MiB
+	KeptFor          time.Duration // how long one is kept; 24 h
+	IdleAfter        time.Duration // after which a database gives its memory back; 10 s
+	MemoryHigh       int64         // bytes of engine memory above which idle databases close; 0 is never
+	Limits           sqlite.Limits
+	VFS              string
+
+	// Tables are the virtual tables that statements on a database can read.
+	Tables func(database string) []*sqlite.Table
+
+	Now      func() time.Time
+	Logger   *slog.Logger
+	Observer Observer
+	Files    Files
+}
+
+// Observer is told what the store does, for metrics. Its methods are called by many goroutines.
+type Observer interface {
+	Group(size int)                     // a group of requests was taken
+	Request(wait, engine time.Duration) // a request was run
+	Commit()                            // a transaction was committed and synced
+	Open(delta int)                     // a database was opened (1) or closed (-1)
+}
+
+type nobody struct{}
+
+func (nobody) Group(int)                            {}
+func (nobody) Request(time.Duration, time.Duration) {}
+func (nobody) Commit()                              {}
+func (nobody) Open(int)                             {}
+
+const (
+	// groupMax is how many requests a group commit takes at most.
+	groupMax = 256
+	// groupTime is after how long a group commits, though more requests wait: writes of the group wait for it.
+	groupTime = 20 * time.Millisecond
+	// longStatement is when a statement has turned long: finished writes of its group don't wait for it.
+	longStatement = 10 * time.Millisecond
+	// checkpointFrames is the size of the log, in pages, at which a group is followed by a checkpoint.
+	checkpointFrames = 1000
+)
+
+// Store runs requests on databases, each through its actor.
+type Store struct {
+	opt Options
+	log *slog.Logger
+
+	mu      sync.Mutex
+	actors  map[string]*actor // those that are open or busy
+	recent  list              // the open ones, the least recently used at the tail
+	open    int
+	closing bool
+	idle    []*worker // the last one to stop works next: its memory is warm
+	workers int
+	atWork  map[*worker]struct{}
+	ready   []*actor // waiting for a worker
+
+	running   sync.WaitGroup // workers at work
+	stopping  atomic.Bool    // running statements are to stop
+	reap      chan struct{}  // more databases are open than should be
+	quit      chan struct{}
+	guardians sync.WaitGroup
+}
+
+// New returns a Store over the files in opt.Dir.
+func New(opt Options) (*Store, error) {
+	set := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	span := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	set(&opt.MaxOpen, 1000)
+	set(&opt.QueueDepth, 1024)
+	set(&opt.Workers, 512)
+	span(&opt.StatementTimeout, 30*time.Second)
+	span(&opt.Grace, 50*time.Millisecond)
+	span(&opt.KeptFor, 24*time.Hour)
+	span(&opt.IdleAfter, 10*time.Second)
+	if opt.KeptBytes <= 0 {
+		opt.KeptBytes = 64 << 20
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.Observer == nil {
+		opt.Observer = nobody{}
+	}
+	opt.Files = opt.Files.withDefaults()
+	if fi, err := os.Stat(opt.Dir); err != nil || !fi.IsDir() {
+		return nil, fmt.Errorf("open store: %s is no directory", opt.Dir)
+	}
+	s := &Store{
+		opt: opt, log: opt.Logger,
+		actors: map[string]*actor{},
+		atWork: map[*worker]struct{}{},
+		reap:   make(chan struct{}, 1),
+		quit:   make(chan struct{}),
+	}
+	s.guardians.Add(2)
+	go s.watchdog()
+	go s.reaper()
+	return s, nil
+}
+
+// Do runs r on a database. See Runner.
+func (s *Store) Do(ctx context.Context, database string, r *Request) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := newCall(ctx, r, s.opt.Now())
+	if err := s.submit(database, c); err != nil {
+		c.recycle()
+		return err
+	}
+	return s.await(c)
+}
+
+// await waits for the answer of a call, or for its caller to leave while it is queued.
+func (s *Store) await(c *call) error {
+	select {
+	case <-c.done:
+	case <-c.ctx.Done():
+		if c.move(callQueued, callCancelled) {
+			return c.ctx.Err() // the actor throws the call away when it comes to it
+		}
+		<-c.done // it runs: a read notices soon, a write is finished
+	}
+	err := c.err
+	if !c.is(callAbandoned) {
+		c.recycle()
+	}
+	return err
+}
+
+// submit puts a call into its actor's queue.
+func (s *Store) submit(database string, c *call) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return ErrClosing
+	}
+	a := s.actors[database]
+	if a == nil {
+		a = &actor{store: s, id: database}
+		s.actors[database] = a
+	} else if a.conn != nil {
+		s.recent.touch(a)
+	}
+	if a.stuck {
+		s.mu.Unlock()
+		return ErrStuck
+	}
+	if a.queue.len() >= s.opt.QueueDepth {
+		s.mu.Unlock()
+		return ErrQueueFull
+	}
+	a.queue.push(c)
+	if a.busy {
+		s.mu.Unlock()
+		return nil
+	}
+	a.busy = true
+	s.dispatch(a)
+	return nil
+}
+
+// Waiting is the number of requests in a database's queue.
+func (s *Store) Waiting(database string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.actors[database]; a != nil {
+		return a.queue.len()
+	}
+	return 0
+}
+
+// Close stops taking requests, finishes those that wait, and closes every database with a checkpoint. When ctx ends
+// what still runs is interrupted and what still waits gets ErrClosing.
+func (s *Store) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closing = true
+	s.mu.Unlock()
+
+	drained := make(chan struct{})
+	go func() { s.running.Wait(); close(drained) }()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		s.stopping.Store(true)
+		s.mu.Lock()
+		for _, a := range s.actors {
+			if a.busy && a.conn != nil {
+				go a.conn.Interrupt()
+			}
+		}
+		s.mu.Unlock()
+		// A call that can't be interrupted must not hold the others' checkpoints up: its database is left as after
+		// a crash, which the next start recovers.
+		patience := time.NewTimer(time.Second)
+		defer patience.Stop()
+		select {
+		case <-drained:
+		case <-patience.C:
+		}
+	}
+	close(s.quit)
+	s.guardians.Wait()
+	return s.closeAll()
+}
+
+func (s *Store) closeAll() error {
+	t := sqlite.NewThread()
+	var errs []error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, a := range s.actors {
+		if a.busy {
+			errs = append(errs, fmt.Errorf("close database %s: it is still running", id))
+			continue
+		}
+		if err := a.close(t); err != nil {
+			errs = append(errs, fmt.Errorf("close database %s: %w", id, err))
+		}
+	}
+	for _, w := range s.idle {
+		close(w.work)
+	}
+	s.idle = nil
+	t.Close()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,304 @@
+package store
+
+import (
+	"errors"
+	"math"
+	"strings"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// Tx is what a Job sees of its database: it prepares statements, which the request's gate judges, and runs them.
+// It must not be kept beyond Run.
+type Tx struct {
+	w *worker
+	a *actor
+	c *call
+
+	lone   bool // the group is this request's alone
+	marked bool // a savepoint holds what was written since the last Commit
+	bare   bool // the group's whole transaction does: no savepoint was needed
+	sealed int  // how often Commit kept something
+	wrote  bool
+	index  int  // statements run so far
+	lost   bool // the transaction ended under the request
+	quota  bool // a FULL was the database's own limit
+	defers bool // it switched deferred foreign keys on
+}
+
+const (
+	markSQL    = "SAVEPOINT request"
+	releaseSQL = "RELEASE request"
+	undoSQL    = "ROLLBACK TO request"
+)
+
+// Prepare compiles the first statement of sql, as far as SQLite's parser reads, and asks the gate. It returns how
+// many bytes that took; a text of white space and comments alone is a nil statement. The caller calls Done on it.
+func (tx *Tx) Prepare(sql []byte) (*sqlite.Stmt, int, error) {
+	if tx.lost {
+		return nil, 0, errEnded
+	}
+	gate := tx.c.req.Gate
+	if gate == nil {
+		gate = refusal{}
+	}
+	s, n, err := tx.a.conn.Prepare(sql, gate.Permit)
+	if err != nil || s == nil {
+		return nil, n, tx.check(err)
+	}
+	if err := gate.Judge(s); err != nil {
+		s.Done()
+		return nil, n, err
+	}
+	return s, n, nil
+}
+
+// refusal is the gate of a request that brought none.
+type refusal struct{}
+
+var errNoGate = errors.New("nobody allowed this statement")
+
+func (refusal) Permit(sqlite.Access) error { return errNoGate }
+func (refusal) Judge(*sqlite.Stmt) error   { return errNoGate }
+
+// Result is what a run of a statement did.
+type Result struct {
+	Changes         int64 // rows it changed directly, as changes() has them; 0 if it changed none
+	LastInsertRowid int64 // of the last row it inserted; 0 if it inserted none
+	RowsRead        int64
+	RowsWritten     int64
+}
+
+// Run binds a statement and runs it to its end, with row called for each row. An error of row stops it. Errors are
+// *sqlite.Error, *sqlite.BindError, row's, or this package's; after ErrTimeout and the like the transaction may be
+// gone, and then every further call fails.
+func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) error) (r Result, err error) {
+	if tx.lost {
+		return r, errEnded
+	}
+	tx.index++
+	if tx.index == tx.c.again.poison {
+		return r, tx.c.again.why
+	}
+	w, conn := tx.w, tx.a.conn
+	if s.Vacuum {
+		if !tx.lone || w.group.open && !tx.marked && !tx.bare {
+			return r, errBoundary
+		}
+	} else if s.Writes {
+		if err := tx.mark(); err != nil {
+			return r, err
+		}
+	}
+	if err := s.Bind(params); err != nil {
+		return r, tx.check(err)
+	}
+	for i := range s.Accesses {
+		if s.Accesses[i].Action == sqlite.Pragma && strings.EqualFold(s.Accesses[i].Name, "defer_foreign_keys") {
+			tx.defers = true
+		}
+	}
+
+	now := w.store.opt.Now()
+	w.stats.stmt, w.stats.writing = now, s.Writes
+	tx.c.deadline.Store(now.Add(w.store.opt.StatementTimeout).UnixNano())
+	total, rowid := conn.TotalChanges(), conn.LastInsertRowid()
+	asksRowid := s.Writes && usesRowid(s)
+	if s.Writes && !asksRowid {
+		conn.SetLastInsertRowid(noRowid)
+	}
+
+	step := func() error {
+		for {
+			more, err := s.Step()
+			if err != nil || !more {
+				return err
+			}
+			if row != nil {
+				if err := row(s); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if s.Vacuum {
+		err = conn.AllowVacuum(step)
+	} else {
+		err = step()
+	}
+	tx.c.deadline.Store(0)
+	w.stats.writing = false
+
+	changed := conn.TotalChanges() - total
+	counts := s.Counts(changed)
+	r.RowsRead, r.RowsWritten = counts.RowsRead, counts.RowsWritten
+	if changed != 0 {
+		r.Changes = conn.Changes()
+	}
+	if s.Writes {
+		after := conn.LastInsertRowid()
+		switch {
+		case asksRowid:
+			// The statement reads last_insert_rowid(), so it must not see our mark in its place.
+			if after != rowid {
+				r.LastInsertRowid = after
+			}
+		case after != noRowid:
+			r.LastInsertRowid = after
+		default:
+			conn.SetLastInsertRowid(rowid)
+		}
+	}
+	s.Reset()
+	if err != nil {
+		return r, tx.check(err)
+	}
+	return r, nil
+}
+
+// noRowid marks that a statement inserted nothing. A table could hold that very rowid: then an insert of it is
+// answered with 0.
+const noRowid = math.MinInt64 + 0x5045525351
+
+func usesRowid(s *sqlite.Stmt) bool {
+	for i := range s.Accesses {
+		if s.Accesses[i].Action == sqlite.Function && strings.EqualFold(s.Accesses[i].Detail, "last_insert_rowid") {
+			return true
+		}
+	}
+	return false
+}
+
+// Query runs one of the server's own read statements, which no gate judges: what it shows is the caller's business.
+func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
+	if tx.lost {
+		return errEnded
+	}
+	s, err := tx.a.conn.Own(sql)
+	if err != nil {
+		return tx.check(err)
+	}
+	defer s.Done()
+	_, err = tx.Run(s, params, row)
+	return err
+}
+
+// Wrote tells whether anything ran that may have written.
+func (tx *Tx) Wrote() bool { return tx.wrote }
+
+// Commit keeps what was written so far, whatever becomes of the rest of the request: the statements of a batch
+// without a transaction stand by themselves. It is durable when Do returns. It fails on a violated deferred foreign
+// key, like a COMMIT of its own would; what was written since the last Commit is undone then.
+func (tx *Tx) Commit() error {
+	if tx.lost {
+		return errEnded
+	}
+	if err := tx.seal(); err != nil {
+		tx.undo()
+		return err
+	}
+	return nil
+}
+
+// Undo takes back what was written since the last Commit.
+func (tx *Tx) Undo() { tx.undo() }
+
+// mark opens the group's transaction and, where others share it, the request's savepoint.
+func (tx *Tx) mark() error {
+	tx.wrote = true
+	if tx.marked || tx.bare {
+		return nil
+	}
+	if err := tx.w.begin(tx.a); err != nil {
+		return tx.check(err)
+	}
+	if tx.lone && !tx.c.req.Steps && !tx.w.group.wrote {
+		tx.bare = true
+		return nil
+	}
+	if err := tx.w.own(tx.a, markSQL); err != nil {
+		return tx.check(err)
+	}
+	tx.marked = true
+	return nil
+}
+
+// seal makes what was written part of the group.
+func (tx *Tx) seal() error {
+	if !tx.marked && !tx.bare {
+		return nil
+	}
+	bad, err := tx.a.conn.DeferredViolations()
+	if err != nil {
+		return tx.check(err)
+	}
+	if bad {
+		return &sqlite.Error{Code: sqlite.CodeConstraintForeignKey, Message: "FOREIGN KEY constraint failed", Offset: -1}
+	}
+	if tx.marked {
+		if err := tx.w.own(tx.a, releaseSQL); err != nil {
+			return tx.check(err)
+		}
+		tx.marked = false
+	}
+	tx.w.group.wrote = true
+	tx.sealed++
+	return nil
+}
+
+// undo takes back what was written since the last seal.
+func (tx *Tx) undo() {
+	if tx.lost {
+		return
+	}
+	switch {
+	case tx.marked:
+		tx.marked = false
+		if err := tx.w.own(tx.a, undoSQL); err != nil {
+			tx.lost = true
+			return
+		}
+		if err := tx.w.own(tx.a, releaseSQL); err != nil {
+			tx.lost = true
+			return
+		}
+	case tx.bare:
+		tx.bare = false
+		tx.w.rollback(tx.a)
+		tx.w.group.reset()
+		return
+	default:
+		return
+	}
+	if tx.a.conn.Altered() {
+		tx.a.conn.DropStatements()
+	}
+	tx.a.tables.forget()
+	tx.a.kept.forget()
+}
+
+// finish leaves the connection as the next request expects it.
+func (tx *Tx) finish() {
+	if tx.defers && tx.a.conn != nil {
+		// It would outlive the savepoint and hold for the other requests of the group.
+		if err := tx.w.own(tx.a, "PRAGMA defer_foreign_keys=OFF"); err != nil {
+			tx.w.store.log.Error("switch deferred foreign keys off", "database", tx.a.id, "error", err)
+		}
+	}
+	tx.defers = false
+}
+
+// check looks after an error whether the transaction is still there.
+func (tx *Tx) check(err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) && e.Code.Primary() == sqlite.CodeFull {
+		tx.quota = tx.w.atQuota(tx.a)
+	}
+	if tx.w.group.open && !tx.a.conn.InTransaction() {
+		tx.lost = true
+	}
+	return err
+}
