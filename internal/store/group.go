@@ -98,7 +98,10 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 
 	if fault {
 		w.abandon(a)
-		tx.lost, tx.sealed = true, 0
+		tx.lost, tx.held, tx.again = true, 0, nil
+	}
+	if tx.again != nil {
+		err = tx.again
 	}
 	switch {
 	case tx.lost:

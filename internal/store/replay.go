@@ -23,7 +23,7 @@ func (w *worker) lose(c *call, tx *Tx, err error, mine bool) outcome {
 	case isNoMem(err) && !c.again.retried:
 		c.again.retried = true
 		w.lostAgain = true
-	case tx.sealed > 0 && (c.again.poison == 0 || tx.index < c.again.poison):
+	case tx.held > 0 && (c.again.poison == 0 || tx.index < c.again.poison):
 		// Statements of its own that stand by themselves went with the transaction: they run again, up to the
 		// one that ended it, which is told its error without being run.
 		c.again.poison, c.again.why = tx.index, err

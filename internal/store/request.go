@@ -22,7 +22,7 @@ type Gate interface {
 type Job interface {
 	// Run does the work. It may be called again from the start, with everything that the earlier call wrote
 	// undone: it must begin with a clean slate each time, and must not act on anything but the Tx and its own
-	// memory. If it returns an error, what it wrote since the last Commit is undone.
+	// memory. If it returns an error, all that it wrote is undone.
 	Run(tx *Tx) error
 }
 
@@ -38,7 +38,8 @@ type Request struct {
 	// Gate judges the statements that the Job prepares; without one every statement is refused.
 	Gate Gate
 	Job  Job
-	// Steps says that the Job calls Tx.Commit between its statements, so that each needs a savepoint of its own.
+	// Steps says that the Job ends its steps with Tx.Commit and takes a failed one back with Tx.Undo, so that each
+	// needs a savepoint of its own.
 	Steps bool
 	// Alone asks for a commit boundary: the request runs in a group of its own.
 	Alone bool

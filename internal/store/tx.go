@@ -15,21 +15,27 @@ type Tx struct {
 	a *actor
 	c *call
 
-	lone   bool // the group is this request's alone
-	marked bool // a savepoint holds what was written since the last Commit
-	bare   bool // the group's whole transaction does: no savepoint was needed
-	sealed int  // how often Commit kept something
-	wrote  bool
-	index  int  // statements run so far
-	lost   bool // the transaction ended under the request
-	quota  bool // a FULL was the database's own limit
-	defers bool // it switched deferred foreign keys on
+	lone    bool // the group is this request's alone
+	marked  bool // a savepoint holds what the request wrote
+	bare    bool // the group's whole transaction does: no savepoint was needed
+	stepped bool // a savepoint inside that holds what was written since the last Commit
+	held    int  // how often Commit kept something
+	wrote   bool
+	again   error // why the request must run again, whatever the Job makes of the error
+	index   int   // statements run so far
+	lost    bool  // the transaction ended under the request
+	quota   bool  // a FULL was the database's own limit
+	defers  bool  // it switched deferred foreign keys on
 }
 
 const (
 	markSQL    = "SAVEPOINT request"
 	releaseSQL = "RELEASE request"
 	undoSQL    = "ROLLBACK TO request"
+
+	markStepSQL    = "SAVEPOINT step"
+	releaseStepSQL = "RELEASE step"
+	undoStepSQL    = "ROLLBACK TO step"
 )
 
 // Prepare compiles the first statement of sql, as far as SQLite's parser reads, and asks the gate. It returns how
@@ -82,8 +88,8 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	}
 	w, conn := tx.w, tx.a.conn
 	if s.Vacuum {
-		if !tx.lone || w.group.open && !tx.marked && !tx.bare {
-			return r, errBoundary
+		if !tx.lone || w.group.wrote {
+			return r, tx.check(errBoundary)
 		}
 	} else if s.Writes {
 		if err := tx.mark(); err != nil {
@@ -186,54 +192,109 @@ func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) er
 // Wrote tells whether anything ran that may have written.
 func (tx *Tx) Wrote() bool { return tx.wrote }
 
-// Commit keeps what was written so far, whatever becomes of the rest of the request: the statements of a batch
-// without a transaction stand by themselves. It is durable when Do returns. It fails on a violated deferred foreign
-// key, like a COMMIT of its own would; what was written since the last Commit is undone then.
+// Commit ends a step of a request with Steps: Undo doesn't reach behind it. It fails on a violated deferred foreign
+// key, as a COMMIT would; what was written since the last Commit is undone then. All steps become durable together,
+// before Do returns, unless Run returns an error: that undoes them too.
 func (tx *Tx) Commit() error {
 	if tx.lost {
 		return errEnded
 	}
-	if err := tx.seal(); err != nil {
-		tx.undo()
+	if !tx.stepped {
+		return nil
+	}
+	if err := tx.checkDeferred(); err != nil {
+		tx.Undo()
 		return err
 	}
+	if err := tx.w.own(tx.a, releaseStepSQL); err != nil {
+		return tx.check(err)
+	}
+	tx.stepped = false
+	tx.held++
 	return nil
 }
 
-// Undo takes back what was written since the last Commit.
-func (tx *Tx) Undo() { tx.undo() }
+// Undo takes back what a request with Steps wrote since the last Commit.
+func (tx *Tx) Undo() {
+	if tx.lost || !tx.stepped {
+		return
+	}
+	tx.stepped = false
+	if tx.back(undoStepSQL, releaseStepSQL) {
+		tx.forget()
+	}
+}
+
+// back rolls back to a savepoint and ends it. If that fails the transaction is in a state that nobody knows.
+func (tx *Tx) back(undo, release string) bool {
+	for _, sql := range []string{undo, release} {
+		if err := tx.w.own(tx.a, sql); err != nil {
+			tx.lost = true
+			return false
+		}
+	}
+	return true
+}
+
+// forget drops what a rollback may have made untrue.
+func (tx *Tx) forget() {
+	if tx.a.conn.Altered() {
+		tx.a.conn.DropStatements()
+	}
+	tx.a.tables.forget()
+	tx.a.kept.forget()
+}
 
 // mark opens the group's transaction and, where others share it, the request's savepoint.
 func (tx *Tx) mark() error {
 	tx.wrote = true
-	if tx.marked || tx.bare {
-		return nil
+	if !tx.marked && !tx.bare {
+		if err := tx.w.begin(tx.a); err != nil {
+			return tx.check(err)
+		}
+		if tx.lone && !tx.w.group.wrote {
+			tx.bare = true
+		} else {
+			if err := tx.w.own(tx.a, markSQL); err != nil {
+				return tx.check(err)
+			}
+			tx.marked = true
+		}
 	}
-	if err := tx.w.begin(tx.a); err != nil {
-		return tx.check(err)
+	if tx.c.req.Steps && !tx.stepped {
+		if err := tx.w.own(tx.a, markStepSQL); err != nil {
+			return tx.check(err)
+		}
+		tx.stepped = true
 	}
-	if tx.lone && !tx.c.req.Steps && !tx.w.group.wrote {
-		tx.bare = true
-		return nil
-	}
-	if err := tx.w.own(tx.a, markSQL); err != nil {
-		return tx.check(err)
-	}
-	tx.marked = true
 	return nil
 }
 
-// seal makes what was written part of the group.
-func (tx *Tx) seal() error {
-	if !tx.marked && !tx.bare {
-		return nil
-	}
+// checkDeferred finds a violated deferred foreign key: RELEASE doesn't, and the group's COMMIT would fail for it.
+func (tx *Tx) checkDeferred() error {
 	bad, err := tx.a.conn.DeferredViolations()
 	if err != nil {
 		return tx.check(err)
 	}
 	if bad {
 		return &sqlite.Error{Code: sqlite.CodeConstraintForeignKey, Message: "FOREIGN KEY constraint failed", Offset: -1}
+	}
+	return nil
+}
+
+// seal makes what the request wrote part of the group.
+func (tx *Tx) seal() error {
+	if !tx.marked && !tx.bare {
+		return nil
+	}
+	if err := tx.checkDeferred(); err != nil {
+		return err
+	}
+	if tx.stepped {
+		if err := tx.w.own(tx.a, releaseStepSQL); err != nil {
+			return tx.check(err)
+		}
+		tx.stepped = false
 	}
 	if tx.marked {
 		if err := tx.w.own(tx.a, releaseSQL); err != nil {
@@ -242,39 +303,26 @@ func (tx *Tx) seal() error {
 		tx.marked = false
 	}
 	tx.w.group.wrote = true
-	tx.sealed++
 	return nil
 }
 
-// undo takes back what was written since the last seal.
+// undo takes back what the request wrote.
 func (tx *Tx) undo() {
 	if tx.lost {
 		return
 	}
+	tx.stepped = false
 	switch {
 	case tx.marked:
 		tx.marked = false
-		if err := tx.w.own(tx.a, undoSQL); err != nil {
-			tx.lost = true
-			return
-		}
-		if err := tx.w.own(tx.a, releaseSQL); err != nil {
-			tx.lost = true
-			return
+		if tx.back(undoSQL, releaseSQL) {
+			tx.forget()
 		}
 	case tx.bare:
 		tx.bare = false
 		tx.w.rollback(tx.a)
 		tx.w.group.reset()
-		return
-	default:
-		return
 	}
-	if tx.a.conn.Altered() {
-		tx.a.conn.DropStatements()
-	}
-	tx.a.tables.forget()
-	tx.a.kept.forget()
 }
 
 // finish leaves the connection as the next request expects it.
@@ -296,6 +344,9 @@ func (tx *Tx) check(err error) error {
 	var e *sqlite.Error
 	if errors.As(err, &e) && e.Code.Primary() == sqlite.CodeFull {
 		tx.quota = tx.w.atQuota(tx.a)
+	}
+	if errors.Is(err, errPreempted) || errors.Is(err, errBoundary) || isNoMem(err) && !tx.c.again.retried {
+		tx.again = err
 	}
 	if tx.w.group.open && !tx.a.conn.InTransaction() {
 		tx.lost = true
