@@ -140,7 +140,7 @@ func (c *Conn) compile(sql []byte, policy Policy, own bool) (*Stmt, int, error) 
 		}
 		return nil, n, nil
 	}
-	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true}
+	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true, policy: policy}
 	if !own {
 		s.Accesses = append([]Access(nil), c.collect.accesses...)
 		if cap(c.collect.accesses) > 64 {

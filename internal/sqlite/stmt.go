@@ -28,6 +28,7 @@ type Stmt struct {
 	// Memo holds what a policy worked out about the statement, as long as it stays compiled.
 	Memo any
 
+	policy    Policy // for what it compiles while it runs
 	columns   int32
 	params    int32
 	seeks     uint32 // Rewind, Last and Seek operations in the program, for the estimate of rows read

@@ -26,7 +26,7 @@ func (w *worker) lose(c *call, tx *Tx, err error, mine bool) outcome {
 	case tx.held > 0 && (c.again.poison == 0 || tx.index < c.again.poison):
 		// Statements of its own that stand by themselves went with the transaction: they run again, up to the
 		// one that ended it, which is told its error without being run.
-		c.again.poison, c.again.why = tx.index, err
+		c.again.poison, c.again.why = tx.index, tx.lostBy
 		w.lostAgain = true
 	}
 	return lost

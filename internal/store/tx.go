@@ -21,6 +21,7 @@ type Tx struct {
 	stepped bool // a savepoint inside that holds what was written since the last Commit
 	held    int  // how often Commit kept something
 	wrote   bool
+	lostBy  error // with what the transaction ended
 	again   error // why the request must run again, whatever the Job makes of the error
 	index   int   // statements run so far
 	lost    bool  // the transaction ended under the request
@@ -349,7 +350,7 @@ func (tx *Tx) check(err error) error {
 		tx.again = err
 	}
 	if tx.w.group.open && !tx.a.conn.InTransaction() {
-		tx.lost = true
+		tx.lost, tx.lostBy = true, err
 	}
 	return err
 }

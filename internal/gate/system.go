@@ -1,0 +1,90 @@
+package gate
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// QueryLogTable is the one system table that clients read: the log of the database's statements.
+const QueryLogTable = "_persql_meta_query_log"
+
+func hasPrefix(name, prefix string) bool {
+	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+}
+
+// IsSystem tells whether a name is the system's: SQLite's own, or the server's. Names compare without case.
+func IsSystem(name string) bool { return hasPrefix(name, "sqlite_") || hasPrefix(name, "_persql_") }
+
+func refuseSystem(name string) error {
+	return &Refusal{Code: CodeSystem, Message: fmt.Sprintf("%s is a system object", name),
+		Hint: "names that begin with sqlite_ or _persql_ are reserved"}
+}
+
+// schemaTable tells whether name is SQLite's table of the schema, under any of its names.
+func schemaTable(name string) bool {
+	switch strings.ToLower(name) {
+	case "sqlite_schema", "sqlite_master", "sqlite_temp_schema", "sqlite_temp_master":
+		return true
+	}
+	return false
+}
+
+// statistics tells whether name is one of SQLite's tables that dumps carry: the last values of AUTOINCREMENT and
+// what ANALYZE found.
+func statistics(name string) bool {
+	return strings.EqualFold(name, "sqlite_sequence") || hasPrefix(name, "sqlite_stat")
+}
+
+func permitRead(table string) error {
+	switch {
+	case strings.EqualFold(table, "dbstat"), hasPrefix(table, "sqlite_dbpage"), hasPrefix(table, "sqlite_dbptr"):
+		// Raw pages, and the names and sizes of the server's own tables.
+		return refuseSystem(table)
+	case !IsSystem(table), schemaTable(table), statistics(table), strings.EqualFold(table, QueryLogTable):
+		return nil
+	}
+	return refuseSystem(table)
+}
+
+func permitWrite(a sqlite.Access) error {
+	switch {
+	case strings.EqualFold(a.Name, "sqlite_temp_master"), strings.EqualFold(a.Name, "sqlite_temp_schema"):
+		return errTemp
+	case schemaTable(a.Name):
+		// What CREATE, ALTER and DROP do, by SQLite's own hand. A statement that writes there itself is refused by
+		// SQLite: the connection is in defensive mode.
+		return nil
+	case statistics(a.Name), !IsSystem(a.Name) && !strings.EqualFold(a.Name, "dbstat"):
+		return nil
+	}
+	return refuseSystem(a.Name)
+}
+
+// permitName decides on the name of an object that is made, altered or dropped.
+func permitName(name string) error {
+	if hasPrefix(name, "_persql_") || hasPrefix(name, "sqlite_persql_") {
+		return refuseSystem(name)
+	}
+	return nil // SQLite itself guards its own names; it makes sqlite_sequence and its indexes under this code
+}
+
+// modules are the virtual tables that a client may make.
+var modules = map[string]bool{"fts5": true, "fts5vocab": true, "rtree": true, "rtree_i32": true, "geopoly": true}
+
+func permitModule(name string) error {
+	if modules[strings.ToLower(name)] {
+		return nil
+	}
+	return &Refusal{Code: CodeModule, Message: fmt.Sprintf("Virtual tables of the module %s are not allowed", name),
+		Hint: "fts5, fts5vocab, rtree, rtree_i32 and geopoly are"}
+}
+
+func permitFunction(name string) error {
+	switch strings.ToLower(name) {
+	case "load_extension", "fts3_tokenizer", "sqlite_log":
+		return &Refusal{Code: CodeFunction, Message: fmt.Sprintf("The function %s is not allowed", name)}
+	}
+	return nil
+}
