@@ -74,16 +74,49 @@ const (
 	modeStep                // it runs: what SQLite compiles inside it must be part of what was judged
 )
 
+// collector gathers the accesses of the statement being compiled.
 type collector struct {
 	policy   Policy
 	accesses []Access
+	seen     map[Access]struct{} // of the accesses, once they are many
 }
 
+// collectFew is how many accesses are searched faster than hashed. A statement can have tens of thousands.
+const collectFew = 24
+
+func (k *collector) begin(p Policy) {
+	k.policy, k.accesses, k.seen = p, k.accesses[:0], nil
+}
+
+// end returns the accesses, and keeps a small buffer for the next statement.
+func (k *collector) end() []Access {
+	all := append([]Access(nil), k.accesses...)
+	if cap(k.accesses) > 64 {
+		k.accesses = nil
+	}
+	k.policy, k.seen = nil, nil
+	return all
+}
+
+// add tells whether the access is new.
 func (k *collector) add(a Access) bool {
-	for i := range k.accesses {
-		if k.accesses[i] == a {
+	if len(k.accesses) < collectFew {
+		for i := range k.accesses {
+			if k.accesses[i] == a {
+				return false
+			}
+		}
+	} else {
+		if k.seen == nil {
+			k.seen = make(map[Access]struct{}, 2*collectFew)
+			for _, b := range k.accesses {
+				k.seen[b] = struct{}{}
+			}
+		}
+		if _, ok := k.seen[a]; ok {
 			return false
 		}
+		k.seen[a] = struct{}{}
 	}
 	k.accesses = append(k.accesses, a)
 	return true
@@ -130,19 +163,6 @@ func intern(p uintptr) string {
 	return unique.Make(string(view(p, n))).Value()
 }
 
-// shadowSuffixes are the tables that the compiled-in virtual-table modules keep beside a table of theirs.
-var shadowSuffixes = []string{"_data", "_idx", "_content", "_docsize", "_config", "_node", "_parent", "_rowid"}
-
-// ShadowOf is the name of the virtual table that name would be a shadow table of, by its form; or "".
-func ShadowOf(name string) string {
-	for _, s := range shadowSuffixes {
-		if n := len(name) - len(s); n > 0 && strings.EqualFold(name[n:], s) {
-			return name[:n]
-		}
-	}
-	return ""
-}
-
 // errNotJudged says that the statement came to mean something else than what was judged, which the schema's
 // change explains: the caller prepares it anew.
 var errNotJudged = &Error{Code: CodeSchema, Message: "the statement changed its meaning with the schema", Offset: -1}
@@ -173,6 +193,12 @@ func (s *Stmt) permits(a Access) error {
 	switch a.Action {
 	case Select, Function, Recursive:
 		return nil // they name nothing that is stored
+	case Read:
+		if s.checks || a.By == "" && s.borrowed(a.Name) {
+			return nil
+		}
+	}
+	switch a.Action {
 	case Analyze, Read, Insert, Delete, CreateTable:
 		if s.optimizes {
 			return nil // PRAGMA optimize runs ANALYZE

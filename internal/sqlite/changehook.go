@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"unsafe"
-
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -70,7 +68,7 @@ func (ch *Change) value(i int, get func(*libc.TLS, uintptr, int32, uintptr) int3
 	if rc := get(t.tls, ch.conn.db, int32(i), t.out); rc != sqlite3.SQLITE_OK {
 		return Value{}, false
 	}
-	v := *(*uintptr)(unsafe.Pointer(t.out))
+	v := *(*uintptr)(at(t.out))
 	if v == 0 {
 		return Value{}, true
 	}

@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"unsafe"
-
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
@@ -30,7 +28,7 @@ func (c *Conn) Checkpoint(m CheckpointMode) error {
 	if rc != sqlite3.SQLITE_OK {
 		return c.fail(rc)
 	}
-	if done, all := *(*int32)(unsafe.Pointer(t.out + 8)), *(*int32)(unsafe.Pointer(t.out)); done >= all {
+	if done, all := *(*int32)(at(t.out + 8)), *(*int32)(at(t.out)); done >= all {
 		c.frames = 0
 	}
 	return nil

@@ -1,11 +1,11 @@
 package sqlite
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
-	"unsafe"
 
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -53,6 +53,7 @@ type Conn struct {
 	cfg    Config
 
 	cache   cache
+	loose   list // statements in use that the cache does not hold
 	mode    mode
 	collect collector
 	nested  *Stmt // the statement being stepped, for what SQLite prepares inside it
@@ -87,13 +88,17 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 			c = nil
 		}
 	}()
-	path, vfs := t.place(append([]byte(cfg.Path), 0)), uintptr(0)
+	used, spilled := t.mark()
+	defer t.rewind(used, spilled)
+	path, vfs := t.place([]byte(cfg.Path)), uintptr(0)
 	if cfg.VFS != "" {
-		vfs = t.place(append([]byte(cfg.VFS), 0))
+		vfs = t.place([]byte(cfg.VFS))
+	}
+	if path == 0 || cfg.VFS != "" && vfs == 0 {
+		return c, fmt.Errorf("open database: %w", noMemory()) // a nil path would open a database in memory
 	}
 	rc := sqlite3.Xsqlite3_open_v2(t.tls, path, t.out, sqlite3.SQLITE_OPEN_READWRITE|sqlite3.SQLITE_OPEN_NOMUTEX|sqlite3.SQLITE_OPEN_EXRESCODE, vfs)
-	c.db = *(*uintptr)(unsafe.Pointer(t.out))
-	t.release()
+	c.db = *(*uintptr)(at(t.out))
 	if rc != sqlite3.SQLITE_OK {
 		return c, fmt.Errorf("open database: %w", c.fail(rc))
 	}
@@ -142,6 +147,10 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 			return c, fmt.Errorf("open database: %w", err)
 		}
 	}
+	if mode, err := c.pragma("journal_mode"); err != nil || string(mode.Bytes) != "wal" {
+		return c, errors.Join(fmt.Errorf("open database: the journal mode is %q instead of wal", mode.Bytes), err)
+	}
+	c.hideName()
 	// What an earlier connection left in the log is there to be copied back too.
 	if fi, err := os.Stat(cfg.Path + "-wal"); err == nil && fi.Size() > walHeaderSize {
 		c.frames = int((fi.Size() - walHeaderSize) / (walFrameHeaderSize + PageSize))
@@ -180,7 +189,17 @@ func (c *Conn) configure(op int32, args ...any) error {
 	return nil
 }
 
-// Use lends t to the connection until the next Use. Every call but Interrupt runs on it.
+// hideName makes SQLite forget the name of the file, which PRAGMA database_list and its function would tell a client.
+// It is open, and so is its log: nothing opens either by name again.
+func (c *Conn) hideName() {
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	btree := (*sqlite3.TBtree)(at((*sqlite3.TDb)(at(db.FaDb)).FpBt))
+	pager := (*sqlite3.TBtShared)(at(btree.FpBt)).FpPager
+	(*sqlite3.TPager)(at(pager)).FzFilename = setup.noName
+}
+
+// Use lends t to the connection until the next Use. Every call but Interrupt runs on it. No statement may be in use:
+// the Thread holds what was bound to it.
 func (c *Conn) Use(t *Thread) { c.thread = t }
 
 // Watch sets the function that is asked every 1,000 operations of a running statement whether to go on; an
@@ -239,27 +258,27 @@ func (c *Conn) Exec(sql string) error {
 // InTransaction tells whether a transaction is open. After an error it is the only way to know whether SQLite
 // rolled the whole transaction back (an interrupted write, a full disk, ON CONFLICT ROLLBACK).
 func (c *Conn) InTransaction() bool {
-	return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FautoCommit == 0
+	return (*sqlite3.Tsqlite3)(at(c.db)).FautoCommit == 0
 }
 
 // Changes is the number of rows that the last INSERT, UPDATE or DELETE changed directly, as changes() has it.
-func (c *Conn) Changes() int64 { return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FnChange }
+func (c *Conn) Changes() int64 { return (*sqlite3.Tsqlite3)(at(c.db)).FnChange }
 
 // TotalChanges counts the rows changed since the last Forget, those of triggers and cascades included.
-func (c *Conn) TotalChanges() int64 { return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FnTotalChange }
+func (c *Conn) TotalChanges() int64 { return (*sqlite3.Tsqlite3)(at(c.db)).FnTotalChange }
 
 // LastInsertRowid is the rowid of the last row inserted since the last Forget.
-func (c *Conn) LastInsertRowid() int64 { return (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FlastRowid }
+func (c *Conn) LastInsertRowid() int64 { return (*sqlite3.Tsqlite3)(at(c.db)).FlastRowid }
 
 // SetLastInsertRowid changes what last_insert_rowid() answers.
 func (c *Conn) SetLastInsertRowid(n int64) {
-	(*sqlite3.Tsqlite3)(unsafe.Pointer(c.db)).FlastRowid = n
+	(*sqlite3.Tsqlite3)(at(c.db)).FlastRowid = n
 }
 
 // Forget resets changes(), total_changes() and last_insert_rowid(), which would otherwise tell one caller of
 // another's writes: the connection is shared.
 func (c *Conn) Forget() {
-	db := (*sqlite3.Tsqlite3)(unsafe.Pointer(c.db))
+	db := (*sqlite3.Tsqlite3)(at(c.db))
 	db.FnChange, db.FnTotalChange, db.FlastRowid = 0, 0, 0
 }
 
@@ -274,7 +293,7 @@ func (c *Conn) DeferredViolations() (bool, error) {
 	if rc != sqlite3.SQLITE_OK {
 		return false, c.fail(rc)
 	}
-	return *(*int32)(unsafe.Pointer(out)) != 0, nil
+	return *(*int32)(at(out)) != 0, nil
 }
 
 // ReleaseMemory gives back what the connection can do without: cached pages that are not in use, and its
@@ -289,12 +308,19 @@ func (c *Conn) SetMaxPages(n int64) error {
 	return c.Exec(fmt.Sprintf("PRAGMA max_page_count=%d", n))
 }
 
-// Close closes the connection. It neither checkpoints nor deletes the log: whoever wants that calls Checkpoint.
+// Close closes the connection, rolls an open transaction back and ends the statements that are still in use. It neither
+// checkpoints nor deletes the log: whoever wants that calls Checkpoint.
 func (c *Conn) Close() error {
 	if c.db == 0 {
 		return nil
 	}
-	c.DropStatements()
+	c.cache.owns, c.cache.stmts = nil, nil
+	for _, l := range []*list{&c.cache.list, &c.loose} {
+		for s := l.head; s != nil; s = l.head {
+			l.unlink(s)
+			s.finalize()
+		}
+	}
 	c.SetChangeHook(nil)
 	c.interrupting.Lock()
 	defer c.interrupting.Unlock()
@@ -321,16 +347,26 @@ func (c *Conn) Abandon() (err error) {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("close a faulted connection: %v", r)
 		}
+		c.interrupting.Lock()
 		c.forget()
+		c.interrupting.Unlock()
 	}()
-	// The thread's stack pointer is where the panic left it, and what it protected may be half done.
-	c.thread = NewThread()
-	for s := c.cache.head; s != nil; s = s.next {
-		sqlite3.Xsqlite3_finalize(c.thread.tls, s.ptr)
+	// The old thread's stack pointer is where the panic left it.
+	t := NewThread()
+	c.thread, c.mode = t, modeOwn
+	// SQLite commits a statement of its own transaction when it ends it, however far it came: what the fault left half
+	// done must be rolled back instead, which is what closing does within a transaction.
+	(*sqlite3.Tsqlite3)(at(c.db)).FautoCommit = 0
+	for _, l := range []*list{&c.cache.list, &c.loose} {
+		for s := l.head; s != nil; s = s.next {
+			sqlite3.Xsqlite3_finalize(t.tls, s.ptr)
+			s.ptr, s.busy = 0, false
+		}
 	}
-	if rc := sqlite3.Xsqlite3_close(c.thread.tls, c.db); rc != sqlite3.SQLITE_OK {
+	if rc := sqlite3.Xsqlite3_close(t.tls, c.db); rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("close a faulted connection: SQLite result %d", rc)
 	}
+	t.Close()
 	return nil
 }
 
@@ -348,16 +384,26 @@ func (c *Conn) forget() {
 
 // Pages is the size of the file in pages, as the open transaction sees it.
 func (c *Conn) Pages() int64 {
-	var n int64
-	s, err := c.Own("PRAGMA page_count")
+	v, err := c.pragma("page_count")
 	if err != nil {
 		return 0
 	}
-	defer s.Done()
-	if row, err := s.Step(); err == nil && row {
-		n = s.Column(0).Int
+	return v.Int
+}
+
+// pragma is the first value that a pragma answers, with Bytes of its own.
+func (c *Conn) pragma(name string) (v Value, err error) {
+	s, err := c.Own("PRAGMA " + name)
+	if err != nil {
+		return v, err
 	}
-	return n
+	defer s.Done()
+	if row, err := s.Step(); err != nil || !row {
+		return v, err
+	}
+	v = s.Column(0)
+	v.Bytes = bytes.Clone(v.Bytes)
+	return v, nil
 }
 
 // CreateReserved runs a CREATE TABLE of a name that SQLite keeps for itself ("sqlite_…"), which takes two switches:

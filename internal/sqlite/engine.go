@@ -24,8 +24,9 @@ type Setup struct {
 }
 
 var setup struct {
-	once sync.Once
-	err  error
+	once   sync.Once
+	err    error
+	noName uintptr // an empty file name as SQLite's pager wants one: zeros before and behind it
 }
 
 // Initialize configures the engine. SQLite has one configuration a process, so the first call decides and
@@ -55,6 +56,11 @@ func initialize(s Setup) error {
 	if rc := sqlite3.Xsqlite3_initialize(tls); rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("initialize SQLite: result %d", rc)
 	}
+	p := libc.Xcalloc(tls, 1, 16)
+	if p == 0 {
+		return errors.New("initialize SQLite: out of memory")
+	}
+	setup.noName = p + 4
 	if s.HeapLimit > 0 {
 		sqlite3.Xsqlite3_hard_heap_limit64(tls, s.HeapLimit)
 	}
@@ -62,10 +68,13 @@ func initialize(s Setup) error {
 		if err := os.MkdirAll(s.TempDir, 0o700); err != nil {
 			return fmt.Errorf("make directory for temporary files: %w", err)
 		}
-		dir, err := libc.CString(s.TempDir)
-		if err != nil {
-			return fmt.Errorf("set directory for temporary files: %w", err)
+		// From SQLite's own allocator, since a pragma makes SQLite free it.
+		dir := sqlite3.Xsqlite3_malloc64(tls, uint64(len(s.TempDir)+1))
+		if dir == 0 {
+			return errors.New("set directory for temporary files: out of memory")
 		}
+		p := view(dir, len(s.TempDir)+1)
+		p[copy(p, s.TempDir)] = 0
 		sqlite3.Xsqlite3_temp_directory = dir
 	}
 	return nil

@@ -73,8 +73,15 @@ func (c Code) EndsTransaction() bool {
 	return false
 }
 
+func noMemory() *Error { return &Error{Code: CodeNoMem, Message: "out of memory", Offset: -1} }
+
+// errClosed is what a statement answers that is used after its connection was closed or given up.
+func errClosed() *Error {
+	return &Error{Code: CodeMisuse, Message: "the statement was ended with its connection", Offset: -1}
+}
+
 // fail is the connection's last error as an Error.
-func (c *Conn) fail(rc int32) error {
+func (c *Conn) fail(rc int32) *Error {
 	e := &Error{Code: Code(rc), Offset: -1}
 	if c.db != 0 {
 		if ext := sqlite3.Xsqlite3_extended_errcode(c.thread.tls, c.db); ext != sqlite3.SQLITE_OK && Code(ext).Primary() == Code(rc).Primary() {
@@ -86,11 +93,13 @@ func (c *Conn) fail(rc int32) error {
 	if e.Message == "" {
 		e.Message = fmt.Sprintf("SQLite result %d", rc)
 	}
-	switch e.Code.Primary() {
-	case CodeAuth:
-		e.Cause, c.denied = c.denied, nil
-	case CodeInterrupt:
-		e.Cause, c.stopped = c.stopped, nil
+	switch {
+	case c.denied != nil:
+		// Some denials come out as plain errors: of a virtual table that could not run a statement of its own.
+		e.Code, e.Cause = CodeAuth, c.denied
+	case e.Code.Primary() == CodeInterrupt:
+		e.Cause = c.stopped
 	}
+	c.denied, c.stopped = nil, nil
 	return e
 }

@@ -11,9 +11,10 @@ import (
 
 // Stmt is a compiled statement. It belongs to its connection's cache: Done gives it back.
 type Stmt struct {
-	conn *Conn
-	ptr  uintptr
-	sql  string
+	conn   *Conn
+	thread *Thread // whose memory its parameters are in, while it is in use
+	ptr    uintptr
+	sql    string
 
 	// Accesses is what the statement would touch, without repetitions; nil for the server's own.
 	Accesses []Access
@@ -23,38 +24,45 @@ type Stmt struct {
 	Alters bool
 	// Vacuum marks VACUUM, which SQLite's authorizer does not report: it can't run inside a transaction.
 	Vacuum bool
-	// Explain marks EXPLAIN and EXPLAIN QUERY PLAN, which run nothing.
+	// Explain marks EXPLAIN and EXPLAIN QUERY PLAN, which run nothing. (But some pragmas act while they are compiled,
+	// and an EXPLAIN of one does too: it is for the Policy to refuse them.)
 	Explain bool
 	// Memo holds what a policy worked out about the statement, as long as it stays compiled.
 	Memo any
 
 	policy    Policy // for what it compiles while it runs
-	columns   int32
 	params    int32
-	seeks     uint32 // Rewind, Last and Seek operations in the program, for the estimate of rows read
-	writesA   int64  // Insert and IdxInsert operations of one row, for the estimate of rows written
+	seeks     uint32   // Rewind, Last and Seek operations in the program, for the estimate of rows read
+	writesA   int64    // Insert and IdxInsert operations of one row, for the estimate of rows written
+	borrows   []string // tables that its virtual tables read by statements of their own
 	optimizes bool
+	checks    bool // it checks the file's integrity, for which virtual tables read all that is theirs
 	busy      bool
 	own       bool
 	cached    bool
 	bound     bool
 	running   bool
+	ended     bool // Step came to the end or to an error; SQLite would begin anew
 
-	prev, next *Stmt // the cache, most recently used first
+	prev, next *Stmt // the cache, most recently used first; or the connection's loose statements
 }
 
 // SQL is the text of the statement.
 func (s *Stmt) SQL() string { return s.sql }
 
+// program is what the statement was compiled to.
+func (s *Stmt) program() []sqlite3.TVdbeOp {
+	v := (*sqlite3.TVdbe)(at(s.ptr))
+	return unsafe.Slice((*sqlite3.TVdbeOp)(at(v.FaOp)), v.FnOp)
+}
+
 // examine reads the compiled program for what no callback tells.
 func (s *Stmt) examine() {
 	tls := s.conn.thread.tls
-	s.columns = sqlite3.Xsqlite3_column_count(tls, s.ptr)
 	s.params = sqlite3.Xsqlite3_bind_parameter_count(tls, s.ptr)
 	s.Explain = sqlite3.Xsqlite3_stmt_isexplain(tls, s.ptr) != 0
-	v := (*sqlite3.TVdbe)(unsafe.Pointer(s.ptr))
 	var inserts, indexes int64
-	ops := unsafe.Slice((*sqlite3.TVdbeOp)(unsafe.Pointer(v.FaOp)), v.FnOp)
+	ops := s.program()
 	for i := range ops {
 		switch ops[i].Fopcode {
 		case sqlite3.OP_Vacuum:
@@ -62,6 +70,10 @@ func (s *Stmt) examine() {
 		case sqlite3.OP_Rewind, sqlite3.OP_Last, sqlite3.OP_SeekGE, sqlite3.OP_SeekGT, sqlite3.OP_SeekLE, sqlite3.OP_SeekLT,
 			sqlite3.OP_SeekRowid, sqlite3.OP_NotExists:
 			s.seeks++
+		case sqlite3.OP_ParseSchema, sqlite3.OP_DropTable, sqlite3.OP_DropIndex, sqlite3.OP_DropTrigger, sqlite3.OP_LoadAnalysis:
+			s.Alters = true // nothing is collected of the server's own statements
+		case sqlite3.OP_SetCookie:
+			s.Alters = s.Alters || ops[i].Fp2 == sqlite3.BTREE_SCHEMA_VERSION
 		case sqlite3.OP_Insert:
 			inserts++
 		case sqlite3.OP_IdxInsert:
@@ -80,8 +92,16 @@ func (s *Stmt) examine() {
 			CreateVTable, DropVTable, Analyze, Reindex:
 			s.Writes, s.Alters = true, true
 		case Pragma:
-			if strings.EqualFold(s.Accesses[i].Name, "optimize") {
+			switch strings.ToLower(s.Accesses[i].Name) {
+			case "optimize":
 				s.Writes, s.Alters, s.optimizes = true, true, true
+			case "integrity_check", "quick_check":
+				s.checks = true
+			}
+		case Read:
+			switch strings.ToLower(s.Accesses[i].Name) {
+			case "pragma_integrity_check", "pragma_quick_check":
+				s.checks = true
 			}
 		}
 	}
@@ -107,8 +127,11 @@ type BindError struct {
 func (e *BindError) Error() string { return e.Message }
 
 // Bind gives the statement its parameters: by position, or by name with or without the prefix. Every parameter
-// must get a value, and every value a parameter.
+// must get a value, and every value a parameter. The values are copied.
 func (s *Stmt) Bind(params []Param) error {
+	if s.conn == nil || s.conn.damaged {
+		return errClosed()
+	}
 	if len(params) > 0 && params[0].Name != "" {
 		return s.bindNamed(params)
 	}
@@ -136,31 +159,52 @@ func (s *Stmt) label(i int) string {
 }
 
 func (s *Stmt) bindNamed(params []Param) error {
+	exact := s.names()
+	bare := make(map[string][]int, len(exact))
+	for name, i := range exact {
+		bare[name[1:]] = append(bare[name[1:]], i)
+	}
 	given := make([]bool, s.params+1)
-	for p := range params {
-		found := false
-		for i := 1; i <= int(s.params); i++ {
-			name := s.ParamName(i)
-			if name == "" {
+	give := func(p *Param, indexes []int) error {
+		if len(indexes) == 0 {
+			return &BindError{TooMany: true, Message: fmt.Sprintf("the statement has no parameter named %s", p.Name)}
+		}
+		bound := false
+		for _, i := range indexes {
+			if given[i] {
 				continue
 			}
-			if name == params[p].Name || name[1:] == params[p].Name {
-				if err := s.bind(i, &params[p].Value); err != nil {
-					return err
-				}
-				given[i], found = true, true
+			if err := s.bind(i, &p.Value); err != nil {
+				return err
+			}
+			given[i], bound = true, true
+		}
+		if !bound {
+			return &BindError{TooMany: true, Message: fmt.Sprintf("parameter %s is given twice", p.Name)}
+		}
+		return nil
+	}
+	// With its prefix a name means one parameter; without, all that are left: a means :a and @a.
+	for p := range params {
+		if i, ok := exact[params[p].Name]; ok {
+			if err := give(&params[p], []int{i}); err != nil {
+				return err
 			}
 		}
-		if !found {
-			return &BindError{TooMany: true, Message: fmt.Sprintf("the statement has no parameter named %s", params[p].Name)}
+	}
+	for p := range params {
+		if _, ok := exact[params[p].Name]; !ok {
+			if err := give(&params[p], bare[params[p].Name]); err != nil {
+				return err
+			}
 		}
 	}
+	named := make([]bool, s.params+1)
+	for _, i := range exact {
+		named[i] = true
+	}
 	for i := 1; i <= int(s.params); i++ {
-		if given[i] {
-			continue
-		}
-		name := s.ParamName(i)
-		if name == "" && s.gap(i) {
+		if given[i] || !named[i] && s.gap(i) {
 			continue
 		}
 		return &BindError{Missing: s.label(i), Message: fmt.Sprintf("no value for parameter %s", s.label(i))}
@@ -168,10 +212,25 @@ func (s *Stmt) bindNamed(params []Param) error {
 	return nil
 }
 
+// names are the statement's named parameters with their indexes. It reads SQLite's own list at once: asked name by
+// name, SQLite goes through the list each time, and a statement may have 32,766.
+func (s *Stmt) names() map[string]int {
+	p := (*sqlite3.TVdbe)(at(s.ptr)).FpVList
+	if p == 0 {
+		return nil
+	}
+	// Integers: room, used; then for each name its index, how many integers the entry takes, and the name.
+	list := unsafe.Slice((*int32)(at(p)), *(*int32)(at(p + 4)))
+	names := make(map[string]int)
+	for i := 2; i < len(list); i += int(list[i+1]) {
+		names[cstr(p+uintptr(4*(i+2)))] = int(list[i])
+	}
+	return names
+}
+
 // gap tells whether parameter i is only counted and not read by the program: ?5 alone makes five parameters.
 func (s *Stmt) gap(i int) bool {
-	v := (*sqlite3.TVdbe)(unsafe.Pointer(s.ptr))
-	ops := unsafe.Slice((*sqlite3.TVdbeOp)(unsafe.Pointer(v.FaOp)), v.FnOp)
+	ops := s.program()
 	for j := range ops {
 		if ops[j].Fopcode == sqlite3.OP_Variable && ops[j].Fp1 == int32(i) {
 			return false
@@ -194,7 +253,7 @@ func (s *Stmt) bind(i int, v *Value) error {
 	default:
 		p := s.conn.thread.place(v.Bytes)
 		if p == 0 {
-			return &Error{Code: CodeNoMem, Message: "out of memory", Offset: -1}
+			return noMemory()
 		}
 		if v.Kind == Text {
 			rc = sqlite3.Xsqlite3_bind_text64(tls, s.ptr, int32(i), p, uint64(len(v.Bytes)), 0, sqlite3.SQLITE_UTF8)
@@ -208,9 +267,16 @@ func (s *Stmt) bind(i int, v *Value) error {
 	return nil
 }
 
-// Step runs the statement to its next row; false is its end.
+// Step runs the statement to its next row; false is its end, and stays so until Reset.
 func (s *Stmt) Step() (row bool, err error) {
 	c := s.conn
+	if c == nil || c.damaged {
+		return false, errClosed()
+	}
+	if s.ended {
+		return false, nil
+	}
+	c.denied, c.stopped = nil, nil
 	was, nested := c.mode, c.nested
 	if s.own {
 		c.mode = modeOwn
@@ -227,18 +293,29 @@ func (s *Stmt) Step() (row bool, err error) {
 	case sqlite3.SQLITE_ROW:
 		return true, nil
 	case sqlite3.SQLITE_DONE:
+		s.ended = true
 		return false, nil
 	}
-	err = c.fail(rc)
-	c.denied, c.stopped = nil, nil
-	return false, err
+	s.ended = true
+	e := c.fail(rc)
+	e.Offset = -1 // a position in the text is the compiler's to tell; what stands there now is an earlier error's
+	return false, e
 }
 
-// Columns is the number of columns that a row has: 0 for a statement that returns none.
-func (s *Stmt) Columns() int { return int(s.columns) }
+// Columns is the number of columns that a row has: 0 for a statement that returns none. The first Step may change it,
+// when the schema has changed since Prepare.
+func (s *Stmt) Columns() int {
+	if s.ptr == 0 {
+		return 0
+	}
+	return int((*sqlite3.TVdbe)(at(s.ptr)).FnResColumn)
+}
 
 // ColumnName is the name of column i, from 0, valid until the next Step.
 func (s *Stmt) ColumnName(i int) []byte {
+	if s.ptr == 0 {
+		return nil
+	}
 	p := sqlite3.Xsqlite3_column_name(s.conn.thread.tls, s.ptr, int32(i))
 	if p == 0 {
 		return nil
@@ -251,22 +328,29 @@ func (s *Stmt) ColumnName(i int) []byte {
 func (s *Stmt) Column(i int) Value {
 	// The row stands in the virtual machine's registers: reading them costs a tenth of six calls through the API,
 	// each of which looks for the register anew.
-	row := (*sqlite3.TVdbe)(unsafe.Pointer(s.ptr)).FpResultRow
-	if row == 0 || i < 0 || i >= int(s.columns) {
+	if s.ptr == 0 {
 		return Value{}
 	}
-	m := (*sqlite3.TMem)(unsafe.Pointer(row + uintptr(i)*unsafe.Sizeof(sqlite3.TMem{})))
+	v := (*sqlite3.TVdbe)(at(s.ptr))
+	row := v.FpResultRow
+	if row == 0 || i < 0 || i >= int(v.FnResColumn) {
+		return Value{}
+	}
+	m := (*sqlite3.TMem)(at(row + uintptr(i)*unsafe.Sizeof(sqlite3.TMem{})))
 	switch f := m.Fflags; {
 	case f&sqlite3.MEM_Null != 0:
 		return Value{}
-	case f&sqlite3.MEM_Str != 0 && f&sqlite3.MEM_Zero == 0 && m.Fenc == sqlite3.SQLITE_UTF8:
-		return Value{Kind: Text, Bytes: view(m.Fz, int(m.Fn))}
-	case f&(sqlite3.MEM_Str|sqlite3.MEM_IntReal|sqlite3.MEM_Zero) != 0:
-		return s.columnSlow(int32(i))
+	// Numbers first: a register that was made text for a moment (a||'x') holds both, and is a number.
 	case f&sqlite3.MEM_Int != 0:
 		return Value{Kind: Integer, Int: *(*int64)(unsafe.Pointer(&m.Fu))}
 	case f&sqlite3.MEM_Real != 0:
 		return Value{Kind: Real, Float: *(*float64)(unsafe.Pointer(&m.Fu))}
+	case f&(sqlite3.MEM_IntReal|sqlite3.MEM_Zero) != 0:
+		return s.columnSlow(int32(i))
+	case f&sqlite3.MEM_Str != 0 && m.Fenc == sqlite3.SQLITE_UTF8:
+		return Value{Kind: Text, Bytes: view(m.Fz, int(m.Fn))}
+	case f&sqlite3.MEM_Str != 0:
+		return s.columnSlow(int32(i))
 	case f&sqlite3.MEM_Blob != 0:
 		return Value{Kind: Blob, Bytes: view(m.Fz, int(m.Fn))}
 	}
@@ -300,7 +384,10 @@ type Counts struct {
 // Counts estimates the rows that the run read: the steps of every scan, and one for each seek of the program. rows
 // changed is the difference of TotalChanges that the run made. The engine has no exact counter, see DESIGN.md.
 func (s *Stmt) Counts(changed int64) Counts {
-	v := (*sqlite3.TVdbe)(unsafe.Pointer(s.ptr))
+	if s.ptr == 0 {
+		return Counts{}
+	}
+	v := (*sqlite3.TVdbe)(at(s.ptr))
 	read := int64(v.FaCounter[0]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_FULLSCAN_STEP]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_AUTOINDEX])
 	v.FaCounter[0], v.FaCounter[sqlite3.SQLITE_STMTSTATUS_FULLSCAN_STEP], v.FaCounter[sqlite3.SQLITE_STMTSTATUS_AUTOINDEX] = 0, 0, 0
 	if !s.Explain {
@@ -325,7 +412,7 @@ func (s *Stmt) Reset() {
 	if s.running {
 		// The result repeats the last Step's, which was handled there.
 		sqlite3.Xsqlite3_reset(c.thread.tls, s.ptr)
-		s.running = false
+		s.running, s.ended = false, false
 	}
 	if s.bound {
 		sqlite3.Xsqlite3_clear_bindings(c.thread.tls, s.ptr)
@@ -339,25 +426,34 @@ func (s *Stmt) Done() {
 	if c == nil || !s.busy {
 		return
 	}
-	s.Reset()
-	s.busy = false
-	if !s.cached {
-		s.finalize()
-	}
 	if c.damaged {
+		s.busy = false
 		return
 	}
-	if c.cache.busy--; c.cache.busy == 0 {
-		c.thread.release()
+	s.Reset()
+	if s.cached {
+		s.leave()
+	} else {
+		c.loose.unlink(s)
+		s.finalize()
 	}
 	if s.Alters {
 		c.DropStatements()
 	}
 }
 
-func (s *Stmt) finalize() {
-	if c := s.conn; c != nil && !c.damaged {
-		sqlite3.Xsqlite3_finalize(c.thread.tls, s.ptr)
+// leave ends the use: nothing points at what was bound any more.
+func (s *Stmt) leave() {
+	if s.busy {
+		s.busy = false
+		s.thread.drop()
+		s.thread = nil
 	}
+}
+
+// finalize frees the statement, which is in no list any more.
+func (s *Stmt) finalize() {
+	sqlite3.Xsqlite3_finalize(s.conn.thread.tls, s.ptr)
 	s.conn, s.ptr = nil, 0
+	s.leave()
 }

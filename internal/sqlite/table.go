@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"fmt"
+	"runtime"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -14,7 +15,7 @@ type Table struct {
 	Name string
 	// Columns is the column list as CREATE TABLE writes it: "id TEXT, ts INTEGER".
 	Columns string
-	// Rows returns the rows of one scan, each as long as the column list.
+	// Rows returns the rows of one scan, each as long as the column list. The client reads the text of its error.
 	Rows func() (Rows, error)
 }
 
@@ -60,7 +61,7 @@ func (c *Conn) register(t *Table) error {
 	if m.ptr == 0 {
 		return fmt.Errorf("register virtual table %s: out of memory", t.Name)
 	}
-	*(*sqlite3.Tsqlite3_module)(unsafe.Pointer(m.ptr)) = sqlite3.Tsqlite3_module{
+	*(*sqlite3.Tsqlite3_module)(at(m.ptr)) = sqlite3.Tsqlite3_module{
 		// No FxCreate: that is what makes it eponymous-only.
 		FxConnect:    funcptr(tableConnect),
 		FxBestIndex:  funcptr(tableBestIndex),
@@ -75,9 +76,13 @@ func (c *Conn) register(t *Table) error {
 	}
 	m.handle = newHandle(m)
 	c.tables = append(c.tables, m)
+	used, spilled := c.thread.mark()
+	defer c.thread.rewind(used, spilled)
 	name := c.thread.place([]byte(t.Name))
+	if name == 0 {
+		return fmt.Errorf("register virtual table %s: %w", t.Name, noMemory())
+	}
 	rc := sqlite3.Xsqlite3_create_module_v2(tls, c.db, name, m.ptr, m.handle, 0)
-	c.thread.release()
 	if rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("register virtual table %s: %w", t.Name, c.fail(rc))
 	}
@@ -108,8 +113,8 @@ func tableConnect(tls *libc.TLS, db, aux uintptr, _ int32, _, out, _ uintptr) in
 	if p == 0 {
 		return sqlite3.SQLITE_NOMEM
 	}
-	(*vtab)(unsafe.Pointer(p)).handle = aux
-	*(*uintptr)(unsafe.Pointer(out)) = p
+	(*vtab)(at(p)).handle = aux
+	*(*uintptr)(at(out)) = p
 	return sqlite3.SQLITE_OK
 }
 
@@ -120,14 +125,14 @@ func tableDisconnect(tls *libc.TLS, p uintptr) int32 {
 
 // tableBestIndex takes no constraint: the table is small and in memory, SQLite filters.
 func tableBestIndex(_ *libc.TLS, _, info uintptr) int32 {
-	i := (*sqlite3.Tsqlite3_index_info)(unsafe.Pointer(info))
+	i := (*sqlite3.Tsqlite3_index_info)(at(info))
 	i.FestimatedCost = 10000
 	i.FestimatedRows = 10000
 	return sqlite3.SQLITE_OK
 }
 
 func tableOpen(tls *libc.TLS, p, out uintptr) int32 {
-	m := lookup[*module]((*vtab)(unsafe.Pointer(p)).handle)
+	m := lookup[*module]((*vtab)(at(p)).handle)
 	if m == nil {
 		return sqlite3.SQLITE_ERROR
 	}
@@ -135,28 +140,43 @@ func tableOpen(tls *libc.TLS, p, out uintptr) int32 {
 	if cur == 0 {
 		return sqlite3.SQLITE_NOMEM
 	}
-	(*vcursor)(unsafe.Pointer(cur)).handle = newHandle(&scan{mod: m})
-	*(*uintptr)(unsafe.Pointer(out)) = cur
+	(*vcursor)(at(cur)).handle = newHandle(&scan{mod: m})
+	*(*uintptr)(at(out)) = cur
 	return sqlite3.SQLITE_OK
 }
 
-func cursor(p uintptr) *scan { return lookup[*scan]((*vcursor)(unsafe.Pointer(p)).handle) }
+func cursor(p uintptr) *scan { return lookup[*scan]((*vcursor)(at(p)).handle) }
 
 func tableClose(tls *libc.TLS, p uintptr) int32 {
-	freeHandle((*vcursor)(unsafe.Pointer(p)).handle)
+	freeHandle((*vcursor)(at(p)).handle)
 	libc.Xfree(tls, p)
 	return sqlite3.SQLITE_OK
 }
 
-func tableFilter(_ *libc.TLS, p uintptr, _ int32, _ uintptr, _ int32, _ uintptr) int32 {
+func tableFilter(tls *libc.TLS, p uintptr, _ int32, _ uintptr, _ int32, _ uintptr) int32 {
 	s := cursor(p)
 	rows, err := s.mod.table.Rows()
 	if err != nil {
 		s.eof = true
-		return sqlite3.SQLITE_ERROR
+		return s.fail(tls, p, err)
 	}
 	s.rows, s.rowid, s.eof = rows, 1, !rows.Next()
 	return sqlite3.SQLITE_OK
+}
+
+// fail tells SQLite why a scan can't begin, in words that are for the client.
+func (s *scan) fail(tls *libc.TLS, p uintptr, err error) int32 {
+	msg := "read table " + s.mod.table.Name + ": " + err.Error()
+	z := sqlite3.Xsqlite3_malloc64(tls, uint64(len(msg)+1))
+	if z == 0 {
+		return sqlite3.SQLITE_NOMEM
+	}
+	b := view(z, len(msg)+1)
+	b[copy(b, msg)] = 0
+	tab := (*vtab)(at((*vcursor)(at(p)).base.FpVtab))
+	sqlite3.Xsqlite3_free(tls, tab.base.FzErrMsg)
+	tab.base.FzErrMsg = z
+	return sqlite3.SQLITE_ERROR
 }
 
 func tableNext(_ *libc.TLS, p uintptr) int32 {
@@ -183,17 +203,16 @@ func tableColumn(tls *libc.TLS, p, ctx uintptr, i int32) int32 {
 	case Real:
 		sqlite3.Xsqlite3_result_double(tls, ctx, v.Float)
 	case Text, Blob:
-		var at uintptr
+		p := uintptr(unsafe.Pointer(&noBytes))
 		if len(v.Bytes) > 0 {
-			at = uintptr(unsafe.Pointer(&v.Bytes[0])) // SQLite copies before it returns
-		} else {
-			at = uintptr(unsafe.Pointer(&noBytes))
+			p = uintptr(unsafe.Pointer(&v.Bytes[0])) // SQLite copies before it returns
 		}
 		if v.Kind == Text {
-			sqlite3.Xsqlite3_result_text(tls, ctx, at, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
+			sqlite3.Xsqlite3_result_text(tls, ctx, p, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
 		} else {
-			sqlite3.Xsqlite3_result_blob(tls, ctx, at, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
+			sqlite3.Xsqlite3_result_blob(tls, ctx, p, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
 		}
+		runtime.KeepAlive(v.Bytes) // an address alone keeps nothing from the collector
 	}
 	return sqlite3.SQLITE_OK
 }
@@ -202,6 +221,6 @@ func tableColumn(tls *libc.TLS, p, ctx uintptr, i int32) int32 {
 var noBytes [1]byte
 
 func tableRowid(_ *libc.TLS, p, out uintptr) int32 {
-	*(*int64)(unsafe.Pointer(out)) = cursor(p).rowid
+	*(*int64)(at(out)) = cursor(p).rowid
 	return sqlite3.SQLITE_OK
 }

