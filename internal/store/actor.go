@@ -28,6 +28,8 @@ type actor struct {
 	broken error // the file can't be opened until the process ends
 	tables tableSet
 	kept   keptState
+	// checkpointAt is how long the log must be, in pages, for another checkpoint after one that failed.
+	checkpointAt int
 }
 
 // worker is a goroutine with a thread for the engine. It runs one actor at a time: an actor that has nothing to do
@@ -39,7 +41,8 @@ type worker struct {
 	cur    atomic.Pointer[call] // for the watchdog
 	actor  atomic.Pointer[actor]
 
-	batch []*call
+	batch []*call // the watchdog takes calls behind at out of it, with the store locked, while the worker is stuck
+	at    int
 	group group
 	tx    Tx
 	watch func() error
@@ -93,7 +96,7 @@ func (w *worker) loop(a *actor) {
 				s.mu.Unlock()
 				continue
 			}
-			stay := len(s.idle) < idleWorkers
+			stay := len(s.idle) < idleWorkers && !s.ended
 			if stay {
 				s.idle = append(s.idle, w)
 			} else {

@@ -9,8 +9,8 @@ import (
 var (
 	// ErrQueueFull is returned at once when a database's queue has no room. Nothing ran.
 	ErrQueueFull = errors.New("the database's queue is full")
-	// ErrStuck is returned while the engine is inside a call of an earlier statement that can't be interrupted.
-	// Nothing ran.
+	// ErrStuck is returned while the engine is inside a call of another request's statement that can't be
+	// interrupted. Nothing ran, or what ran is undone with that statement.
 	ErrStuck = errors.New("the database is busy undoing a statement that passed its time limit")
 	// ErrClosing is returned when the server shuts down. Nothing ran.
 	ErrClosing = errors.New("the server is shutting down")
@@ -52,7 +52,8 @@ var (
 // quota says that a FULL is the database's own limit and not the disk's.
 func translate(err error, quota bool) error {
 	var e *sqlite.Error
-	if !errors.As(err, &e) {
+	var known *wrapped
+	if !errors.As(err, &e) || errors.As(err, &known) {
 		return err
 	}
 	switch e.Code.Primary() {

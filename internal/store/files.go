@@ -15,6 +15,7 @@ type Files struct {
 	SyncDir   func(dir string) error               // makes the names in dir durable
 	Mkdir     func(dir string) error
 	Remove    func(path string) error
+	Truncate  func(path string, size int64) error // cuts the file and syncs it
 }
 
 func (f Files) withDefaults() Files {
@@ -30,6 +31,9 @@ func (f Files) withDefaults() Files {
 	if f.Remove == nil {
 		f.Remove = os.Remove
 	}
+	if f.Truncate == nil {
+		f.Truncate = truncate
+	}
 	return f
 }
 
@@ -40,6 +44,18 @@ func writeFile(path string, data []byte) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func truncate(path string, size int64) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Truncate(size); err != nil {
 		return err
 	}
 	return f.Sync()

@@ -29,7 +29,11 @@ const (
 
 // run takes a batch of calls through as few transactions as it can.
 func (w *worker) run(a *actor, batch []*call) {
-	for _, c := range batch {
+	for i, c := range batch {
+		w.at = i
+		if c == nil {
+			continue // the watchdog answered it
+		}
 		if w.group.wrote && w.store.opt.Now().Sub(w.group.began) > groupTime {
 			w.commit(a, false)
 		}
@@ -57,7 +61,7 @@ func (w *worker) run(a *actor, batch []*call) {
 		}
 	}
 	w.commit(a, false)
-	if a.conn != nil && a.conn.LogFrames() >= checkpointFrames {
+	if a.conn != nil && a.conn.LogFrames() >= max(checkpointFrames, a.checkpointAt) {
 		w.checkpoint(a)
 	}
 }
@@ -65,6 +69,9 @@ func (w *worker) run(a *actor, batch []*call) {
 // attempt runs a call once. What it wrote is in the group's transaction afterwards, or undone.
 func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	s := w.store
+	if s.stopping.Load() {
+		return w.settle(c, ErrClosing)
+	}
 	if a.deleted {
 		return w.settle(c, ErrNotFound)
 	}
@@ -82,15 +89,12 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	w.cur.Store(nil)
 	c.deadline.Store(0)
 	end := s.opt.Now()
-	if !c.is(callAbandoned) {
-		c.req.Stats = Stats{Wait: start.Sub(c.queued), Engine: end.Sub(start)}
-	}
-	s.opt.Observer.Request(start.Sub(c.queued), end.Sub(start))
-
 	// From here on nobody else decides about the call. An abandoned one was answered: its work must go.
 	mine := c.is(callFinished) || c.move(callRunning, callFinished)
 	if !mine {
 		w.unstick(a)
+		clear(w.group.pending)
+		w.group.pending = w.group.pending[:0]
 	} else {
 		c.req.Stats = Stats{Wait: start.Sub(c.queued), Engine: end.Sub(start)}
 	}
@@ -98,7 +102,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 
 	if fault {
 		w.abandon(a)
-		tx.lost, tx.held, tx.again = true, 0, nil
+		tx.lost, tx.why, tx.again = true, ErrFault, nil
 	}
 	if tx.again != nil {
 		err = tx.again
@@ -106,7 +110,8 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	switch {
 	case tx.lost:
 	case !mine:
-		err = ErrTimeout
+		// Those whose work stood in the transaction were told that it is undone.
+		tx.lost = true
 	case err == nil:
 		err = tx.seal()
 	}
@@ -117,9 +122,10 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 		return w.lose(c, tx, err, mine)
 	}
 	tx.finish()
+	if tx.torn {
+		w.reopen(a)
+	}
 	switch {
-	case !mine:
-		return settled
 	case errors.Is(err, errPreempted), errors.Is(err, errBoundary):
 		return apart
 	case isNoMem(err) && !c.again.retried:
@@ -176,15 +182,14 @@ func (w *worker) commit(a *actor, alone bool) {
 		clear(pending)
 		return
 	}
-	quota := w.atQuota(a)
 	w.rollback(a)
 	pending := append([]*call(nil), g.pending...)
 	g.reset()
 	var e *sqlite.Error
 	if errors.As(err, &e) && e.Code.Primary() == sqlite.CodeIOErr {
 		// Whether the log holds the transaction is not known, and asking for the sync again would be told a
-		// success that is none (the kernel forgets the pages that it could not write). All that can be done is
-		// to say so, and to read anew what the disk has.
+		// success that is none (the kernel forgets the pages that it could not write): reopen takes it out of the
+		// log, so that no later commit builds on what may not be there.
 		w.store.log.Error("commit failed: the disk reports an error", "database", a.id, "error", err)
 		w.reopen(a)
 		for _, c := range pending {
@@ -194,7 +199,7 @@ func (w *worker) commit(a *actor, alone bool) {
 	}
 	if alone || len(pending) == 1 {
 		for _, c := range pending {
-			c.answer(translate(err, quota))
+			c.answer(translate(err, false)) // pages are taken before the commit: a FULL is the disk's
 		}
 		return
 	}
@@ -244,11 +249,13 @@ func (w *worker) own(a *actor, sql string) error {
 	return err
 }
 
-// checkpoint copies the log back. It is not tried again before the log has grown: a full disk would make every
-// group wait for it.
+// checkpoint copies the log back. After a failure it is not tried again before the log has grown: a full disk would
+// make every group wait for it.
 func (w *worker) checkpoint(a *actor) {
 	a.conn.Watch(nil)
+	a.checkpointAt = 0
 	if err := a.conn.Checkpoint(sqlite.CheckpointPassive); err != nil {
+		a.checkpointAt = a.conn.LogFrames() + checkpointFrames
 		w.store.log.Warn("checkpoint failed; the log grows", "database", a.id, "error", err)
 	}
 	a.conn.Watch(w.watch)

@@ -33,6 +33,9 @@ const keptOverhead = 200
 // sweepEvery is how often a database that keeps answers looks for those that are over their time.
 const sweepEvery = time.Minute
 
+// fullEvery is how often it looks while they are too many: a sweep counts all of them.
+const fullEvery = time.Second
+
 // Kept is the answer that was kept for a key, or nil. ErrKeyReused if the key stands for another request.
 func (tx *Tx) Kept(k Key) ([]byte, error) {
 	have, err := tx.has(keptTable)
@@ -84,7 +87,10 @@ func (tx *Tx) sweepKept(more int64) error {
 		}
 	}
 	full := k.bytes+more+keptOverhead > opt.KeptBytes
-	if !full && now.Sub(k.swept) < sweepEvery {
+	switch since := now.Sub(k.swept); {
+	case full && since < fullEvery:
+		return ErrKeptFull
+	case !full && since < sweepEvery:
 		return nil
 	}
 	k.swept = now

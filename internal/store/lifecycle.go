@@ -29,6 +29,7 @@ func (s *Store) Create(_ context.Context, database string) error {
 		return fmt.Errorf("create database: %w", diskFull(err))
 	}
 	if err := s.opt.Files.SyncDir(filepath.Dir(path)); err != nil {
+		s.opt.Files.Remove(path)
 		return fmt.Errorf("create database: %w", diskFull(err))
 	}
 	return nil
@@ -58,16 +59,15 @@ func (w *worker) delete(a *actor) error {
 	}
 	a.deleted = true
 	files := w.store.opt.Files
-	var errs []error
-	// The log first: a log without its file is nothing, a file without its log is an older database.
-	for _, p := range []string{path + "-wal", path + "-journal", path} {
+	// The log last, when its file is certainly gone: a log without its file is nothing, a file without its log is
+	// an older database.
+	for _, p := range []string{path, path + "-wal"} {
 		if err := files.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+			return fmt.Errorf("delete database: %w", err)
 		}
-	}
-	errs = append(errs, files.SyncDir(filepath.Dir(path)))
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("delete database: %w", err)
+		if err := files.SyncDir(filepath.Dir(path)); err != nil {
+			return fmt.Errorf("delete database: %w", err)
+		}
 	}
 	return nil
 }
@@ -103,9 +103,8 @@ func (w *worker) ensureOpen(a *actor) error {
 	}
 	conn, err := sqlite.Open(cfg, w.thread)
 	if err != nil {
-		err = translate(err, false)
-		s.log.Error("open database", "database", a.id, "error", err, "cause", fmt.Sprintf("%+v", errors.Unwrap(err)))
-		return err
+		s.log.Error("open database", "database", a.id, "error", err)
+		return translate(err, false)
 	}
 	a.conn = conn
 	conn.Watch(w.watch)
@@ -142,8 +141,23 @@ func (w *worker) dropConn(a *actor) {
 	w.store.closed(a)
 }
 
-// reopen closes the connection; the next request opens the file anew.
-func (w *worker) reopen(a *actor) { w.dropConn(a) }
+// reopen closes the connection after the disk failed under a commit, and takes what followed the last good one out of
+// the log; the next request opens the file anew. The failed commit may lie in the log as the system shows it and not
+// be on the disk: a later commit behind it, synced and acknowledged, would be out of reach after a power loss.
+func (w *worker) reopen(a *actor) {
+	size, err := a.conn.LogSize()
+	w.dropConn(a)
+	if err == nil {
+		var path string
+		if path, err = w.store.path(a.id); err == nil {
+			err = w.store.opt.Files.Truncate(path+"-wal", size)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.broken = &wrapped{ErrStorage, fmt.Errorf("cut the log: %w", err)}
+		w.store.log.Error("a database can't be written again before the server restarts", "database", a.id, "error", err)
+	}
+}
 
 // abandon gives the connection up after a fault in the engine.
 func (w *worker) abandon(a *actor) {
@@ -216,8 +230,8 @@ func (s *Store) evict(t *sqlite.Thread) bool {
 
 // giveBack ends the use of an actor that was taken from a goroutine that is no worker.
 func (s *Store) giveBack(a *actor) {
+	defer s.running.Done() // after the dispatch: the count must not be zero between
 	s.mu.Lock()
-	s.running.Done()
 	if a.queue.len() > 0 { // somebody came meanwhile
 		s.dispatch(a)
 		return
@@ -268,33 +282,39 @@ func (s *Store) memoryHigh() bool {
 	return s.opt.MemoryHigh > 0 && s.open > 0 && sqlite.MemoryUsed() > s.opt.MemoryHigh
 }
 
-// rest copies back the logs of databases that were not used for a while, and takes their cached pages.
+// rest copies back the logs of databases that were not used for a while, and takes their cached pages. It holds one
+// at a time: whoever wants to use it meanwhile waits for that one only.
 func (s *Store) rest(t *sqlite.Thread) {
 	before := s.opt.Now().Add(-s.opt.IdleAfter)
-	s.mu.Lock()
-	var tired []*actor
-	for a := s.recent.tail; a != nil && len(tired) < 256; a = a.prev {
-		if !a.busy && !a.released && a.used.Before(before) {
-			a.busy = true
-			tired = append(tired, a)
+	for range s.opt.MaxOpen {
+		a := s.tired(before)
+		if a == nil {
+			return
 		}
-	}
-	s.running.Add(len(tired))
-	s.mu.Unlock()
-	for _, a := range tired {
-		if a.conn != nil {
-			a.conn.Use(t)
-			a.conn.Watch(nil)
-			if a.conn.LogFrames() > 0 {
-				if err := a.conn.Checkpoint(sqlite.CheckpointTruncate); err != nil {
-					s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)
-				}
+		a.conn.Use(t)
+		a.conn.Watch(nil)
+		if a.conn.LogFrames() > 0 {
+			if err := a.conn.Checkpoint(sqlite.CheckpointTruncate); err != nil {
+				s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)
 			}
-			a.conn.ReleaseMemory()
 		}
-		a.released = true
+		a.conn.ReleaseMemory()
 		s.giveBack(a)
 	}
+}
+
+// tired takes the least recently used idle database that was not used since before and has not rested yet.
+func (s *Store) tired(before time.Time) *actor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := s.recent.tail; a != nil && a.used.Before(before); a = a.prev {
+		if !a.busy && !a.released && a.conn != nil {
+			a.busy, a.released = true, true
+			s.running.Add(1)
+			return a
+		}
+	}
+	return nil
 }
 
 // atQuota tells whether the database has as many pages as it may: then a FULL is its own limit, not the disk's.

@@ -1,32 +1,28 @@
 package store
 
-import "errors"
-
 // What a savepoint does not isolate: an interrupted write, ON CONFLICT ROLLBACK, a full disk, an I/O error and an
 // exhausted heap roll the whole transaction back, with the finished work of the requests before. Those are run
 // again, as they were; the one that did it gets its error, or runs in a group of its own.
 
 // lose takes the loss of the transaction in and decides whether c runs again.
 func (w *worker) lose(c *call, tx *Tx, err error, mine bool) outcome {
+	w.lostCall, w.lostAgain = nil, false
 	if !mine {
-		c = nil
-	}
-	w.lostCall = c
-	w.lostAgain = false
-	if c == nil {
 		return lost
 	}
+	w.lostCall = c
+	// The Job may have taken the error for its own to tell; what it wrote is gone all the same.
 	c.err = translate(err, tx.quota)
+	if c.err == nil {
+		c.err = tx.why
+	}
 	switch {
-	case errors.Is(err, errPreempted):
+	case tx.again != nil:
+		c.again.retried = c.again.retried || isNoMem(tx.again)
 		w.lostAgain = true
-	case isNoMem(err) && !c.again.retried:
-		c.again.retried = true
-		w.lostAgain = true
-	case tx.held > 0 && (c.again.poison == 0 || tx.index < c.again.poison):
-		// Statements of its own that stand by themselves went with the transaction: they run again, up to the
-		// one that ended it, which is told its error without being run.
-		c.again.poison, c.again.why = tx.index, tx.lostBy
+	case c.req.Steps && c.again.learn(tx.index, tx.why):
+		// Steps of its own that stand by themselves went with the transaction: they run again, up to the one that
+		// ended it, which is told its error without being run.
 		w.lostAgain = true
 	}
 	return lost

@@ -105,9 +105,21 @@ type call struct {
 
 // replay is what a run of a call leaves for its next run.
 type replay struct {
-	poison  int   // the statement that ended the transaction, counted from 1; 0 is none: it is not run again
-	why     error // what it ended with
-	retried bool  // it found no memory once
+	poison  map[int]error // statements that ended the transaction, counted from 1, and with what: they are not run again
+	retried bool          // it found no memory once
+}
+
+// learn notes that a statement ended the transaction. False means that there is nothing to learn, so that another
+// run would end the same way.
+func (r *replay) learn(index int, why error) bool {
+	if index == 0 || r.poison[index] != nil {
+		return false
+	}
+	if r.poison == nil {
+		r.poison = map[int]error{}
+	}
+	r.poison[index] = why
+	return true
 }
 
 type kind uint8

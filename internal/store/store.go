@@ -73,7 +73,8 @@ type Store struct {
 	actors  map[string]*actor // those that are open or busy
 	recent  list              // the open ones, the least recently used at the tail
 	open    int
-	closing bool
+	closing bool      // no more requests
+	ended   bool      // no more work
 	idle    []*worker // the last one to stop works next: its memory is warm
 	workers int
 	atWork  map[*worker]struct{}
@@ -222,14 +223,7 @@ func (s *Store) Close(ctx context.Context) error {
 	select {
 	case <-drained:
 	case <-ctx.Done():
-		s.stopping.Store(true)
-		s.mu.Lock()
-		for _, a := range s.actors {
-			if a.busy && a.conn != nil {
-				go a.conn.Interrupt()
-			}
-		}
-		s.mu.Unlock()
+		s.stopping.Store(true) // every running statement looks at it
 		// A call that can't be interrupted must not hold the others' checkpoints up: its database is left as after
 		// a crash, which the next start recovers.
 		patience := time.NewTimer(time.Second)
@@ -249,6 +243,7 @@ func (s *Store) closeAll() error {
 	var errs []error
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ended = true
 	for id, a := range s.actors {
 		if a.busy {
 			errs = append(errs, fmt.Errorf("close database %s: it is still running", id))

@@ -60,6 +60,9 @@ func (t *tableSet) forget() { t.known = nil }
 
 // has tells whether the file has a system table.
 func (tx *Tx) has(t SystemTable) (bool, error) {
+	if tx.over() {
+		return false, errEnded
+	}
 	if have, ok := tx.a.tables.known[t.Name]; ok {
 		return have, nil
 	}
@@ -100,6 +103,9 @@ func (tx *Tx) need(t SystemTable) error {
 // own runs one of the actor's own statements with parameters. It is not a statement of the request: neither its
 // count nor its time limit know of it.
 func (tx *Tx) own(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
+	if tx.over() { // outside a transaction it would stand by itself
+		return errEnded
+	}
 	conn := tx.a.conn
 	s, err := conn.Own(sql)
 	if err != nil {
@@ -140,4 +146,30 @@ func blobParam(b []byte) sqlite.Param {
 }
 func intParam(n int64) sqlite.Param {
 	return sqlite.Param{Value: sqlite.Value{Kind: sqlite.Integer, Int: n}}
+}
+
+// SystemPages is the number of pages that system tables take which are not the tenant's storage.
+func (tx *Tx) SystemPages() (int64, error) {
+	var pages int64
+	for _, t := range SystemTables() {
+		if t.Metered {
+			continue
+		}
+		have, err := tx.has(t)
+		if err != nil {
+			return 0, err
+		}
+		if !have {
+			continue
+		}
+		err = tx.own("SELECT coalesce(sum(d.pageno IS NOT NULL),0) FROM sqlite_schema s JOIN dbstat d ON d.name=s.name WHERE s.tbl_name=?",
+			[]sqlite.Param{textParam(t.Name)}, func(s *sqlite.Stmt) error {
+				pages += s.Column(0).Int
+				return nil
+			})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return pages, nil
 }

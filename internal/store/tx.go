@@ -25,8 +25,13 @@ type Tx struct {
 	again   error // why the request must run again, whatever the Job makes of the error
 	index   int   // statements run so far
 	lost    bool  // the transaction ended under the request
+	why     error // what ended it
+	torn    bool  // a VACUUM failed at the disk: what of it the log holds is not known
 	quota   bool  // a FULL was the database's own limit
 	defers  bool  // it switched deferred foreign keys on
+
+	keptBefore keptState // as it was when the savepoint was opened
+	stepBefore keptState
 }
 
 const (
@@ -42,7 +47,7 @@ const (
 // Prepare compiles the first statement of sql, as far as SQLite's parser reads, and asks the gate. It returns how
 // many bytes that took; a text of white space and comments alone is a nil statement. The caller calls Done on it.
 func (tx *Tx) Prepare(sql []byte) (*sqlite.Stmt, int, error) {
-	if tx.lost {
+	if tx.over() {
 		return nil, 0, errEnded
 	}
 	gate := tx.c.req.Gate
@@ -52,6 +57,13 @@ func (tx *Tx) Prepare(sql []byte) (*sqlite.Stmt, int, error) {
 	s, n, err := tx.a.conn.Prepare(sql, gate.Permit)
 	if err != nil || s == nil {
 		return nil, n, tx.check(err)
+	}
+	// Noted here, not when it runs: SQLite carries this pragma out while it compiles it.
+	for i := range s.Accesses {
+		// SQLite sets this flag of the connection while it compiles the pragma, whether it is run or not.
+		if s.Accesses[i].Action == sqlite.Pragma && strings.EqualFold(s.Accesses[i].Name, "defer_foreign_keys") {
+			tx.defers = true
+		}
 	}
 	if err := gate.Judge(s); err != nil {
 		s.Done()
@@ -80,18 +92,19 @@ type Result struct {
 // *sqlite.Error, *sqlite.BindError, row's, or this package's; after ErrTimeout and the like the transaction may be
 // gone, and then every further call fails.
 func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) error) (r Result, err error) {
-	if tx.lost {
+	if tx.over() {
 		return r, errEnded
 	}
 	tx.index++
-	if tx.index == tx.c.again.poison {
-		return r, tx.c.again.why
+	if why := tx.c.again.poison[tx.index]; why != nil {
+		return r, why
 	}
 	w, conn := tx.w, tx.a.conn
 	if s.Vacuum {
 		if !tx.lone || w.group.wrote {
 			return r, tx.check(errBoundary)
 		}
+		tx.wrote = true
 	} else if s.Writes {
 		if err := tx.mark(); err != nil {
 			return r, err
@@ -99,11 +112,6 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	}
 	if err := s.Bind(params); err != nil {
 		return r, tx.check(err)
-	}
-	for i := range s.Accesses {
-		if s.Accesses[i].Action == sqlite.Pragma && strings.EqualFold(s.Accesses[i].Name, "defer_foreign_keys") {
-			tx.defers = true
-		}
 	}
 
 	now := w.store.opt.Now()
@@ -158,6 +166,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	}
 	s.Reset()
 	if err != nil {
+		var e *sqlite.Error
+		if s.Vacuum && errors.As(err, &e) && e.Code.Primary() == sqlite.CodeIOErr {
+			tx.torn = true
+		}
 		return r, tx.check(err)
 	}
 	return r, nil
@@ -178,7 +190,7 @@ func usesRowid(s *sqlite.Stmt) bool {
 
 // Query runs one of the server's own read statements, which no gate judges: what it shows is the caller's business.
 func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
-	if tx.lost {
+	if tx.over() {
 		return errEnded
 	}
 	s, err := tx.a.conn.Own(sql)
@@ -190,6 +202,10 @@ func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) er
 	return err
 }
 
+// Explain turns an error of the engine into this package's where the store knows more about it: whether a FULL is the
+// database's limit or the disk's.
+func (tx *Tx) Explain(err error) error { return translate(err, tx.quota) }
+
 // Wrote tells whether anything ran that may have written.
 func (tx *Tx) Wrote() bool { return tx.wrote }
 
@@ -197,7 +213,7 @@ func (tx *Tx) Wrote() bool { return tx.wrote }
 // key, as a COMMIT would; what was written since the last Commit is undone then. All steps become durable together,
 // before Do returns, unless Run returns an error: that undoes them too.
 func (tx *Tx) Commit() error {
-	if tx.lost {
+	if tx.over() {
 		return errEnded
 	}
 	if !tx.stepped {
@@ -222,7 +238,7 @@ func (tx *Tx) Undo() {
 	}
 	tx.stepped = false
 	if tx.back(undoStepSQL, releaseStepSQL) {
-		tx.forget()
+		tx.forget(tx.stepBefore)
 	}
 }
 
@@ -230,7 +246,7 @@ func (tx *Tx) Undo() {
 func (tx *Tx) back(undo, release string) bool {
 	for _, sql := range []string{undo, release} {
 		if err := tx.w.own(tx.a, sql); err != nil {
-			tx.lost = true
+			tx.lost, tx.why = true, translate(err, false)
 			return false
 		}
 	}
@@ -238,13 +254,16 @@ func (tx *Tx) back(undo, release string) bool {
 }
 
 // forget drops what a rollback may have made untrue.
-func (tx *Tx) forget() {
+func (tx *Tx) forget(kept keptState) {
 	if tx.a.conn.Altered() {
 		tx.a.conn.DropStatements()
 	}
 	tx.a.tables.forget()
-	tx.a.kept.forget()
+	tx.a.kept = kept
 }
+
+// over tells whether the request has to end: its transaction is gone, or it runs again anyway.
+func (tx *Tx) over() bool { return tx.lost || tx.again != nil }
 
 // mark opens the group's transaction and, where others share it, the request's savepoint.
 func (tx *Tx) mark() error {
@@ -261,12 +280,14 @@ func (tx *Tx) mark() error {
 			}
 			tx.marked = true
 		}
+		tx.keptBefore = tx.a.kept
 	}
 	if tx.c.req.Steps && !tx.stepped {
 		if err := tx.w.own(tx.a, markStepSQL); err != nil {
 			return tx.check(err)
 		}
 		tx.stepped = true
+		tx.stepBefore = tx.a.kept
 	}
 	return nil
 }
@@ -317,12 +338,13 @@ func (tx *Tx) undo() {
 	case tx.marked:
 		tx.marked = false
 		if tx.back(undoSQL, releaseSQL) {
-			tx.forget()
+			tx.forget(tx.keptBefore)
 		}
 	case tx.bare:
 		tx.bare = false
 		tx.w.rollback(tx.a)
 		tx.w.group.reset()
+		tx.a.kept = tx.keptBefore
 	}
 }
 
@@ -337,7 +359,7 @@ func (tx *Tx) finish() {
 	tx.defers = false
 }
 
-// check looks after an error whether the transaction is still there.
+// check looks after an error whether the transaction is still there, and says what the error means.
 func (tx *Tx) check(err error) error {
 	if err == nil {
 		return nil
@@ -349,8 +371,9 @@ func (tx *Tx) check(err error) error {
 	if errors.Is(err, errPreempted) || errors.Is(err, errBoundary) || isNoMem(err) && !tx.c.again.retried {
 		tx.again = err
 	}
-	if tx.w.group.open && !tx.a.conn.InTransaction() {
-		tx.lost, tx.lostBy = true, err
+	err = translate(err, tx.quota)
+	if !tx.lost && tx.w.group.open && !tx.a.conn.InTransaction() {
+		tx.lost, tx.why = true, err
 	}
 	return err
 }

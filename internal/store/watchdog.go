@@ -61,6 +61,17 @@ func (s *Store) giveUp(w *worker, c *call, limit int64) {
 	for a.queue.len() > 0 {
 		waiting = append(waiting, a.queue.pop())
 	}
+	// The worker is inside the engine, or waits for the lock in unstick: what it holds stands still. Those of its
+	// batch that it has not come to wait like the queue; those whose work waits for the commit lose it.
+	for i := w.at + 1; i < len(w.batch); i++ {
+		if q := w.batch[i]; q != nil {
+			waiting = append(waiting, q)
+			w.batch[i] = nil
+		}
+	}
+	for _, q := range w.group.pending {
+		q.answer(ErrStuck)
+	}
 	s.mu.Unlock()
 	s.log.Warn("a statement does not notice its time limit; its database waits for it", "database", a.id)
 	for _, q := range waiting {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Recorder logs what happens to the files below one directory. All methods may
@@ -26,6 +27,8 @@ type Recorder struct {
 	err    error // misuse or failed write, told by Verify
 
 	vfs *vfs // made by the first call of VFS
+
+	intercept atomic.Pointer[func(FileOp, string) int32]
 }
 
 // inode is a file or directory as the running program sees it now.

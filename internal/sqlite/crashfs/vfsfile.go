@@ -84,6 +84,9 @@ func fileWrite(tls *libc.TLS, pFile, buf uintptr, amount int32, off sqlite3.Tsql
 		return xWrite(tls, real, buf, amount, off)
 	}
 	r := open.vfs.rec
+	if rc := r.intercepted(OpWrite, open.rel); rc != sqlite3.SQLITE_OK {
+		return rc
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rc := xWrite(tls, real, buf, amount, off)
@@ -122,6 +125,9 @@ func fileSync(tls *libc.TLS, pFile uintptr, flags int32) int32 {
 		return xSync(tls, real, flags)
 	}
 	r := open.vfs.rec
+	if rc := r.intercepted(OpSync, open.rel); rc != sqlite3.SQLITE_OK {
+		return rc
+	}
 	r.mu.Lock()
 	upto := len(r.ops)
 	r.mu.Unlock()
@@ -157,6 +163,11 @@ func fileControl(tls *libc.TLS, pFile uintptr, code int32, arg uintptr) int32 {
 // The rest is passed on.
 
 func fileRead(tls *libc.TLS, pFile, buf uintptr, amount int32, off sqlite3.Tsqlite3_int64) int32 {
+	if open := openOf(pFile); open.ino != none {
+		if rc := open.vfs.rec.intercepted(OpRead, open.rel); rc != sqlite3.SQLITE_OK {
+			return rc
+		}
+	}
 	real, io := unixIO(pFile)
 	return call[func(*libc.TLS, uintptr, uintptr, int32, sqlite3.Tsqlite3_int64) int32](io.FxRead)(tls, real, buf, amount, off)
 }
