@@ -52,3 +52,6 @@ func MakeChunk(n int) []byte {
 	}
 	return b.take()[0].body
 }
+
+// SameShard tells whether two databases share a part of the buffer.
+func (l *Log) SameShard(a, b string) bool { return l.shard(a) == l.shard(b) }
