@@ -4,21 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/persqld/persqld/internal/adminsock"
+	"github.com/persqld/persqld/internal/api"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
+	"github.com/persqld/persqld/internal/querylog"
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
+)
+
+const (
+	// drainTime is how long a stopping server lets statements finish before it interrupts them, and stopTime when it
+	// gives up on the rest: supervisors send SIGKILL after 10 s.
+	drainTime = 8 * time.Second
+	stopTime  = 9500 * time.Millisecond
+
+	readHeaderTime = 10 * time.Second
+	idleTime       = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
 )
 
 type serveCmd struct {
 	config.Settings `embed:"" group:"settings"`
 }
 
-// Run runs the server until SIGTERM or SIGINT.
+// Run runs the server until SIGTERM or SIGINT. A second signal ends the process at once.
 func (cmd *serveCmd) Run(a *app) (err error) {
 	ctx, stop := signal.NotifyContext(a.ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -26,36 +48,222 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	cmd.Fill(machine)
-	logger := slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: cmd.LogLevel()}))
+	logger := newLogger(a.stderr, cmd.LogLevel())
 
 	dir, err := datadir.Open(cmd.Data)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	c, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger})
+
+	listener, err := net.Listen("tcp", cmd.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer listener.Close()
+	cmd.Listen = listener.Addr().String() // with the port that the system chose, if it did
+	cmd.Fill(machine)
+
+	// Before the first file is opened: the engine has one configuration a process.
+	if err := sqlite.Initialize(sqlite.Setup{HeapLimit: int64(cmd.Memory) / 4 * 3, TempDir: dir.Temp()}); err != nil {
+		return err
+	}
+	cat, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("sync data directory: %w", err)
-	}
-	ns, secret, err := ensureAdmin(ctx, c, cmd.Namespace, cmd.Token)
-	if err != nil {
+	defer func() { err = errors.Join(err, cat.Close()) }()
+	if err := makeDatabasesDir(dir); err != nil {
 		return err
 	}
-	if secret != "" {
-		fmt.Fprintf(a.stdout, "Admin token of namespace %s, shown only this once:\n%s\n", ns.Slug, secret)
+	ns, secret, err := ensureAdmin(ctx, cat, cmd.Namespace, cmd.Token)
+	if err != nil {
+		return err
 	}
 
+	qlog := querylog.Open(dir.QueryLog(), querylog.Options{Logger: logger, Text: cmd.QueryLogText})
+	defer func() { err = errors.Join(err, qlog.Close()) }()
+	metrics := api.NewMetrics()
+	st, err := store.New(store.Options{
+		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
+		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
+		MemoryHigh: int64(cmd.Memory) / 2,
+		Limits:     sqlite.Limits{Pages: int64(cmd.MaxDatabase) / sqlite.PageSize},
+		Tables: func(id string) []*sqlite.Table {
+			return []*sqlite.Table{qlog.Table(id), api.DatabaseListTable()}
+		},
+		Logger: logger, Observer: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	options := api.Options{
+		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(),
+		AutoCreate: cmd.AutoCreate, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
+		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
+		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,
+	}
+	if cmd.LocalBaseURL() {
+		logger.Warn("the server's public address is not set: links that it gives lead to this machine", "baseURL", cmd.BaseURL, "setting", "PERSQLD_BASE_URL")
+		options.ForeignHost = func(host string) {
+			logger.Warn("a request came under a name that PERSQLD_BASE_URL does not have; set it to the server's public origin", "host", host, "baseURL", cmd.BaseURL)
+		}
+	}
+	door := api.New(options)
+	metrics.Register("persqld_sqlite_memory_bytes", "Memory that SQLite has allocated.", func() float64 { return float64(sqlite.MemoryUsed()) })
+	metrics.RegisterCounter("persqld_query_log_dropped_total", "Entries of the query log that found no room.", func() float64 { return float64(qlog.Stats().Dropped) })
+	if err := purgeDeleted(ctx, cat, door, logger); err != nil {
+		return err
+	}
+
+	web := newHTTPServer(door, logger)
+	failed := make(chan error, 3)
+	if cmd.AdminListen != "" {
+		adminListener, err := net.Listen("tcp", cmd.AdminListen)
+		if err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
+		}
+		admin := newHTTPServer(adminRoutes(metrics, door), logger)
+		defer admin.Close()
+		go func() { failed <- admin.Serve(adminListener) }()
+		logger.Info("metrics and pprof", "address", adminListener.Addr().String())
+	}
 	socket, err := adminsock.Listen(dir.Socket())
 	if err != nil {
 		return err
 	}
-	logger.Info("ready", "data", dir.Root(), "namespace", ns.Slug)
-	return adminsock.Serve(ctx, socket, adminHandler(c))
+	socketCtx, closeSocket := context.WithCancel(context.Background())
+	defer closeSocket()
+	socketDone := make(chan struct{})
+	go func() {
+		defer close(socketDone)
+		if err := adminsock.Serve(socketCtx, socket, adminHandler(cat)); err != nil {
+			failed <- err
+		}
+	}()
+	go func() { failed <- web.Serve(listener) }()
+	door.SetReady()
+	logger.Info("ready", "address", listener.Addr().String(), "data", dir.Root(), "namespace", ns.Slug,
+		"version", options.Version, "sqlite", sqlite.Version(), "maxOpen", cmd.MaxOpen, "memory", int64(cmd.Memory))
+	if secret != "" {
+		if err := a.print(firstStart{Namespace: ns.Slug, Token: secret, BaseURL: cmd.BaseURL}, func(w io.Writer) error { return welcome(w, cmd.BaseURL, ns.Slug, secret) }); err != nil {
+			return err
+		}
+	}
+
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping: what runs is finished first")
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	}
+	stop()
+	err = errors.Join(err, shutDown(door, web, st))
+	closeSocket()
+	<-socketDone
+	logger.Info("stopped")
+	return err
+}
+
+// shutDown takes no more requests, finishes those that are there, and closes the databases.
+func shutDown(door *api.Server, web *http.Server, st *store.Store) error {
+	door.Drain()
+	last, cancelLast := context.WithTimeout(context.Background(), stopTime)
+	defer cancelLast()
+	soft, cancelSoft := context.WithTimeout(last, drainTime)
+	defer cancelSoft()
+	answered := make(chan error, 1)
+	go func() { answered <- web.Shutdown(last) }()
+	select {
+	case err := <-answered:
+		return errors.Join(err, st.Close(soft))
+	case <-soft.Done():
+	}
+	err := st.Close(soft) // interrupts what still runs
+	if serr := <-answered; serr != nil {
+		web.Close()
+	}
+	return err
+}
+
+func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// adminRoutes is what the listener of PERSQLD_ADMIN_LISTEN serves.
+func adminRoutes(m *api.Metrics, door http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.Handler())
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for _, path := range []string{"GET /healthz", "GET /readyz", "GET /version"} {
+		mux.Handle(path, door)
+	}
+	return mux
+}
+
+// newLogger writes lines for people on a terminal, JSON elsewhere.
+func newLogger(w io.Writer, level slog.Level) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if f, ok := w.(*os.File); ok {
+		if fi, err := f.Stat(); err == nil && fi.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(w, opts))
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+// makeDatabasesDir makes the directory of the databases' files, durably, like everything that is on the way to them.
+func makeDatabasesDir(dir *datadir.Dir) error {
+	if err := os.MkdirAll(dir.Databases(), 0o700); err != nil {
+		return fmt.Errorf("make directory for databases: %w", err)
+	}
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("sync data directory: %w", err)
+	}
+	return nil
+}
+
+// purgeDeleted takes away what a crash left of deleted databases.
+func purgeDeleted(ctx context.Context, cat *catalog.Catalog, door *api.Server, logger *slog.Logger) error {
+	left, err := cat.Deleted(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range left {
+		if err := door.Purge(ctx, d.ID); err != nil {
+			logger.Warn("take away a deleted database", "database", d.ID, "error", err)
+		}
+	}
+	return nil
+}
+
+// firstStart is what the first start prints with --json.
+type firstStart struct {
+	Namespace string `json:"namespace"`
+	Token     string `json:"token"`
+	BaseURL   string `json:"baseURL"`
+}
+
+// welcome prints the generated token, once, and a first query to paste.
+func welcome(w io.Writer, baseURL, namespace, token string) error {
+	_, err := fmt.Fprint(w, strings.NewReplacer("{url}", baseURL, "{ns}", namespace, "{token}", token).Replace(`
+This is the first start. The admin token of namespace {ns}, shown only this once:
+
+  {token}
+
+A first query, ready to paste:
+
+  curl -s {url}/v1/db/{ns}/hello/query -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{"sql":"SELECT 40 + 2 AS answer"}'
+
+`))
+	return err
 }
 
 // ensureAdmin makes the namespace where it is missing and sees to it that somebody can get in: with the operator's own

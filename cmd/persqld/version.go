@@ -3,15 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"runtime/debug"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
-
-// rowMeter says how rows read and written are counted.
-const rowMeter = "estimated"
 
 type versionCmd struct{}
 
@@ -29,29 +24,9 @@ func programVersion() string {
 	return "dev"
 }
 
-// sqliteVersion asks SQLite itself.
-func sqliteVersion() (version string, err error) {
-	dir, err := os.MkdirTemp("", "persqld-version-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(dir)
-	db, err := sqlite.OpenDriver(filepath.Join(dir, "empty.db"), sqlite.DriverOptions{})
-	if err != nil {
-		return "", err
-	}
-	defer db.Close()
-	err = db.QueryRow(`SELECT sqlite_version()`).Scan(&version)
-	return version, err
-}
-
 // Run prints the versions.
 func (*versionCmd) Run(a *app) error {
-	engine, err := sqliteVersion()
-	if err != nil {
-		return fmt.Errorf("ask SQLite for its version: %w", err)
-	}
-	v := versionInfo{Version: programVersion(), SQLiteVersion: engine, RowMeter: rowMeter}
+	v := versionInfo{Version: programVersion(), SQLiteVersion: sqlite.Version(), RowMeter: sqlite.RowMeter()}
 	return a.print(v, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "persqld %s (SQLite %s, row meter %s)\n", v.Version, v.SQLiteVersion, v.RowMeter)
 		return err

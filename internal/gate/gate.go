@@ -29,6 +29,7 @@ type Gate struct {
 // verdict is what Judge needs to know of a statement, worked out once and kept with it.
 type verdict struct {
 	defers bool // it switches deferred foreign keys
+	path   bool // its third column is a path of the server
 }
 
 // Judge decides whether the caller may run the statement.
@@ -55,8 +56,20 @@ func classify(s *sqlite.Stmt) *verdict {
 		if a.Action == sqlite.Pragma && strings.EqualFold(a.Name, "defer_foreign_keys") {
 			v.defers = true
 		}
+		if a.Action == sqlite.Pragma && strings.EqualFold(a.Name, "database_list") && !s.Explain {
+			v.path = true
+		}
 	}
 	return v
+}
+
+// PathColumn is the column of a judged statement's rows that holds a path of the server, which nobody may see; -1 for
+// none.
+func PathColumn(s *sqlite.Stmt) int {
+	if v, ok := s.Memo.(*verdict); ok && v.path {
+		return 2
+	}
+	return -1
 }
 
 // Permit decides on one access of a statement that is being compiled, whoever calls.

@@ -1,0 +1,195 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// batch serves POST /v1/db/:ns/:db/batch.
+func (s *Server) batch(x *exchange) error {
+	if err := x.readBody(); err != nil {
+		return err
+	}
+	if err := wire.DecodeBatch(x.body, s.limits, &x.many); err != nil {
+		return err
+	}
+	if err := x.readKey("batch"); err != nil {
+		return err
+	}
+	if err := x.openDatabase(true); err != nil {
+		return err
+	}
+	x.gate.Batch = x.many.Transaction
+	x.request.Steps = !x.many.Transaction
+	err := x.do((*batchJob)(&x.run))
+	if x.lent {
+		x.logAbandoned(x.many.Statements[0].SQL)
+		return err
+	}
+	x.run.logBatch(x.many.Statements, err)
+	if err == nil {
+		x.replayHeader()
+	}
+	return err
+}
+
+// batchJob is run as a store.Job.
+type batchJob run
+
+// Run runs the statements in order. In a transaction the first failure undoes all of them; without one each stands by
+// itself, and a failure stops the rest: then the failure is the answer, and what ran before is kept.
+func (j *batchJob) Run(tx *store.Tx) error {
+	r := (*run)(j)
+	x := r.x
+	r.start()
+	atomic := x.many.Transaction
+	looked := false
+	last := r.began
+	x.parts = x.parts[:0]
+	for i := range x.many.Statements {
+		st := &x.many.Statements[i]
+		mark := len(x.parts)
+		var res store.Result
+		s, err := r.prepare(tx, st.SQL)
+		if err == nil && s.Vacuum {
+			s.Done()
+			err = newFault(http.StatusBadRequest, "not_in_batch", "VACUUM can't be part of a batch", "send it as a query of its own")
+		}
+		if err == nil {
+			if s.Writes && x.key.given && !looked {
+				looked = true
+				done, kerr := x.replay(tx)
+				if done || kerr != nil {
+					s.Done()
+					return kerr
+				}
+			}
+			if i > 0 {
+				x.parts = append(x.parts, ',')
+			}
+			x.parts, res, err = r.execute(tx, s, st, x.parts)
+			s.Done()
+			if err == nil && !atomic {
+				if err = tx.Commit(); err != nil {
+					err = r.explain(tx, err, st.SQL)
+				}
+			}
+		}
+		now := x.s.opt.Now()
+		r.note(res, now.Sub(last), err)
+		last = now
+		if err != nil {
+			x.parts = x.parts[:mark]
+			if !atomic {
+				tx.Undo()
+			}
+			return r.fail(tx, err, i, atomic)
+		}
+		x.parts = append(x.parts, '}')
+		if len(x.parts) > int(x.s.opt.MaxResult) {
+			return errResultTooLarge
+		}
+	}
+	x.success()
+	x.out = append(x.out, '[')
+	x.out = append(x.out, x.parts...)
+	x.out = append(x.out, `],"meta":`...)
+	x.out = r.appendMeta(x.out, len(x.many.Statements), last.Sub(r.began))
+	x.out = append(x.out, '}')
+	if x.key.given && tx.Wrote() {
+		return x.keep(tx)
+	}
+	return nil
+}
+
+// fail ends a batch at statement i.
+func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
+	x := r.x
+	f := *x.s.faultOf(err)
+	f.index = i
+	if atomic {
+		// The envelope has room for what was committed: nothing.
+		return &batchFault{fault: f, err: err}
+	}
+	if f.status == http.StatusRequestTimeout || f.status == statusClientGone {
+		// What the answer says is the same; the time limit is what ended it.
+		f.hint = "the statements before it were kept"
+	}
+	x.status = f.status
+	x.out = appendFault(x.out[:0], &f, x.id, x.parts)
+	x.key.retry = f.retry
+	if x.key.given && len(x.parts) > 0 && tx.Wrote() {
+		return x.keep(tx)
+	}
+	return nil
+}
+
+// batchFault is the failure of a batch in a transaction: its fault knows the statement, and the engine's error stays
+// for the store to see.
+type batchFault struct {
+	fault fault
+	err   error
+}
+
+func (b *batchFault) Error() string { return b.fault.message }
+func (b *batchFault) Unwrap() error { return b.err }
+
+func (b *batchFault) As(target any) bool {
+	if f, ok := target.(**fault); ok {
+		*f = &b.fault
+		return true
+	}
+	return false
+}
+
+// log writes a query's statement to the query log.
+func (r *run) log(st *wire.Statement, err error) {
+	if len(r.results) == 0 {
+		if err != nil {
+			r.entry(st.SQL, store.Result{}, 0, err)
+		}
+		return // a replay: nothing ran
+	}
+	if err == nil {
+		err = r.failed
+	}
+	r.entry(st.SQL, r.results[0], r.spans[0], err)
+	r.x.s.opt.Metrics.rows(r.read, r.written)
+}
+
+// logBatch writes each statement of a batch that ran.
+func (r *run) logBatch(statements []wire.Statement, err error) {
+	if len(r.results) == 0 && err != nil {
+		r.entry(statements[0].SQL, store.Result{}, 0, err)
+	}
+	for i := range r.results {
+		var failed error
+		if i == len(r.results)-1 {
+			failed = r.failed
+		}
+		r.entry(statements[i].SQL, r.results[i], r.spans[i], failed)
+	}
+	r.x.s.opt.Metrics.rows(r.read, r.written)
+}
+
+// shortOf is the error's sentence for the query log.
+func (s *Server) shortOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) && e.Cause == nil {
+		return e.Message
+	}
+	return s.faultOf(err).message
+}
+
+// logAbandoned notes a statement that is still being undone.
+func (x *exchange) logAbandoned(sql []byte) {
+	x.run.entry(sql, store.Result{}, time.Duration(0), store.ErrTimeout)
+}

@@ -1,0 +1,311 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+var errNotScoped = newFault(http.StatusForbidden, codeForbidden, "Token is not scoped to this database", "")
+
+// openDatabase finds the database that the path names, for this token. With create it is made when it is not there
+// and the token and the settings allow it.
+func (x *exchange) openDatabase(create bool) error {
+	slug, err := x.namespaceAndSlug()
+	if err != nil {
+		return err
+	}
+	d, err := x.find(slug)
+	if err != nil && create && errors.Is(err, catalog.ErrDatabaseNotFound) && !errors.Is(err, catalog.ErrDatabaseEnded) &&
+		x.s.opt.AutoCreate && x.token.Unscoped() {
+		d, err = x.s.create(x.token, catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: slug, Test: x.token.Test, Use: true})
+		if err == nil && x.token.Test && !d.Test {
+			err = catalog.ErrDatabaseNotFound
+		}
+	}
+	x.database = d
+	return err
+}
+
+// namespaceAndSlug reads the path and compares its namespace with the token's.
+func (x *exchange) namespaceAndSlug() (string, error) {
+	ns, slug := x.param("ns"), x.param("db")
+	if strings.IndexByte(ns, '%') >= 0 {
+		ns = unescape(ns)
+	}
+	if strings.IndexByte(slug, '%') >= 0 {
+		slug = unescape(slug)
+	}
+	if ns != x.token.NamespaceSlug {
+		return "", newFault(http.StatusForbidden, codeForbidden, "Token namespace mismatch", "the token belongs to another namespace than the path names; GET /v1/me tells which")
+	}
+	return slug, nil
+}
+
+// unescape undoes the escapes that a router leaves in a part of a path. What then is no slug is found nowhere.
+func unescape(part string) string {
+	if s, err := url.PathUnescape(part); err == nil {
+		return s
+	}
+	return part
+}
+
+// find is the database of a slug that the token may see.
+func (x *exchange) find(slug string) (*catalog.Database, error) {
+	d, err := x.s.opt.Catalog.Database(x.token.NamespaceID, slug)
+	if x.token.Database != "" && (err != nil || d.ID != x.token.Database) {
+		return nil, errNotScoped
+	}
+	if err == nil && x.token.Test && !d.Test {
+		return nil, catalog.ErrDatabaseNotFound
+	}
+	return d, err
+}
+
+// made is a database and whether this call made it.
+type made struct {
+	d   *catalog.Database
+	new bool
+}
+
+// create makes a database: first its file, durably, then its name in the catalog, so that a name never lacks a file.
+// Calls that name the same one at the same time make it once.
+func (s *Server) create(t *catalog.Token, n catalog.NewDatabase) (*catalog.Database, error) {
+	m, err := s.createMade(t, n)
+	return m.d, err
+}
+
+func (s *Server) createMade(t *catalog.Token, n catalog.NewDatabase) (made, error) {
+	if !catalog.ValidSlug(n.Slug) {
+		return made{}, catalog.ErrSlug
+	}
+	// Whoever waits for the same must not be undone by the first one's client hanging up.
+	ctx := context.Background()
+	v, err, _ := s.creating.Do(fmt.Sprint(n.NamespaceID, "/", n.Slug, "/", n.Use), func() (any, error) {
+		n.ID = catalog.NewID("db")
+		owner, err := s.opt.Placement.Owner(ctx, n.ID)
+		if err != nil {
+			return made{}, err
+		}
+		if d, err := s.opt.Catalog.Database(n.NamespaceID, n.Slug); err == nil {
+			return made{d: d}, nil
+		}
+		if err := owner.Create(ctx, n.ID); err != nil {
+			return made{}, err
+		}
+		d, isNew, err := s.opt.Catalog.CreateDatabase(ctx, n)
+		if err != nil || !isNew {
+			if derr := owner.Delete(ctx, n.ID); derr != nil {
+				s.log.Warn("a database's file without a name was left behind", "database", n.ID, "error", derr)
+			}
+		}
+		return made{d, isNew}, err
+	})
+	return v.(made), err
+}
+
+// listDatabases serves GET /v1/databases.
+func (s *Server) listDatabases(x *exchange) error {
+	page := catalog.Page{Number: 1, Size: 100, TestOnly: x.token.Test}
+	q := x.r.URL.Query()
+	for name, to := range map[string]*int{"page": &page.Number, "pageSize": &page.Size} {
+		v := q.Get(name)
+		if v == "" {
+			continue
+		}
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || name == "pageSize" && n > catalog.MaxPageSize {
+			return newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("%s must be a whole number from 1%s", name, map[string]string{"pageSize": fmt.Sprintf(" to %d", catalog.MaxPageSize)}[name]), "")
+		}
+		*to = n
+	}
+	var list []*catalog.Database
+	if x.token.Database != "" {
+		if d, err := s.opt.Catalog.DatabaseByID(x.token.Database); err == nil && page.Number == 1 {
+			list = append(list, d)
+		}
+	} else {
+		list = s.opt.Catalog.Databases(x.token.NamespaceID, page)
+	}
+	x.success()
+	b := append(x.out, '[')
+	for i, d := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendDatabase(b, d), '}')
+	}
+	x.out = append(b, `]}`...)
+	return nil
+}
+
+// appendDatabase writes a database's object, but for its closing brace.
+func appendDatabase(b []byte, d *catalog.Database) []byte {
+	b = append(b, `{"id":`...)
+	b = wire.AppendString(b, d.ID)
+	b = append(b, `,"slug":`...)
+	b = wire.AppendString(b, d.Slug)
+	b = append(b, `,"name":`...)
+	b = wire.AppendString(b, d.Name)
+	b = append(b, `,"status":`...)
+	b = wire.AppendString(b, d.Status)
+	b = append(b, `,"region":`...)
+	b = wire.AppendString(b, d.Region)
+	b = append(b, `,"forkedFromId":null,"expiresAt":null,"createdAt":`...)
+	return appendTime(b, d.CreatedAt)
+}
+
+// databaseRequest is the body of POST /v1/databases.
+type databaseRequest struct {
+	Name   string `json:"name"`
+	Slug   string `json:"slug"`
+	Region string `json:"region"`
+}
+
+// createDatabase serves POST /v1/databases.
+func (s *Server) createDatabase(x *exchange) error {
+	if err := x.refuseKey(); err != nil {
+		return err
+	}
+	var req databaseRequest
+	if err := x.object(&req); err != nil {
+		return err
+	}
+	if !x.token.Unscoped() {
+		return errNotScoped
+	}
+	if req.Slug == "" {
+		req.Slug = slugOf(req.Name)
+	}
+	if req.Slug == "" {
+		return newFault(http.StatusBadRequest, codeBadRequest, "A database needs a name or a slug", "")
+	}
+	m, err := s.createMade(x.token, catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test})
+	if err != nil {
+		return err
+	}
+	if x.token.Test && !m.d.Test {
+		return newFault(http.StatusConflict, "slug_taken", "A database that is no test database has this slug", "choose another slug")
+	}
+	x.success()
+	x.out = append(appendDatabase(x.out, m.d), `}}`...)
+	return nil
+}
+
+// slugOf derives a slug from a name: its letters and digits in lower case, with - between words.
+func slugOf(name string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(name) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			b.WriteRune(r)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+		if b.Len() == 63 {
+			break
+		}
+	}
+	return strings.Trim(b.String(), "-")
+}
+
+// refuseKey refuses an idempotency key where the call is idempotent by its nature or its answer is never kept.
+func (x *exchange) refuseKey() error {
+	if x.r.Header["Plan-Key"] != nil || x.r.Header["Plan-Step"] != nil {
+		return newFault(http.StatusBadRequest, "invalid_idempotency_key", "This call takes no Plan-Key", "")
+	}
+	return nil
+}
+
+// getDatabase serves GET /v1/databases/:slug.
+func (s *Server) getDatabase(x *exchange) error {
+	d, err := x.find(unescape(x.param("db")))
+	if err != nil {
+		return err
+	}
+	x.database = d
+	var size, tables int64
+	err = x.do(store.JobFunc(func(tx *store.Tx) error {
+		if err := tx.Query("SELECT page_count*page_size FROM pragma_page_count, pragma_page_size", nil, func(st *sqlite.Stmt) error {
+			size = st.Column(0).Int
+			return nil
+		}); err != nil {
+			return err
+		}
+		system, err := tx.SystemPages()
+		if err != nil {
+			return err
+		}
+		size -= system * sqlite.PageSize
+		return tx.Query("SELECT count(*) FROM pragma_table_list WHERE schema='main' AND type IN ('table','virtual') AND "+notSystem, nil, func(st *sqlite.Stmt) error {
+			tables = st.Column(0).Int
+			return nil
+		})
+	}))
+	if err != nil {
+		return err
+	}
+	x.success()
+	b := appendDatabase(x.out, d)
+	b = append(b, `,"sizeBytes":`...)
+	b = wire.AppendInt(b, size)
+	b = append(b, `,"tableCount":`...)
+	b = wire.AppendInt(b, tables)
+	x.out = append(b, `}}`...)
+	return nil
+}
+
+// notSystem leaves the system's objects out of a list of names.
+const notSystem = `name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE '\_persql\_%' ESCAPE '\'`
+
+// deleteDatabase serves DELETE /v1/databases/:slug.
+func (s *Server) deleteDatabase(x *exchange) error {
+	if err := x.refuseKey(); err != nil {
+		return err
+	}
+	d, err := x.find(unescape(x.param("db")))
+	if err != nil {
+		return err
+	}
+	if !x.token.Unscoped() {
+		return errNotScoped
+	}
+	// A deletion that was begun is finished, whether or not the client waits for it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), time.Minute)
+	defer cancel()
+	// First the name, so that no new request comes; what a crash leaves between the two is done at the next start.
+	if err := s.opt.Catalog.DeleteDatabase(ctx, d.ID); err != nil {
+		return err
+	}
+	if err := s.Purge(ctx, d.ID); err != nil {
+		s.log.Error("delete database", "database", d.ID, "error", err)
+	}
+	x.success()
+	x.out = append(x.out, `{"deleted":true}}`...)
+	return nil
+}
+
+// Purge takes the files of a deleted database away.
+func (s *Server) Purge(ctx context.Context, id string) error {
+	owner, err := s.opt.Placement.Owner(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := owner.Delete(ctx, id); err != nil {
+		return err
+	}
+	if s.opt.QueryLog != nil {
+		s.opt.QueryLog.Forget(id)
+	}
+	return s.opt.Catalog.PurgeDatabase(ctx, id)
+}

@@ -1,0 +1,359 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// reply makes v the answer's data.
+func (x *exchange) reply(v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	if int64(len(data)) > x.s.opt.MaxResult {
+		return errResultTooLarge
+	}
+	x.success()
+	x.out = append(append(x.out, data...), '}')
+	return nil
+}
+
+// read runs a job of the server's own on the database that the path names.
+func (x *exchange) read(job func(tx *store.Tx) error) error {
+	if err := x.openDatabase(false); err != nil {
+		return err
+	}
+	return x.do(store.JobFunc(job))
+}
+
+// tables serves GET …/tables.
+func (s *Server) tables(x *exchange) error {
+	type entry struct {
+		Name     string `json:"name"`
+		RowCount int64  `json:"rowCount"`
+	}
+	var list []entry
+	err := x.read(func(tx *store.Tx) error {
+		list = []entry{}
+		tables, err := userTables(tx)
+		for i := range tables {
+			if err := countRows(tx, &tables[i]); err != nil {
+				return err
+			}
+			list = append(list, entry{tables[i].Table, tables[i].RowCount})
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return x.reply(list)
+}
+
+// schema serves GET …/schema.
+func (s *Server) schema(x *exchange) error {
+	var list []schemaObject
+	err := x.read(func(tx *store.Tx) (err error) {
+		list, err = schemaObjects(tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return x.reply(list)
+}
+
+// describe serves GET …/describe.
+func (s *Server) describe(x *exchange) error {
+	switch format := x.r.URL.Query().Get("format"); format {
+	case "", "json":
+	case "compact":
+		return s.describeCompact(x)
+	default:
+		return newFault(http.StatusBadRequest, codeBadRequest, "format must be json or compact", "")
+	}
+	var info schemaInfo
+	err := x.read(func(tx *store.Tx) (err error) {
+		info, err = readSchema(tx, true)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return x.reply(info)
+}
+
+// describeCompact serves GET …/describe/compact: the schema as one text for a prompt, a line a table.
+func (s *Server) describeCompact(x *exchange) error {
+	var info schemaInfo
+	err := x.read(func(tx *store.Tx) (err error) {
+		info, err = readSchema(tx, true)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return x.reply(compact(&info))
+}
+
+func compact(info *schemaInfo) string {
+	var b strings.Builder
+	if info.Description != nil {
+		fmt.Fprintf(&b, "# %s\n", oneLine(*info.Description))
+	}
+	for i := range info.Tables {
+		t := &info.Tables[i]
+		b.WriteString(t.Table)
+		b.WriteByte('(')
+		for j := range t.Columns {
+			c := &t.Columns[j]
+			if j > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(c.Name)
+			if c.Type != "" {
+				b.WriteString(" " + c.Type)
+			}
+			if c.PrimaryKey {
+				b.WriteString(" PK")
+			} else if c.NotNull {
+				b.WriteString(" NOT NULL")
+			}
+			for _, fk := range t.ForeignKeys {
+				if strings.EqualFold(fk.Column, c.Name) {
+					fmt.Fprintf(&b, " -> %s.%s", fk.ReferencesTable, fk.ReferencesColumn)
+				}
+			}
+			if c.Description != nil {
+				fmt.Fprintf(&b, " {%s}", oneLine(*c.Description))
+			}
+		}
+		fmt.Fprintf(&b, ") %d rows", t.RowCount)
+		if t.Description != nil {
+			b.WriteString(" -- " + oneLine(*t.Description))
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// describeRequest is the body of PUT …/describe. What it doesn't name stays.
+type describeRequest struct {
+	DatabaseDescription *string `json:"databaseDescription"`
+	Tables              []struct {
+		Table       string  `json:"table"`
+		Description *string `json:"description"`
+		Columns     []struct {
+			Column      string  `json:"column"`
+			Description *string `json:"description"`
+		} `json:"columns"`
+	} `json:"tables"`
+}
+
+// maxNote is the longest description, in characters.
+const maxNote = 4000
+
+// putDescribe serves PUT …/describe.
+func (s *Server) putDescribe(x *exchange) error {
+	if err := x.refuseKey(); err != nil {
+		return err
+	}
+	var req describeRequest
+	if err := x.object(&req); err != nil {
+		return err
+	}
+	notes, err := req.notes()
+	if err != nil {
+		return err
+	}
+	var info schemaInfo
+	err = x.read(func(tx *store.Tx) (err error) {
+		info, err = readSchema(tx, false)
+		if err != nil {
+			return err
+		}
+		for _, n := range notes {
+			if err := info.mustHave(n); err != nil {
+				return err
+			}
+			if err := tx.SetNote(n); err != nil {
+				return err
+			}
+		}
+		info, err = readSchema(tx, true)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return x.reply(info)
+}
+
+func (req *describeRequest) notes() ([]store.Note, error) {
+	var notes []store.Note
+	add := func(n store.Note, text *string) error {
+		if text == nil {
+			return nil
+		}
+		if utf8.RuneCountInString(*text) > maxNote {
+			return newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("A description has at most %d characters", maxNote), "")
+		}
+		n.Text = *text
+		notes = append(notes, n)
+		return nil
+	}
+	if err := add(store.Note{}, req.DatabaseDescription); err != nil {
+		return nil, err
+	}
+	for _, t := range req.Tables {
+		if t.Table == "" {
+			return nil, newFault(http.StatusBadRequest, codeBadRequest, "Each of tables needs a table", "")
+		}
+		if err := add(store.Note{Table: t.Table}, t.Description); err != nil {
+			return nil, err
+		}
+		for _, c := range t.Columns {
+			if c.Column == "" {
+				return nil, newFault(http.StatusBadRequest, codeBadRequest, "Each of columns needs a column", "")
+			}
+			if err := add(store.Note{Table: t.Table, Column: c.Column}, c.Description); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return notes, nil
+}
+
+// mustHave refuses a note about a table or column that isn't there.
+func (info *schemaInfo) mustHave(n store.Note) error {
+	if n.Table == "" {
+		return nil
+	}
+	for i := range info.Tables {
+		t := &info.Tables[i]
+		if !strings.EqualFold(t.Table, n.Table) {
+			continue
+		}
+		if n.Column == "" {
+			return nil
+		}
+		for j := range t.Columns {
+			if strings.EqualFold(t.Columns[j].Name, n.Column) {
+				return nil
+			}
+		}
+		return unknown(kindUnknownColumn, t.Table, n.Column, "no such column: "+n.Table+"."+n.Column)
+	}
+	return unknown(kindUnknownTable, n.Table, "", "no such table: "+n.Table)
+}
+
+func unknown(kind, table, column, message string) *fault {
+	f := newFault(http.StatusBadRequest, kind, message, "GET …/describe shows what there is")
+	f.detail = &sqlDetail{kind: kind, message: message, table: table, column: column, hint: f.hint, offset: -1}
+	return f
+}
+
+// validate serves POST …/validate: the statement is compiled and, if parameters came with it, bound. Nothing runs.
+func (s *Server) validate(x *exchange) error {
+	if err := x.readStatement(); err != nil {
+		return err
+	}
+	x.gate.Batch = true
+	err := x.do(store.JobFunc(func(tx *store.Tx) error {
+		x.run.start()
+		st, err := x.run.prepare(tx, x.one.SQL)
+		if err != nil {
+			return err
+		}
+		defer st.Done()
+		if len(x.one.Params) == 0 {
+			return nil
+		}
+		return st.Bind(x.one.Params)
+	}))
+	if err == nil {
+		x.success()
+		x.out = append(x.out, `{"ok":true}}`...)
+		return nil
+	}
+	if x.lent {
+		return err
+	}
+	f := s.faultOf(err)
+	if f.status != http.StatusBadRequest && f.status != http.StatusForbidden {
+		return err
+	}
+	x.success()
+	b := append(x.out, `{"ok":false,"error":`...)
+	b = wire.AppendString(b, f.message)
+	if f.detail != nil {
+		b = append(b, `,"errorDetail":`...)
+		b = f.detail.append(b, -1)
+	}
+	x.out = append(b, `}}`...)
+	return nil
+}
+
+// readStatement reads a body like a query's, and finds the database.
+func (x *exchange) readStatement() error {
+	if err := x.readBody(); err != nil {
+		return err
+	}
+	if err := wire.DecodeQuery(x.body, x.s.limits, &x.one); err != nil {
+		return err
+	}
+	return x.openDatabase(false)
+}
+
+const explainPrefix = "EXPLAIN QUERY PLAN "
+
+// explain serves POST …/explain.
+func (s *Server) explain(x *exchange) error {
+	if err := x.readStatement(); err != nil {
+		return err
+	}
+	x.gate.Batch = true
+	err := x.do(store.JobFunc(func(tx *store.Tx) error {
+		r := &x.run
+		r.start()
+		// First as it is, so that it is one statement and errors tell of the client's own text.
+		st, err := r.prepare(tx, x.one.SQL)
+		if err != nil {
+			return err
+		}
+		explained := st.Explain
+		st.Done()
+		if explained {
+			return newFault(http.StatusBadRequest, codeBadRequest, "The statement is an EXPLAIN already", "send it without EXPLAIN")
+		}
+		st, err = r.prepare(tx, append([]byte(explainPrefix), x.one.SQL...))
+		if err != nil {
+			return err
+		}
+		defer st.Done()
+		params := x.one.Params
+		if len(params) == 0 {
+			params = nulls(st.Params())
+		}
+		x.success()
+		r.b, r.first, r.hide = append(x.out, `{"plan":[`...), true, -1
+		_, err = tx.Run(st, params, r.row)
+		x.out, r.b = r.b, nil
+		if err != nil {
+			return r.explain(tx, err, x.one.SQL)
+		}
+		x.out = append(x.out, `]}}`...)
+		return nil
+	}))
+	return err
+}

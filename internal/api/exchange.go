@@ -1,0 +1,313 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// exchange is one request and its answer, with the memory that both need. Exchanges are used again: a point query
+// allocates next to nothing of ours.
+type exchange struct {
+	s  *Server
+	w  http.ResponseWriter
+	r  *http.Request
+	id string // the request's id
+
+	token    *catalog.Token
+	database *catalog.Database
+
+	body  []byte
+	out   []byte // the answer
+	parts []byte // results of a batch, while it runs
+	one   wire.Query
+	many  wire.Batch
+
+	gate    gate.Gate
+	request store.Request
+	status  int // of the answer, if it isn't 200
+	run     run
+	key     idempotency
+
+	engine time.Duration
+	lent   bool // an abandoned statement still uses the exchange's memory
+}
+
+const (
+	keepBuffer = 1 << 20 // bytes of a buffer that an exchange keeps for its next use
+	keepParsed = 1 << 20
+)
+
+func newExchange(s *Server) *exchange {
+	x := &exchange{s: s, body: make([]byte, 0, 1024), out: make([]byte, 0, 2048)}
+	x.run.x = x
+	return x
+}
+
+func (s *Server) take(w http.ResponseWriter, r *http.Request) *exchange {
+	x := s.exchanges.Get().(*exchange)
+	x.w, x.r = w, r
+	x.status = http.StatusOK
+	x.id = requestID(r)
+	return x
+}
+
+func (s *Server) give(x *exchange) {
+	if x.lent {
+		return // for the collector, when the engine is done with it
+	}
+	if cap(x.body) > keepBuffer {
+		x.body = nil
+	}
+	if cap(x.out) > keepBuffer {
+		x.out = nil
+	}
+	if cap(x.parts) > keepBuffer {
+		x.parts = nil
+	}
+	if x.one.Footprint() > keepParsed {
+		x.one = wire.Query{}
+	}
+	if x.many.Footprint() > keepParsed {
+		x.many = wire.Batch{}
+	}
+	x.w, x.r, x.token, x.database = nil, nil, nil, nil
+	x.id = ""
+	x.body, x.out, x.parts = x.body[:0], x.out[:0], x.parts[:0]
+	x.request = store.Request{}
+	x.gate = gate.Gate{}
+	x.key = idempotency{}
+	x.engine = 0
+	x.run.reset()
+	s.exchanges.Put(x)
+}
+
+// call is the way of every request in and out: id, address, token, handler, answer, metrics.
+func (s *Server) call(pattern string, bearer bool, h handler) http.Handler {
+	route := s.opt.Metrics.route(pattern)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := s.opt.Now()
+		x := s.take(w, r)
+		err := x.handle(bearer, h)
+		status := x.answer(err)
+		route.done(status, s.opt.Now().Sub(start))
+		s.give(x)
+	})
+}
+
+func (x *exchange) handle(bearer bool, h handler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			x.s.log.Error("a handler failed", "panic", fmt.Sprint(p), "requestId", x.id, "stack", string(debug.Stack()))
+			x.out = x.out[:0]
+			err = newFault(http.StatusInternalServerError, "internal", "The server failed on this request", "")
+		}
+	}()
+	if x.s.opt.ForeignHost != nil {
+		x.s.noticeHost(x.r.Host)
+	}
+	if !bearer {
+		return h(x)
+	}
+	if x.r.Header["Origin"] != nil {
+		crossOrigin(x.w.Header())
+	}
+	if err := x.s.flood.admit(x); err != nil {
+		return err
+	}
+	token := bearerOf(x.r)
+	if x.token, err = x.s.opt.Catalog.Authenticate(token); err != nil {
+		return err
+	}
+	return h(x)
+}
+
+// bearerOf is the token of the Authorization header, or "" (RFC 6750, section 2.1; the scheme's case doesn't matter).
+func bearerOf(r *http.Request) string {
+	h := r.Header["Authorization"]
+	if len(h) != 1 {
+		return ""
+	}
+	const scheme = "bearer "
+	if len(h[0]) <= len(scheme) || !strings.EqualFold(h[0][:len(scheme)], scheme) {
+		return ""
+	}
+	return strings.TrimSpace(h[0][len(scheme):])
+}
+
+var (
+	jsonType        = []string{"application/json"}
+	bearerChallenge = []string{"Bearer"}
+)
+
+// answer sends what the handler wrote, or the failure, and returns the status.
+func (x *exchange) answer(err error) int {
+	h := x.w.Header()
+	out := x.out
+	if err != nil {
+		if errors.Is(err, store.ErrAbandoned) {
+			x.lent = true
+			out = nil // the engine may still write there
+		}
+		f := x.s.faultOf(err)
+		if f.status == statusClientGone {
+			return f.status
+		}
+		x.status = f.status
+		if f.status == http.StatusUnauthorized {
+			h["Www-Authenticate"] = bearerChallenge
+		}
+		if f.retry > 0 {
+			h["Retry-After"] = []string{strconv.Itoa(retrySeconds(f.retry))}
+		}
+		out = appendFault(out[:0], f, x.id, nil)
+		if !x.lent {
+			x.out = out
+		}
+	}
+	h["Content-Type"] = jsonType
+	h["X-Request-Id"] = []string{x.id}
+	h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	if x.status != http.StatusOK {
+		x.w.WriteHeader(x.status)
+	}
+	// A client that left is no failure of ours, and there is nobody to tell.
+	_, _ = x.w.Write(out)
+	return x.status
+}
+
+// requestID is the client's own id of the request, if it is one that can be repeated safely, else a new one.
+func requestID(r *http.Request) string {
+	if h := r.Header["X-Request-Id"]; len(h) == 1 && validRequestID(h[0]) {
+		return h[0]
+	}
+	// It tells requests apart and guards nothing: no need for secret randomness.
+	const digits = "0123456789abcdefghijklmnopqrstuv"
+	text := [16]byte{'r', 'e', 'q', '_'}
+	n := rand.Uint64()
+	for i := 4; i < len(text); i++ {
+		text[i] = digits[n&31]
+		n >>= 5
+	}
+	return string(text[:])
+}
+
+func validRequestID(id string) bool {
+	if len(id) < 1 || len(id) > 128 {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' && c != ':' {
+			return false
+		}
+	}
+	return true
+}
+
+// readBody reads the request's body, up to the limit.
+func (x *exchange) readBody() error {
+	limit := x.s.opt.MaxRequest
+	n := x.r.ContentLength
+	if n > limit {
+		return tooLarge(limit)
+	}
+	body := x.body[:0]
+	if n >= 0 {
+		if int64(cap(body)) < n {
+			// A length is a promise: memory is given for what has come, not for what was announced.
+			body = make([]byte, 0, min(n, keepBuffer))
+		}
+		for int64(len(body)) < n {
+			if len(body) == cap(body) {
+				bigger := make([]byte, len(body), min(n, int64(2*cap(body))))
+				copy(bigger, body)
+				body = bigger
+			}
+			got, err := x.r.Body.Read(body[len(body):min(int64(cap(body)), n)])
+			body = body[:len(body)+got]
+			if err != nil && int64(len(body)) < n {
+				return x.bodyError(err)
+			}
+		}
+		x.body = body
+		return nil
+	}
+	for {
+		if len(body) == cap(body) {
+			body = append(body, 0)[:len(body)]
+		}
+		got, err := x.r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+got]
+		if int64(len(body)) > limit {
+			return tooLarge(limit)
+		}
+		if err == io.EOF {
+			x.body = body
+			return nil
+		}
+		if err != nil {
+			return x.bodyError(err)
+		}
+	}
+}
+
+func (x *exchange) bodyError(err error) error {
+	if x.r.Context().Err() != nil {
+		return context.Canceled
+	}
+	return newFault(http.StatusBadRequest, codeBadRequest, "The request's body ended early", "")
+}
+
+func tooLarge(limit int64) error {
+	return newFault(http.StatusRequestEntityTooLarge, "request_too_large", fmt.Sprintf("The request is larger than the limit of %d bytes", limit), "send less at a time, for example smaller batches")
+}
+
+// object reads a body of a call that isn't hot.
+func (x *exchange) object(v any) error {
+	if err := x.readBody(); err != nil {
+		return err
+	}
+	return wire.DecodeObject(x.body, v)
+}
+
+// success begins the answer's envelope; the caller appends the data and a brace.
+func (x *exchange) success() { x.out = append(x.out[:0], `{"success":true,"data":`...) }
+
+// param is a part of the path.
+func (x *exchange) param(name string) string { return chi.URLParam(x.r, name) }
+
+// do runs a job on the request's database.
+func (x *exchange) do(job store.Job) error {
+	x.gate.Caller = gate.Caller{TokenID: x.token.ID, Role: gate.Role(x.token.Role)}
+	x.request.Gate, x.request.Job = &x.gate, job
+	ctx := x.r.Context()
+	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)
+	if err != nil {
+		return err
+	}
+	err = owner.Do(ctx, x.database.ID, &x.request)
+	if errors.Is(err, store.ErrAbandoned) {
+		x.lent = true
+		return err
+	}
+	x.engine = x.request.Stats.Engine
+	return err
+}

@@ -1,0 +1,171 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// fault is a failure as the client gets it.
+type fault struct {
+	status  int
+	code    string // a stable word
+	message string // a sentence
+	hint    string
+	detail  *sqlDetail
+	retry   time.Duration // of a 429 or 503: when to try again
+	index   int           // of the statement in a batch; -1 for none
+}
+
+func (f *fault) Error() string { return f.message }
+
+func newFault(status int, code, message, hint string) *fault {
+	return &fault{status: status, code: code, message: message, hint: hint, index: -1}
+}
+
+// statusClientGone is what the metrics say of a request whose client left; nobody reads it (nginx's 499).
+const statusClientGone = 499
+
+// The words of a fault's code that more than one place uses.
+const (
+	codeUnauthorized = "unauthorized"
+	codeForbidden    = "forbidden"
+	codeNotFound     = "not_found"
+	codeBadRequest   = "bad_request"
+	codeSyntax       = "syntax_error"
+	codeTooManyReqs  = "too_many_requests"
+)
+
+// table says what each error of the rooms below means to a client.
+var table = []struct {
+	err     error
+	status  int
+	code    string
+	message string
+	hint    string
+	retry   time.Duration
+}{
+	{err: catalog.ErrTokenFormat, status: http.StatusUnauthorized, code: codeUnauthorized, message: "Invalid token format", hint: "send the header Authorization: Bearer psql_live_…"},
+	{err: catalog.ErrTokenUnknown, status: http.StatusUnauthorized, code: codeUnauthorized, message: "Invalid or expired token"},
+	{err: catalog.ErrDatabaseNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Database not found", hint: "POST /v1/databases makes one"},
+	{err: store.ErrNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Database not found"},
+	{err: catalog.ErrSlug, status: http.StatusBadRequest, code: "invalid_slug", message: "A slug has 1 to 63 characters from a-z, 0-9 and -, and does not begin with -"},
+	{err: catalog.ErrName, status: http.StatusBadRequest, code: codeBadRequest, message: "A name has at most 200 characters, none of them control characters"},
+	{err: store.ErrAbandoned, status: http.StatusRequestTimeout, code: "statement_timeout", message: "The statement ran over its time limit and is being undone", hint: "until it is, the database answers 429"},
+	{err: store.ErrTimeout, status: http.StatusRequestTimeout, code: "statement_timeout", message: "The statement ran over its time limit and was stopped; it changed nothing", hint: "an index, a LIMIT or smaller steps make it shorter"},
+	{err: store.ErrQueueFull, status: http.StatusTooManyRequests, code: "queue_full", message: "Too many requests wait for this database", hint: "try again after the time in Retry-After", retry: time.Second},
+	{err: store.ErrStuck, status: http.StatusTooManyRequests, code: "database_busy", message: "The database is still undoing a statement that ran over its time limit", retry: time.Second},
+	{err: store.ErrKeptFull, status: http.StatusTooManyRequests, code: "idempotency_store_full", message: "Too many answers to idempotency keys are kept for this database; the write was undone", hint: "keys are kept for 24 hours; send the write without one, or raise PERSQLD_IDEMPOTENCY_MAX", retry: time.Minute},
+	{err: store.ErrKeyReused, status: http.StatusConflict, code: "idempotency_key_reused", message: "The idempotency key was used with another request body", hint: "use a new key for a new request"},
+	{err: store.ErrClosing, status: http.StatusServiceUnavailable, code: "shutting_down", message: "The server is shutting down", retry: 5 * time.Second},
+	{err: catalog.ErrClosed, status: http.StatusServiceUnavailable, code: "shutting_down", message: "The server is shutting down", retry: 5 * time.Second},
+	{err: store.ErrQuota, status: http.StatusBadRequest, code: "database_full", message: "The database has reached its size limit; the write was undone", hint: "delete rows or VACUUM, or raise PERSQLD_MAX_DATABASE"},
+	{err: store.ErrDiskFull, status: http.StatusServiceUnavailable, code: "disk_full", message: "The server's disk is full; the write was undone. Reads go on", retry: 30 * time.Second},
+	{err: catalog.ErrDiskFull, status: http.StatusServiceUnavailable, code: "disk_full", message: "The server's disk is full; nothing was changed. Reads go on", retry: 30 * time.Second},
+	{err: store.ErrOutOfMemory, status: http.StatusServiceUnavailable, code: "out_of_memory", message: "The server's memory for statements is used up; the statement was undone", retry: 2 * time.Second},
+	{err: store.ErrDamaged, status: http.StatusServiceUnavailable, code: "database_damaged", message: "The database's file is damaged or gone", hint: "ask the operator to restore it; other databases are not concerned", retry: time.Minute},
+	{err: store.ErrStorage, status: http.StatusServiceUnavailable, code: "storage_failed", message: "The server's disk reported an error; whether a write took effect is not known", hint: "read before you write again", retry: 5 * time.Second},
+	{err: store.ErrFault, status: http.StatusInternalServerError, code: "engine_fault", message: "The engine failed on this request; it was undone"},
+	{err: errResultTooLarge, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The result is larger than the limit", hint: "page with LIMIT and OFFSET, or select fewer columns"},
+	{err: errAnswerTooLargeToKeep, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The answer of a write with an idempotency key may have at most 1 MB; the write was undone", hint: "return fewer rows, or send the write without a key"},
+	{err: context.Canceled, status: statusClientGone, code: "cancelled", message: "The client closed the connection"},
+	{err: context.DeadlineExceeded, status: http.StatusServiceUnavailable, code: "shutting_down", message: "The server is shutting down", retry: 5 * time.Second},
+}
+
+// faultOf is what an error means to a client. What nothing is known of is a failure of ours, whose words stay here.
+func (s *Server) faultOf(err error) *fault {
+	var f *fault
+	if errors.As(err, &f) {
+		return f
+	}
+	for i := range table {
+		if t := &table[i]; errors.Is(err, t.err) {
+			return &fault{status: t.status, code: t.code, message: t.message, hint: t.hint, retry: t.retry, index: -1}
+		}
+	}
+	var w *wire.Error
+	if errors.As(err, &w) {
+		f := newFault(http.StatusBadRequest, w.Code, w.Message, w.Hint)
+		f.index = w.StatementIndex
+		switch w.Code {
+		case wire.CodeTypeMismatch, wire.CodeTooManyParams:
+			f.detail = &sqlDetail{kind: w.Code, message: w.Message, hint: w.Hint, offset: -1}
+		}
+		return f
+	}
+	var r *gate.Refusal
+	if errors.As(err, &r) {
+		status, kind := http.StatusForbidden, "readonly"
+		if r.Request {
+			status, kind = http.StatusBadRequest, codeSyntax
+		}
+		if r.Code != gate.CodeRole && !r.Request {
+			kind = "unknown"
+		}
+		f := newFault(status, r.Code, r.Message, r.Hint)
+		f.detail = &sqlDetail{kind: kind, message: r.Message, hint: r.Hint, offset: -1}
+		return f
+	}
+	var b *sqlite.BindError
+	if errors.As(err, &b) {
+		kind := wire.CodeTypeMismatch
+		if b.TooMany {
+			kind = wire.CodeTooManyParams
+		}
+		f := newFault(http.StatusBadRequest, kind, b.Message, "")
+		f.detail = &sqlDetail{kind: kind, message: b.Message, offset: -1}
+		return f
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		if e.Cause != nil && e.Code.Primary() == sqlite.CodeInterrupt {
+			return s.faultOf(e.Cause)
+		}
+		return sqlFault(e, nil)
+	}
+	s.log.Error("a request failed for a reason of the server's", "error", err)
+	return newFault(http.StatusInternalServerError, "internal", "The server failed on this request", "")
+}
+
+// retrySeconds is d in whole seconds, at least one.
+func retrySeconds(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()))) }
+
+// appendFault writes the failure envelope. completed, if not nil, is the JSON array of a batch's results that stand.
+func appendFault(b []byte, f *fault, requestID string, completed []byte) []byte {
+	b = append(b, `{"success":false,"error":`...)
+	b = wire.AppendString(b, f.message)
+	b = append(b, `,"code":`...)
+	b = wire.AppendString(b, f.code)
+	b = append(b, `,"requestId":`...)
+	b = wire.AppendString(b, requestID)
+	if f.hint != "" {
+		b = append(b, `,"hint":`...)
+		b = wire.AppendString(b, f.hint)
+	}
+	if f.retry > 0 {
+		b = fmt.Appendf(b, `,"retryAfterSeconds":%d`, retrySeconds(f.retry))
+	}
+	if f.detail != nil || f.index >= 0 {
+		d := f.detail
+		if d == nil {
+			d = &sqlDetail{kind: "unknown", message: f.message, hint: f.hint, offset: -1}
+		}
+		b = append(b, `,"errorDetail":`...)
+		b = d.append(b, f.index)
+	}
+	if completed != nil {
+		b = append(b, `,"completed":[`...)
+		b = append(b, completed...)
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}

@@ -1,0 +1,121 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Metrics is what the server tells Prometheus. It is the store's Observer too. No metric has a label for a database.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	http     *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	wait     prometheus.Histogram
+	engine   prometheus.Histogram
+	group    prometheus.Histogram
+	fsyncs   prometheus.Counter
+	open     prometheus.Gauge
+	requests prometheus.Counter
+	read     prometheus.Counter
+	written  prometheus.Counter
+}
+
+// NewMetrics returns the server's metrics.
+func NewMetrics() *Metrics {
+	fine := prometheus.ExponentialBuckets(16e-6, 4, 11) // 16 µs to 17 s
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		http:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_http_requests_total", Help: "HTTP requests answered."}, []string{"route", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "persqld_http_request_duration_seconds", Help: "Time from a request's header to its answer.", Buckets: fine}, []string{"route"}),
+		wait:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_queue_wait_seconds", Help: "Time that a request waited in its database's queue.", Buckets: fine}),
+		engine:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_engine_seconds", Help: "Time that a request was in the engine, without its commit.", Buckets: fine}),
+		group:    prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_group_size", Help: "Requests that a database's actor took together.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
+		fsyncs:   prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_fsyncs_total", Help: "Commits that were synced to the disk."}),
+		open:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_open_databases", Help: "Databases that are open."}),
+		requests: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_requests_total", Help: "Requests that databases ran."}),
+		read:     prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_read_total", Help: "Rows that statements read."}),
+		written:  prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_written_total", Help: "Rows that statements wrote, indexes included."}),
+	}
+	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.requests, m.read, m.written,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Register adds a metric whose value a function tells at each scrape.
+func (m *Metrics) Register(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// RegisterCounter is Register for a number that only grows.
+func (m *Metrics) RegisterCounter(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
+}
+
+// Handler answers a scrape.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// Group, Request, Commit and Open make Metrics a store.Observer.
+func (m *Metrics) Group(size int) { m.group.Observe(float64(size)) }
+
+// Request counts a request's time in the queue and in the engine.
+func (m *Metrics) Request(wait, engine time.Duration) {
+	m.requests.Inc()
+	m.wait.Observe(wait.Seconds())
+	m.engine.Observe(engine.Seconds())
+}
+
+// Commit counts a synced commit.
+func (m *Metrics) Commit() { m.fsyncs.Inc() }
+
+// Open counts an opened (1) or closed (-1) database.
+func (m *Metrics) Open(delta int) { m.open.Add(float64(delta)) }
+
+// rows counts what statements read and wrote.
+func (m *Metrics) rows(read, written int64) {
+	if read > 0 {
+		m.read.Add(float64(read))
+	}
+	if written > 0 {
+		m.written.Add(float64(written))
+	}
+}
+
+// route is the metrics of one route, looked up once and not by their labels at every request.
+type route struct {
+	m        *Metrics
+	pattern  string
+	duration prometheus.Observer
+	ok       prometheus.Counter
+	others   [600]atomic.Pointer[prometheus.Counter]
+}
+
+func (m *Metrics) route(pattern string) *route {
+	return &route{m: m, pattern: pattern, duration: m.duration.WithLabelValues(pattern), ok: m.http.WithLabelValues(pattern, "200")}
+}
+
+func (r *route) done(status int, d time.Duration) {
+	r.duration.Observe(d.Seconds())
+	if status == http.StatusOK {
+		r.ok.Inc()
+		return
+	}
+	if status < 0 || status >= len(r.others) {
+		return
+	}
+	c := r.others[status].Load()
+	if c == nil {
+		counter := r.m.http.WithLabelValues(r.pattern, strconv.Itoa(status))
+		c = &counter
+		r.others[status].Store(c)
+	}
+	(*c).Inc()
+}

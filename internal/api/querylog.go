@@ -1,0 +1,110 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/persqld/persqld/internal/querylog"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// entry writes one statement to the query log.
+func (r *run) entry(sql []byte, res store.Result, span time.Duration, err error) {
+	x := r.x
+	if x.s.opt.QueryLog == nil || x.database == nil {
+		return
+	}
+	began := r.began
+	if began.IsZero() || x.lent {
+		began = x.s.opt.Now()
+	}
+	e := querylog.Entry{Database: x.database.ID, TS: began.UnixMilli(), SQL: sql, RowsRead: res.RowsRead, RowsWritten: res.RowsWritten,
+		Duration: span, Status: "ok", TokenID: x.token.ID}
+	if err != nil {
+		e.Status, e.Error = "error", x.s.shortOf(err)
+	}
+	x.s.opt.QueryLog.Append(e)
+}
+
+const (
+	logLimit    = 100
+	logMaxLimit = 1000
+)
+
+// queryLog serves GET …/query-log.
+func (s *Server) queryLog(x *exchange) error {
+	if err := x.openDatabase(false); err != nil {
+		return err
+	}
+	q := x.r.URL.Query()
+	f := querylog.Filter{Limit: logLimit, TokenID: q.Get("tokenId")}
+	if v := q.Get("limit"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || n > logMaxLimit {
+			return newFault(http.StatusBadRequest, codeBadRequest, "limit must be a whole number from 1 to "+strconv.Itoa(logMaxLimit), "")
+		}
+		f.Limit = n
+	}
+	if v := q.Get("since"); v != "" {
+		ms, ok := parseMoment(v)
+		if !ok {
+			return newFault(http.StatusBadRequest, codeBadRequest, "since must be Unix milliseconds or a time in ISO 8601", "for example 1767225600000 or 2026-01-01T00:00:00Z")
+		}
+		f.SinceMS = ms
+	}
+	var rows []querylog.Row
+	if s.opt.QueryLog != nil {
+		var err error
+		if rows, err = s.opt.QueryLog.Read(x.r.Context(), x.database.ID, f); err != nil {
+			return err
+		}
+	}
+	x.success()
+	b := append(x.out, '[')
+	for i := range rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		r := &rows[i]
+		b = append(b, `{"id":`...)
+		b = wire.AppendString(b, r.ID.String())
+		b = append(b, `,"ts":`...)
+		b = wire.AppendInt(b, r.TS)
+		b = append(b, `,"sql":`...)
+		b = wire.AppendString(b, r.SQL)
+		b = append(b, `,"rowsRead":`...)
+		b = wire.AppendInt(b, r.RowsRead)
+		b = append(b, `,"rowsWritten":`...)
+		b = wire.AppendInt(b, r.RowsWritten)
+		b = append(b, `,"durationMs":`...)
+		b = appendMillis(b, r.Duration)
+		b = append(b, `,"status":`...)
+		b = wire.AppendString(b, r.Status)
+		b = append(b, `,"error":`...)
+		if r.Error == "" {
+			b = append(b, `null`...)
+		} else {
+			b = wire.AppendString(b, r.Error)
+		}
+		b = append(b, `,"tokenId":`...)
+		b = wire.AppendString(b, r.TokenID)
+		b = append(b, '}')
+	}
+	x.out = append(b, `]}`...)
+	return nil
+}
+
+// parseMoment reads Unix milliseconds or a time in ISO 8601 (RFC 3339, with or without a time of day).
+func parseMoment(v string) (int64, bool) {
+	if ms, err := strconv.ParseInt(v, 10, 64); err == nil {
+		return ms, ms >= 0
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.Parse(layout, v); err == nil {
+			return t.UnixMilli(), true
+		}
+	}
+	return 0, false
+}

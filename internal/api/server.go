@@ -1,0 +1,155 @@
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/querylog"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// Options is what the door needs. A zero limit is the contract's default.
+type Options struct {
+	Catalog   *catalog.Catalog
+	Placement store.Placement
+	QueryLog  *querylog.Log
+	Metrics   *Metrics
+	Version   string
+
+	AutoCreate     bool
+	MaxRequest     int64 // bytes of a request's body; 10 MB
+	MaxResult      int64 // bytes of a result; 32 MB
+	MaxSQL         int   // bytes of a statement; 100 KB
+	MaxStatements  int   // of a batch; 100
+	RatePerAddress int   // /v1 requests a second and address; 0 is no limit
+	// TrustProxy tells whether an address is a proxy's, whose X-Forwarded-For counts.
+	TrustProxy func(netip.Addr) bool
+	// AdminOnly moves /metrics and pprof to AdminHandler.
+	AdminOnly bool
+	// ForeignHost, if set, is called once, at the first request with a Host that isn't this machine.
+	ForeignHost func(host string)
+
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Server answers HTTP.
+type Server struct {
+	opt       Options
+	log       *slog.Logger
+	limits    wire.Limits
+	router    chi.Router
+	exchanges sync.Pool
+	creating  singleflight.Group
+	flood     *flood
+	draining  atomic.Bool
+	ready     atomic.Bool
+	foreign   sync.Once
+}
+
+// New returns the Server. It answers 503 on /readyz until SetReady.
+func New(opt Options) *Server {
+	if opt.MaxRequest <= 0 {
+		opt.MaxRequest = 10_000_000
+	}
+	if opt.MaxResult <= 0 {
+		opt.MaxResult = 32_000_000
+	}
+	if opt.MaxSQL <= 0 {
+		opt.MaxSQL = 100_000
+	}
+	if opt.MaxStatements <= 0 {
+		opt.MaxStatements = 100
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.Metrics == nil {
+		opt.Metrics = NewMetrics()
+	}
+	s := &Server{opt: opt, log: opt.Logger, flood: newFlood(opt.RatePerAddress, opt.Now)}
+	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
+	s.exchanges.New = func() any { return newExchange(s) }
+	s.routes()
+	return s
+}
+
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
+
+// SetReady opens /readyz.
+func (s *Server) SetReady() { s.ready.Store(true) }
+
+// Drain closes /readyz: no new requests should be sent here.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// handler serves one call. The exchange's answer is sent when it returns nil, else the error's fault.
+type handler func(x *exchange) error
+
+func (s *Server) routes() {
+	r := chi.NewRouter()
+	s.router = r
+
+	v1 := func(method, pattern string, h handler) {
+		r.Method(method, pattern, s.call(pattern, true, h))
+	}
+	v1("GET", "/v1/me", s.me)
+	v1("GET", "/v1/whoami", s.me)
+	v1("GET", "/v1/databases", s.listDatabases)
+	v1("POST", "/v1/databases", s.createDatabase)
+	v1("GET", "/v1/databases/{db}", s.getDatabase)
+	v1("DELETE", "/v1/databases/{db}", s.deleteDatabase)
+
+	const db = "/v1/db/{ns}/{db}"
+	v1("POST", db+"/query", s.query)
+	v1("POST", db+"/batch", s.batch)
+	v1("GET", db+"/tables", s.tables)
+	v1("GET", db+"/describe", s.describe)
+	v1("GET", db+"/describe/compact", s.describeCompact)
+	v1("PUT", db+"/describe", s.putDescribe)
+	v1("GET", db+"/search", s.search)
+	v1("POST", db+"/search", s.search)
+	v1("GET", db+"/doctor", s.doctor)
+	v1("POST", db+"/validate", s.validate)
+	v1("POST", db+"/explain", s.explain)
+	v1("GET", db+"/schema", s.schema)
+	v1("GET", db+"/query-log", s.queryLog)
+
+	r.Method("GET", "/healthz", s.call("/healthz", false, s.healthz))
+	r.Method("GET", "/readyz", s.call("/readyz", false, s.readyz))
+	r.Method("GET", "/version", s.call("/version", false, s.version))
+	if !s.opt.AdminOnly {
+		r.Method("GET", "/metrics", s.opt.Metrics.Handler())
+	}
+	r.NotFound(s.call("none", false, func(*exchange) error {
+		return newFault(http.StatusNotFound, codeNotFound, "There is no such path", "")
+	}).ServeHTTP)
+	r.MethodNotAllowed(s.call("none", false, func(x *exchange) error {
+		return newFault(http.StatusMethodNotAllowed, "method_not_allowed", "The path does not take "+safeMethod(x.r.Method), "")
+	}).ServeHTTP)
+	r.Options("/*", s.preflight)
+}
+
+// safeMethod is a method as it may stand in an answer.
+func safeMethod(m string) string {
+	if len(m) > 16 {
+		return "this method"
+	}
+	for _, c := range m {
+		if c < 'A' || c > 'Z' {
+			return "this method"
+		}
+	}
+	return m
+}

@@ -1,0 +1,216 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+var errResultTooLarge = errors.New("result too large")
+
+// run is the job of a query or a batch. The actor may run it more than once, so each run begins with start.
+type run struct {
+	x *exchange
+
+	began   time.Time
+	results []store.Result // of the statements that ran, for the query log
+	spans   []time.Duration
+	failed  error // of the last of them, if it failed
+	read    int64
+	written int64
+
+	b     []byte // the result being written
+	first bool   // no row of it is written
+	hide  int    // the column that isn't shown, or -1
+	row   func(*sqlite.Stmt) error
+}
+
+func (r *run) reset() {
+	clear(r.results)
+	*r = run{x: r.x, results: r.results[:0], spans: r.spans[:0], row: r.row}
+}
+
+// start forgets what an earlier run of the same job did.
+func (r *run) start() {
+	r.results, r.spans, r.failed = r.results[:0], r.spans[:0], nil
+	r.read, r.written = 0, 0
+	r.x.out = r.x.out[:0]
+	r.x.parts = r.x.parts[:0]
+	r.x.status = http.StatusOK
+	r.x.key.replayed = false
+	r.began = r.x.s.opt.Now()
+	if r.row == nil {
+		r.row = r.appendRow
+	}
+}
+
+// prepare compiles a text that must hold exactly one statement.
+func (r *run) prepare(tx *store.Tx, sql []byte) (*sqlite.Stmt, error) {
+	s, n, err := tx.Prepare(sql)
+	if err != nil {
+		return nil, r.explain(tx, err, sql)
+	}
+	for s == nil && n > 0 && n < len(sql) { // a lone semicolon, or a comment, before it
+		var m int
+		s, m, err = tx.Prepare(sql[n:])
+		if err != nil {
+			return nil, r.explain(tx, err, sql)
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	if s == nil {
+		f := newFault(http.StatusBadRequest, codeSyntax, "There is no statement in the SQL", "")
+		f.detail = &sqlDetail{kind: kindSyntax, message: f.message, offset: -1}
+		return nil, f
+	}
+	for rest := sql[n:]; len(rest) > 0; {
+		second, m, err := tx.Prepare(rest)
+		if second != nil {
+			second.Done()
+		}
+		if second != nil || err != nil {
+			s.Done()
+			f := newFault(http.StatusBadRequest, codeSyntax, "Only one statement can be sent at a time", "send several as a batch: POST …/batch")
+			f.detail = &sqlDetail{kind: kindSyntax, message: f.message, hint: f.hint, offset: len(sql) - len(rest)}
+			return nil, f
+		}
+		if m == 0 {
+			break
+		}
+		rest = rest[m:]
+	}
+	return s, nil
+}
+
+// execute runs a compiled statement and appends its result to b.
+func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte) ([]byte, store.Result, error) {
+	b = append(b, `{"columns":[`...)
+	for i := range s.Columns() {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = wire.AppendText(b, s.ColumnName(i))
+	}
+	b = append(b, `],"rows":[`...)
+	r.b, r.first, r.hide = b, true, gate.PathColumn(s)
+	res, err := tx.Run(s, st.Params, r.row)
+	b, r.b = r.b, nil
+	if err == nil && s.Alters {
+		err = r.reservedNames(tx, s)
+	}
+	if err != nil {
+		return b, res, r.explain(tx, err, st.SQL)
+	}
+	b = append(b, `],"rowsRead":`...)
+	b = wire.AppendInt(b, res.RowsRead)
+	b = append(b, `,"rowsWritten":`...)
+	b = wire.AppendInt(b, res.RowsWritten)
+	b = append(b, `,"changes":`...)
+	b = wire.AppendInt(b, res.Changes)
+	b = append(b, `,"lastInsertRowid":`...)
+	b = wire.AppendInt(b, res.LastInsertRowid)
+	r.read += res.RowsRead
+	r.written += res.RowsWritten
+	return b, res, nil
+}
+
+// appendRow writes one row straight from the engine's memory.
+func (r *run) appendRow(s *sqlite.Stmt) error {
+	b := r.b
+	if r.first {
+		r.first = false
+		b = append(b, '[')
+	} else {
+		b = append(b, ',', '[')
+	}
+	limit := int(r.x.s.opt.MaxResult)
+	for i := range s.Columns() {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		v := s.Column(i)
+		if i == r.hide {
+			v = sqlite.Value{Kind: sqlite.Text}
+		}
+		if len(b)+len(v.Bytes) > limit {
+			return errResultTooLarge
+		}
+		b = wire.AppendValue(b, v)
+	}
+	b = append(b, ']')
+	r.b = b
+	if len(b) > limit {
+		return errResultTooLarge
+	}
+	return nil
+}
+
+// reservedNames looks for an object of a reserved name after an ALTER: SQLite does not report the new name before.
+func (r *run) reservedNames(tx *store.Tx, s *sqlite.Stmt) error {
+	alters := false
+	for i := range s.Accesses {
+		alters = alters || s.Accesses[i].Action == sqlite.AlterTable
+	}
+	if !alters {
+		return nil
+	}
+	return tx.Query("SELECT name FROM sqlite_schema WHERE name LIKE '\\_persql\\_%' ESCAPE '\\' LIMIT 1", nil, func(s *sqlite.Stmt) error {
+		return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("%s is a system object", s.Column(0).Bytes),
+			Hint: "names that begin with sqlite_ or _persql_ are reserved"}
+	})
+}
+
+// explain makes what the client is told of an error of a statement, with the nearest names that exist.
+func (r *run) explain(tx *store.Tx, err error, sql []byte) error {
+	err = tx.Explain(err)
+	var e *sqlite.Error
+	if !errors.As(err, &e) || e.Cause != nil {
+		return err
+	}
+	switch e.Code.Primary() {
+	case sqlite.CodeError, sqlite.CodeConstraint, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig:
+	default:
+		return err
+	}
+	f := sqlFault(e, sql)
+	suggest(tx, f.detail)
+	f.hint = f.detail.hint
+	return f
+}
+
+// note keeps what a statement cost, for the query log.
+func (r *run) note(res store.Result, span time.Duration, err error) {
+	r.results = append(r.results, res)
+	r.spans = append(r.spans, span)
+	r.failed = err
+}
+
+// appendMeta writes the meta object of a query or batch.
+func (r *run) appendMeta(b []byte, statements int, d time.Duration) []byte {
+	b = append(b, `{"rowsRead":`...)
+	b = wire.AppendInt(b, r.read)
+	b = append(b, `,"rowsWritten":`...)
+	b = wire.AppendInt(b, r.written)
+	b = append(b, `,"durationMs":`...)
+	b = appendMillis(b, d)
+	b = append(b, `,"statementCount":`...)
+	b = wire.AppendInt(b, int64(statements))
+	return append(b, '}')
+}
+
+// appendMillis writes a duration in milliseconds with three decimals.
+func appendMillis(b []byte, d time.Duration) []byte {
+	us := max(0, d.Microseconds())
+	b = wire.AppendInt(b, us/1000)
+	us %= 1000
+	return append(b, '.', byte('0'+us/100), byte('0'+us/10%10), byte('0'+us%10))
+}
