@@ -113,7 +113,7 @@ func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
 	f := *x.s.faultOf(err)
 	f.index = i
 	if atomic {
-		// The envelope has room for what was committed: nothing.
+		f.atomic = true
 		return &batchFault{fault: f, err: err}
 	}
 	if f.status == http.StatusRequestTimeout || f.status == statusClientGone {

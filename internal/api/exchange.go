@@ -123,11 +123,11 @@ func (x *exchange) handle(bearer bool, h handler) (err error) {
 	if x.s.opt.ForeignHost != nil {
 		x.s.noticeHost(x.r.Host)
 	}
+	if x.r.Header["Origin"] != nil && openPath(x.r.URL.Path) {
+		crossOrigin(x.w.Header())
+	}
 	if !bearer {
 		return h(x)
-	}
-	if x.r.Header["Origin"] != nil {
-		crossOrigin(x.w.Header())
 	}
 	if err := x.s.flood.admit(x); err != nil {
 		return err
@@ -177,7 +177,11 @@ func (x *exchange) answer(err error) int {
 		if f.retry > 0 {
 			h["Retry-After"] = []string{strconv.Itoa(retrySeconds(f.retry))}
 		}
-		out = appendFault(out[:0], f, x.id, nil)
+		var completed []byte
+		if f.atomic {
+			completed = []byte{}
+		}
+		out = appendFault(out[:0], f, x.id, completed)
 		if !x.lent {
 			x.out = out
 		}

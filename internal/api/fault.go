@@ -24,6 +24,7 @@ type fault struct {
 	detail  *sqlDetail
 	retry   time.Duration // of a 429 or 503: when to try again
 	index   int           // of the statement in a batch; -1 for none
+	atomic  bool          // the batch was one transaction: nothing of it was kept
 }
 
 func (f *fault) Error() string { return f.message }

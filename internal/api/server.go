@@ -86,7 +86,13 @@ func New(opt Options) *Server {
 	return s
 }
 
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions {
+		s.preflight(w, r)
+		return
+	}
+	s.router.ServeHTTP(w, r)
+}
 
 // SetReady opens /readyz.
 func (s *Server) SetReady() { s.ready.Store(true) }
@@ -138,7 +144,6 @@ func (s *Server) routes() {
 	r.MethodNotAllowed(s.call("none", false, func(x *exchange) error {
 		return newFault(http.StatusMethodNotAllowed, "method_not_allowed", "The path does not take "+safeMethod(x.r.Method), "")
 	}).ServeHTTP)
-	r.Options("/*", s.preflight)
 }
 
 // safeMethod is a method as it may stand in an answer.

@@ -50,11 +50,10 @@ func permitRead(table string) error {
 
 func permitWrite(a sqlite.Access) error {
 	switch {
-	case strings.EqualFold(a.Name, "sqlite_temp_master"), strings.EqualFold(a.Name, "sqlite_temp_schema"):
-		return errTemp
 	case schemaTable(a.Name):
-		// What CREATE, ALTER and DROP do, by SQLite's own hand. A statement that writes there itself is refused by
-		// SQLite: the connection is in defensive mode.
+		// What CREATE, ALTER and DROP do, by SQLite's own hand; ALTER looks at temporary objects too. A statement that
+		// writes there itself is refused by SQLite: the connection is in defensive mode. CREATE TEMP has an action of
+		// its own, which is refused.
 		return nil
 	case statistics(a.Name), !IsSystem(a.Name) && !strings.EqualFold(a.Name, "dbstat"):
 		return nil

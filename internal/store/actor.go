@@ -60,7 +60,7 @@ func (s *Store) dispatch(a *actor) {
 	if n := len(s.idle); n > 0 {
 		w := s.idle[n-1]
 		s.idle = s.idle[:n-1]
-		s.running.Add(1)
+		s.running++
 		s.mu.Unlock()
 		w.work <- a
 		return
@@ -71,7 +71,7 @@ func (s *Store) dispatch(a *actor) {
 		return
 	}
 	s.workers++
-	s.running.Add(1)
+	s.running++
 	w := &worker{store: s, work: make(chan *actor, 1)}
 	s.atWork[w] = struct{}{}
 	s.mu.Unlock()
@@ -103,8 +103,8 @@ func (w *worker) loop(a *actor) {
 				s.workers--
 				delete(s.atWork, w)
 			}
+			s.leave()
 			s.mu.Unlock()
-			s.running.Done()
 			if !stay {
 				return
 			}

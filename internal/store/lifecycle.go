@@ -216,7 +216,7 @@ func (s *Store) evict(t *sqlite.Thread) bool {
 		return false
 	}
 	a.busy = true // ours, like a worker's
-	s.running.Add(1)
+	s.running++
 	s.mu.Unlock()
 	if err := a.close(t); err != nil {
 		s.log.Warn("close database", "database", a.id, "error", err)
@@ -230,12 +230,15 @@ func (s *Store) evict(t *sqlite.Thread) bool {
 
 // giveBack ends the use of an actor that was taken from a goroutine that is no worker.
 func (s *Store) giveBack(a *actor) {
-	defer s.running.Done() // after the dispatch: the count must not be zero between
 	s.mu.Lock()
 	if a.queue.len() > 0 { // somebody came meanwhile
 		s.dispatch(a)
+		s.mu.Lock()
+		s.leave() // after the dispatch: the count must not be zero between
+		s.mu.Unlock()
 		return
 	}
+	s.leave()
 	a.busy = false
 	if a.conn == nil && a.broken == nil {
 		delete(s.actors, a.id)
@@ -310,7 +313,7 @@ func (s *Store) tired(before time.Time) *actor {
 	for a := s.recent.tail; a != nil && a.used.Before(before); a = a.prev {
 		if !a.busy && !a.released && a.conn != nil {
 			a.busy, a.released = true, true
-			s.running.Add(1)
+			s.running++
 			return a
 		}
 	}

@@ -80,9 +80,10 @@ type Store struct {
 	atWork  map[*worker]struct{}
 	ready   []*actor // waiting for a worker
 
-	running   sync.WaitGroup // workers at work
-	stopping  atomic.Bool    // running statements are to stop
-	reap      chan struct{}  // more databases are open than should be
+	running   int           // goroutines that hold actors; guarded by mu
+	drained   chan struct{} // closed when a closing store has none of them; guarded by mu
+	stopping  atomic.Bool   // running statements are to stop
+	reap      chan struct{} // more databases are open than should be
 	quit      chan struct{}
 	guardians sync.WaitGroup
 }
@@ -216,10 +217,12 @@ func (s *Store) Close(ctx context.Context) error {
 		return nil
 	}
 	s.closing = true
+	drained := make(chan struct{})
+	s.drained = drained
+	s.running++
+	s.leave()
 	s.mu.Unlock()
 
-	drained := make(chan struct{})
-	go func() { s.running.Wait(); close(drained) }()
 	select {
 	case <-drained:
 	case <-ctx.Done():
@@ -236,6 +239,15 @@ func (s *Store) Close(ctx context.Context) error {
 	close(s.quit)
 	s.guardians.Wait()
 	return s.closeAll()
+}
+
+// leave ends the use of actors by a goroutine. The store is locked.
+func (s *Store) leave() {
+	s.running--
+	if s.running == 0 && s.drained != nil {
+		close(s.drained)
+		s.drained = nil
+	}
 }
 
 func (s *Store) closeAll() error {
