@@ -1,0 +1,254 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/persqld/persqld/internal/store"
+)
+
+// file is where a database lies.
+func (h *house) file(id string) string { return filepath.Join(h.opt.Dir, id[len(id)-2:], id+".db") }
+
+func (h *house) create(ids ...string) {
+	h.t.Helper()
+	for _, id := range ids {
+		if err := h.Create(h.t.Context(), id); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+func (h *house) logSize(id string) int64 {
+	fi, err := os.Stat(h.file(id) + "-wal")
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
+func TestCreateRefusesPaths(t *testing.T) {
+	h := newHouse(t, store.Options{})
+	for _, id := range []string{"", "short", "../../../../etc", "db_ABCDEFGH", "db_abcdef/gh", "db_abcdef.gh", "db_abcdefg\x00", "db_äbcdefgh", string(make([]byte, 65))} {
+		if err := h.Create(t.Context(), id); err == nil {
+			t.Errorf("%q was made", id)
+		}
+		j := script("SELECT 1")
+		h.on(id, j)
+		if j.err == nil {
+			t.Errorf("%q was opened", id)
+		}
+	}
+	if err := h.Create(t.Context(), database); err == nil {
+		t.Error("a database was made twice")
+	}
+	h.must("SELECT 1")
+}
+
+// The name of a database that couldn't be made durable is free again.
+func TestCreateThatFails(t *testing.T) {
+	h := newHouse(t, store.Options{})
+	h.restart()
+	fails := errors.New("no disk")
+	opt := h.opt
+	opt.Files.SyncDir = func(string) error { return fails }
+	s, err := store.New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	wantErr(t, "create", s.Create(t.Context(), "db_second_gh"), fails)
+	h.create("db_second_gh")
+}
+
+func TestEviction(t *testing.T) {
+	var seen commits
+	h := newHouse(t, store.Options{MaxOpen: 2, Observer: &seen}, tables...)
+	var ids []string
+	for i := range 40 {
+		id := fmt.Sprintf("db_many_%04d", i)
+		ids = append(ids, id)
+		h.create(id)
+		j := script("CREATE TABLE x(a)", fmt.Sprintf("INSERT INTO x VALUES(%d)", i))
+		h.on(id, j)
+		wantErr(t, "write", j.err, nil)
+		if n := seen.open.Load(); n > 2+8+1 {
+			t.Fatalf("%d databases are open", n)
+		}
+	}
+	h.until("idle ones are closed", func() bool { return seen.open.Load() <= 2 })
+	h.until("the oldest one is copied back", func() bool { return h.logSize(ids[0]) == 0 })
+	for i, id := range ids {
+		j := script("SELECT a FROM x")
+		h.on(id, j)
+		if j.err != nil || j.results[0].rows != fmt.Sprint(i) {
+			t.Fatalf("database %d after its eviction: %v, %v", i, j.results, j.err)
+		}
+	}
+}
+
+// A busy database isn't evicted, however many others are opened.
+func TestBusyStaysOpen(t *testing.T) {
+	h := newHouse(t, store.Options{MaxOpen: 1}, tables...)
+	inside := script("INSERT INTO t VALUES(2)")
+	inside.hook = func(_ int, tx *store.Tx) error {
+		if err := inside.statement(tx, "INSERT INTO t VALUES(1)"); err != nil {
+			return err
+		}
+		for i := range 30 {
+			id := fmt.Sprintf("db_push_%04d", i)
+			if err := h.Create(context.Background(), id); err != nil {
+				return err
+			}
+			j := script("SELECT 1")
+			h.on(id, j)
+			if j.err != nil {
+				return j.err
+			}
+		}
+		return nil
+	}
+	wantErr(t, "request", h.do(inside).err, nil)
+	if got := h.rows("SELECT a FROM t"); got != "1 2" {
+		t.Errorf("rows %s", got)
+	}
+}
+
+// A database that rests gives its log back to the disk.
+func TestRest(t *testing.T) {
+	c := newClock()
+	h := newHouse(t, store.Options{Now: c.Now, IdleAfter: time.Second}, tables...)
+	if h.logSize(database) == 0 {
+		t.Fatal("nothing in the log")
+	}
+	c.Advance(time.Minute)
+	h.until("the log is copied back", func() bool { return h.logSize(database) == 0 })
+	h.must("INSERT INTO t VALUES(1)")
+}
+
+func TestDelete(t *testing.T) {
+	h := newHouse(t, store.Options{}, tables...)
+	release := h.hold()
+	before := script("INSERT INTO t VALUES(1)")
+	h.queue(before)
+	deleted := make(chan error, 1)
+	go func() { deleted <- h.Delete(context.Background(), database) }()
+	h.until("the deletion is in the queue", func() bool { return h.Waiting(database) == 2 })
+	after := script("SELECT 1")
+	h.queue(after)
+	release()
+	h.wait(before, after)
+	wantErr(t, "deletion", <-deleted, nil)
+	wantErr(t, "before it", before.err, nil)
+	wantErr(t, "behind it", after.err, store.ErrNotFound)
+	left, err := filepath.Glob(h.file(database) + "*")
+	if err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	if err := h.Delete(t.Context(), database); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	if j := h.do(script("SELECT 1")); !errors.Is(j.err, store.ErrDamaged) {
+		t.Errorf("used afterwards: %v", j.err)
+	}
+}
+
+func TestDamagedFiles(t *testing.T) {
+	whole := func(h *house) []byte {
+		data, err := os.ReadFile(h.file(database))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return data
+	}
+	for name, damage := range map[string]func(h *house) error{
+		"missing": func(h *house) error { return os.Remove(h.file(database)) },
+		"empty":   func(h *house) error { return os.Truncate(h.file(database), 0) },
+		"short":   func(h *house) error { return os.Truncate(h.file(database), 50) },
+		"other": func(h *house) error {
+			return os.WriteFile(h.file(database), []byte("this is no database, it is a text that somebody copied here"), 0o600)
+		},
+		"header": func(h *house) error {
+			data := whole(h)
+			for i := range 4096 {
+				data[i] ^= 0x55
+			}
+			return os.WriteFile(h.file(database), data, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, store.Options{}, tables...)
+			if err := h.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			os.Remove(h.file(database) + "-wal")
+			if err := damage(h); err != nil {
+				t.Fatal(err)
+			}
+			h.start()
+			for range 2 {
+				j := h.do(script("SELECT * FROM t"))
+				wantErr(t, "request", j.err, store.ErrDamaged)
+			}
+			if _, err := os.Stat(h.file(database)); (err != nil) != (name == "missing") {
+				t.Errorf("the file: %v", err)
+			}
+		})
+	}
+}
+
+func TestCloseDrains(t *testing.T) {
+	h := newHouse(t, store.Options{}, tables...)
+	release := h.hold()
+	waiting := []*job{script("INSERT INTO t VALUES(1)"), script("INSERT INTO t VALUES(2)")}
+	h.queue(waiting...)
+	closed := make(chan error, 1)
+	go func() { closed <- h.Close(context.Background()) }()
+	h.until("no more requests are taken", func() bool { return errors.Is(h.takes(), store.ErrClosing) })
+	release()
+	h.wait(waiting...)
+	wantErr(t, "close", <-closed, nil)
+	for _, j := range waiting {
+		wantErr(t, "waited", j.err, nil)
+	}
+	if n := h.logSize(database); n != 0 {
+		t.Errorf("the log holds %d bytes after a close", n)
+	}
+	h.start()
+	if got := h.rows("SELECT a FROM t"); got != "1 2" {
+		t.Errorf("rows %s", got)
+	}
+}
+
+// takes asks another database for something, to see whether the store takes requests.
+func (h *house) takes() error {
+	j := script("SELECT 1")
+	h.on("db_nowhere1", j)
+	return j.err
+}
+
+func TestCloseInterruptsAtItsDeadline(t *testing.T) {
+	h := newHouse(t, store.Options{StatementTimeout: time.Hour}, tables...)
+	entered := make(chan struct{})
+	running := script("INSERT INTO t VALUES(1)", endlessWrite)
+	running.hook = func(int, *store.Tx) error { close(entered); return nil }
+	h.begin(running)
+	<-entered
+	waiting := script("INSERT INTO t VALUES(2)")
+	h.queue(waiting)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	wantErr(t, "close", h.Close(ctx), nil)
+	h.wait(running, waiting)
+	wantErr(t, "running", running.err, store.ErrClosing)
+	wantErr(t, "waiting", waiting.err, store.ErrClosing)
+	h.start()
+	if got := h.rows("SELECT count(*) FROM t"); got != "0" {
+		t.Errorf("%s rows", got)
+	}
+}
