@@ -2,9 +2,7 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -100,28 +98,22 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	}
 	s.opt.Observer.Request(start.Sub(c.queued), end.Sub(start))
 
+	if !fault {
+		if tx.again != nil {
+			err = tx.again
+		}
+		if !mine {
+			// Those whose work stood in the transaction were told that it is undone.
+			tx.lost = true
+		}
+		err, fault = w.conclude(tx, err)
+	}
 	if fault {
-		w.abandon(a)
 		tx.lost, tx.why, tx.again = true, ErrFault, nil
-	}
-	if tx.again != nil {
-		err = tx.again
-	}
-	switch {
-	case tx.lost:
-	case !mine:
-		// Those whose work stood in the transaction were told that it is undone.
-		tx.lost = true
-	case err == nil:
-		err = tx.seal()
-	}
-	if !tx.lost && err != nil {
-		tx.undo()
 	}
 	if tx.lost {
 		return w.lose(c, tx, err, mine)
 	}
-	tx.finish()
 	if tx.torn {
 		w.reopen(a)
 	}
@@ -149,17 +141,50 @@ func (w *worker) settle(c *call, err error) outcome {
 	return settled
 }
 
-// runJob calls the Job and catches a fault of the engine, or of the Job itself: either leaves the connection in a
-// state that nobody knows.
+// runJob calls the Job. It tells whether the engine, or the Job, failed in a way that leaves the connection in a state
+// that nobody knows; then it is given up.
 func (w *worker) runJob(c *call, tx *Tx) (err error, fault bool) {
 	defer func() {
 		if r := recover(); r != nil {
-			w.store.log.Error("a request failed inside the engine; its connection is given up",
-				"database", tx.a.id, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			w.abandon(tx.a, r)
 			err, fault = ErrFault, true
 		}
 	}()
 	return c.req.Job.Run(tx), false
+}
+
+// conclude makes what a request wrote part of the group, or takes it back.
+func (w *worker) conclude(tx *Tx, failed error) (err error, fault bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.abandon(tx.a, r)
+			err, fault = ErrFault, true
+		}
+	}()
+	if tx.lost {
+		return failed, false
+	}
+	if err = failed; err == nil {
+		err = tx.seal()
+	}
+	if err != nil {
+		tx.undo()
+	}
+	if !tx.lost {
+		tx.finish()
+	}
+	return err, false
+}
+
+// guard keeps a fault of the engine from ending the process: the connection is given up, and f's error is ErrFault.
+func (w *worker) guard(a *actor, f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.abandon(a, r)
+			err = ErrFault
+		}
+	}()
+	return f()
 }
 
 // commit ends the group's transaction and answers those who wait for it. alone says that the group is one call's.
@@ -169,7 +194,7 @@ func (w *worker) commit(a *actor, alone bool) {
 		return
 	}
 	was := a.conn.Commits()
-	err := w.own(a, "COMMIT")
+	err := w.guard(a, func() error { return w.own(a, "COMMIT") })
 	if err == nil {
 		if a.conn.Commits() != was {
 			w.store.opt.Observer.Commit()
@@ -185,6 +210,12 @@ func (w *worker) commit(a *actor, alone bool) {
 	w.rollback(a)
 	pending := append([]*call(nil), g.pending...)
 	g.reset()
+	if err == ErrFault { // how far it came is not known either
+		for _, c := range pending {
+			c.answer(err)
+		}
+		return
+	}
 	var e *sqlite.Error
 	if errors.As(err, &e) && e.Code.Primary() == sqlite.CodeIOErr {
 		// Whether the log holds the transaction is not known, and asking for the sync again would be told a
@@ -229,7 +260,7 @@ func (w *worker) begin(a *actor) error {
 // rollback ends the transaction with nothing written, if SQLite has not done that already.
 func (w *worker) rollback(a *actor) {
 	if a.conn != nil && a.conn.InTransaction() {
-		if err := w.own(a, "ROLLBACK"); err != nil {
+		if err := w.guard(a, func() error { return w.own(a, "ROLLBACK") }); err != nil {
 			w.store.log.Error("rollback failed", "database", a.id, "error", err)
 			w.reopen(a)
 		}
@@ -252,13 +283,14 @@ func (w *worker) own(a *actor, sql string) error {
 // checkpoint copies the log back. After a failure it is not tried again before the log has grown: a full disk would
 // make every group wait for it.
 func (w *worker) checkpoint(a *actor) {
-	a.conn.Watch(nil)
+	conn := a.conn
+	conn.Watch(nil)
 	a.checkpointAt = 0
-	if err := a.conn.Checkpoint(sqlite.CheckpointPassive); err != nil {
-		a.checkpointAt = a.conn.LogFrames() + checkpointFrames
+	if err := w.guard(a, func() error { return conn.Checkpoint(sqlite.CheckpointPassive) }); err != nil {
+		a.checkpointAt = conn.LogFrames() + checkpointFrames
 		w.store.log.Warn("checkpoint failed; the log grows", "database", a.id, "error", err)
 	}
-	a.conn.Watch(w.watch)
+	conn.Watch(w.watch)
 }
 
 // runStats is what the watch knows of the request that runs.

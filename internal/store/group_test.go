@@ -274,7 +274,7 @@ func TestTimeLimit(t *testing.T) {
 }
 
 // uninterruptible is a single call of the engine's that takes most of a second and looks at nothing.
-const uninterruptible = "INSERT INTO t SELECT instr(zeroblob(400000), CAST(zeroblob(12000)||x'01' AS BLOB))"
+const uninterruptible = "INSERT INTO t SELECT instr(zeroblob(1000000), CAST(zeroblob(40000)||x'01' AS BLOB))"
 
 // A statement that can't be stopped is answered all the same, and what waits with it; then it is undone.
 func TestAbandonedStatement(t *testing.T) {

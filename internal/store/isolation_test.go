@@ -337,3 +337,45 @@ func (h *house) kept(k store.Key) string {
 	}
 	return string(answer)
 }
+
+// The engine faults where no request runs: in the group's commit, in a checkpoint. The process and others go on.
+func TestFaultOutsideOfARequest(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		op         crashfs.FileOp
+		want       error
+	}{
+		{"commit", "-wal", crashfs.OpWrite, store.ErrFault},
+		{"sync", "-wal", crashfs.OpSync, store.ErrFault},
+		{"checkpoint", ".db", crashfs.OpWrite, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHouse(t, store.Options{}, tables...)
+			f := &fault{op: tt.op, file: tt.file, code: -1, times: 1}
+			h.rec.Intercept(func(op crashfs.FileOp, rel string) int32 {
+				if f.ask(op, rel) != crashfs.OK {
+					panic("fault")
+				}
+				return crashfs.OK
+			})
+			jobs := []*job{script("INSERT INTO t VALUES(1)", spill), script("INSERT INTO t VALUES(1)")}
+			if tt.want != nil {
+				jobs[0] = script("INSERT INTO t VALUES(1)")
+			}
+			h.group(jobs...)
+			for i, j := range jobs {
+				if !errors.Is(j.err, tt.want) {
+					t.Errorf("request %d: %v, want %v", i, j.err, tt.want)
+				}
+			}
+			h.must("INSERT INTO t VALUES(2)")
+			if f.hits() != 1 {
+				t.Error("the fault was never met")
+			}
+			if got := h.rows("SELECT count(*) FROM t"); got != "3" && got != "1" || tt.want == nil && got != "3" {
+				t.Errorf("%s rows", got)
+			}
+			h.sound()
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -101,8 +102,8 @@ func (w *worker) ensureOpen(a *actor) error {
 	if s.opt.Tables != nil {
 		cfg.Tables = s.opt.Tables(a.id)
 	}
-	conn, err := sqlite.Open(cfg, w.thread)
-	if err != nil {
+	var conn *sqlite.Conn
+	if err := w.guard(a, func() (err error) { conn, err = sqlite.Open(cfg, w.thread); return err }); err != nil {
 		s.log.Error("open database", "database", a.id, "error", err)
 		return translate(err, false)
 	}
@@ -132,12 +133,19 @@ func (s *Store) closed(a *actor) {
 // dropConn closes the connection as it is: what the log holds stays there.
 func (w *worker) dropConn(a *actor) {
 	conn := a.conn
+	if err := w.guard(a, conn.Close); err != nil {
+		w.store.log.Error("close database", "database", a.id, "error", err)
+	}
+	if a.conn != nil {
+		w.forget(a)
+	}
+}
+
+// forget notes that an actor has no connection any more.
+func (w *worker) forget(a *actor) {
 	a.conn = nil
 	a.tables.forget()
 	a.kept.forget()
-	if err := conn.Close(); err != nil {
-		w.store.log.Error("close database", "database", a.id, "error", err)
-	}
 	w.store.closed(a)
 }
 
@@ -145,8 +153,15 @@ func (w *worker) dropConn(a *actor) {
 // the log; the next request opens the file anew. The failed commit may lie in the log as the system shows it and not
 // be on the disk: a later commit behind it, synced and acknowledged, would be out of reach after a power loss.
 func (w *worker) reopen(a *actor) {
-	size, err := a.conn.LogSize()
-	w.dropConn(a)
+	conn := a.conn
+	if conn == nil {
+		return
+	}
+	var size int64
+	err := w.guard(a, func() (err error) { size, err = conn.LogSize(); return err })
+	if a.conn != nil {
+		w.dropConn(a)
+	}
 	if err == nil {
 		var path string
 		if path, err = w.store.path(a.id); err == nil {
@@ -160,37 +175,54 @@ func (w *worker) reopen(a *actor) {
 }
 
 // abandon gives the connection up after a fault in the engine.
-func (w *worker) abandon(a *actor) {
-	conn := a.conn
-	if conn == nil {
+func (w *worker) abandon(a *actor, fault any) {
+	w.store.log.Error("the engine failed; the connection is given up", "database", a.id, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+	w.thread = sqlite.NewThread() // the old one's stack is where the fault left it
+	if a.conn == nil {
 		return
 	}
-	a.conn = nil
-	a.tables.forget()
-	a.kept.forget()
-	w.thread = sqlite.NewThread() // the old one's stack is where the fault left it
-	if err := conn.Abandon(); err != nil {
-		a.broken = fmt.Errorf("%w: %w", ErrFault, err)
-		w.store.log.Error("a database can't be opened again before the server restarts", "database", a.id, "error", err)
-	}
-	w.store.closed(a)
+	a.giveUp(w.store)
+	w.forget(a)
 }
 
-// close checkpoints and closes an actor that nobody runs.
-func (a *actor) close(t *sqlite.Thread) error {
+// giveUp ends a connection whose memory may be in any state.
+func (a *actor) giveUp(s *Store) {
+	if err := a.conn.Abandon(); err != nil {
+		a.broken = fmt.Errorf("%w: %w", ErrFault, err)
+		s.log.Error("a database can't be opened again before the server restarts", "database", a.id, "error", err)
+	}
+}
+
+// attend does something to the connection of an actor that no worker has. A fault of the engine gives it up.
+func (a *actor) attend(s *Store, t *sqlite.Thread, f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("the engine failed; the connection is given up", "database", a.id, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			a.giveUp(s)
+			err = ErrFault
+		}
+	}()
+	a.conn.Use(t)
+	a.conn.Watch(nil)
+	return f()
+}
+
+// shut checkpoints and closes the connection of an actor that no worker has.
+func (a *actor) shut(s *Store, t *sqlite.Thread) error {
 	if a.conn == nil {
 		return nil
 	}
 	conn := a.conn
+	err := a.attend(s, t, func() error {
+		var err error
+		if conn.LogFrames() > 0 {
+			// If it fails the log keeps what it has, and the next opening reads it from there.
+			err = conn.Checkpoint(sqlite.CheckpointTruncate)
+		}
+		return errors.Join(err, conn.Close())
+	})
 	a.conn = nil
-	conn.Use(t)
-	conn.Watch(nil)
-	var err error
-	if conn.LogFrames() > 0 {
-		// If it fails the log keeps what it has, and the next opening reads it from there.
-		err = conn.Checkpoint(sqlite.CheckpointTruncate)
-	}
-	return errors.Join(err, conn.Close())
+	return err
 }
 
 // makeRoom closes the least recently used idle database if there are too many. Usually the reaper has done that:
@@ -218,7 +250,7 @@ func (s *Store) evict(t *sqlite.Thread) bool {
 	a.busy = true // ours, like a worker's
 	s.running++
 	s.mu.Unlock()
-	if err := a.close(t); err != nil {
+	if err := a.shut(s, t); err != nil {
 		s.log.Warn("close database", "database", a.id, "error", err)
 	}
 	a.tables.forget()
@@ -294,14 +326,23 @@ func (s *Store) rest(t *sqlite.Thread) {
 		if a == nil {
 			return
 		}
-		a.conn.Use(t)
-		a.conn.Watch(nil)
-		if a.conn.LogFrames() > 0 {
-			if err := a.conn.Checkpoint(sqlite.CheckpointTruncate); err != nil {
-				s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)
+		conn := a.conn
+		err := a.attend(s, t, func() error {
+			defer conn.ReleaseMemory()
+			if conn.LogFrames() > 0 {
+				return conn.Checkpoint(sqlite.CheckpointTruncate)
 			}
+			return nil
+		})
+		if err != nil {
+			s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)
 		}
-		a.conn.ReleaseMemory()
+		if err == ErrFault {
+			a.conn = nil
+			a.tables.forget()
+			a.kept.forget()
+			s.closed(a)
+		}
 		s.giveBack(a)
 	}
 }

@@ -29,8 +29,9 @@ func (l *list) remove(a *actor) {
 	a.prev, a.next = nil, nil
 }
 
+// touch makes an open database the one used last; one that isn't open stays away.
 func (l *list) touch(a *actor) {
-	if l.head == a {
+	if l.head == a || a.prev == nil {
 		return
 	}
 	l.remove(a)

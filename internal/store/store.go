@@ -177,7 +177,7 @@ func (s *Store) submit(database string, c *call) error {
 	if a == nil {
 		a = &actor{store: s, id: database}
 		s.actors[database] = a
-	} else if a.conn != nil {
+	} else {
 		s.recent.touch(a)
 	}
 	if a.stuck {
@@ -261,7 +261,7 @@ func (s *Store) closeAll() error {
 			errs = append(errs, fmt.Errorf("close database %s: it is still running", id))
 			continue
 		}
-		if err := a.close(t); err != nil {
+		if err := a.shut(s, t); err != nil {
 			errs = append(errs, fmt.Errorf("close database %s: %w", id, err))
 		}
 	}
