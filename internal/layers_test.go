@@ -1,0 +1,164 @@
+package internal_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/persqld/persqld/"
+
+// floors is the house from the cellar to the roof. A package may import those of the floors below its own, and none
+// beside or above it. A package that stands on no floor fails the test: find its place first.
+var floors = [][]string{
+	{ // the ground: each knows only itself
+		"internal/datadir", // where files lie, and that one server has them
+		"internal/sqlite",  // the engine
+		"migrations",       // the catalog's schema
+	},
+	{
+		"internal/wire",           // JSON in and out; its values are the engine's
+		"internal/sqlite/crashfs", // the simulated disk that tests lose power on
+	},
+	{ // the rooms that keep something
+		"internal/catalog",  // who owns what
+		"internal/querylog", // what ran
+		"internal/store",    // one actor a database
+	},
+	{
+		"internal/gate",   // who may run what: the one place that decides
+		"internal/config", // settings, checked by the rules of the packages that they are for
+	},
+	{"internal/api"},       // the door
+	{"internal/adminsock"}, // the operator's door
+	{"cmd/persqld"},        // the program
+	{ // beside the house: nobody imports them
+		"internal", // this test
+		"bench", "bench/floor",
+		"e2e/harness",
+	},
+	{"e2e"},
+}
+
+// reserved says who alone may import what. A name that ends in / means all below it.
+var reserved = []struct {
+	what   string
+	who    []string
+	tests  bool // tests may, anywhere
+	reason string
+}{
+	{"modernc.org/sqlite/lib", engines, false, "nothing but the engine sees SQLite's C API"},
+	{"modernc.org/libc", engines, false, "nothing but the engine sees SQLite's C API"},
+	{"modernc.org/sqlite", engines, false, "databases are opened in one place"},
+	{"net/http", []string{"internal/api", "internal/adminsock", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
+}
+
+// engines are the engine, the disk that its tests lose power on, and the floor that the bench judges it by.
+var engines = []string{"internal/sqlite", "internal/sqlite/crashfs", "bench/floor"}
+
+// strangers must not know each other, though the floors would allow it; not even in tests.
+var strangers = []struct{ who, whom, reason string }{
+	{"internal/store", "internal/catalog", "the store is told what to open, not whose it is"},
+	{"internal/store", "internal/gate", "the store knows that somebody decides, not what"},
+	{"internal/wire", "internal/store", "the codec knows values, not where they are kept"},
+	{"internal/sqlite", "internal/wire", "the engine knows nothing of the wire"},
+	{"bench/floor", "internal/", "a floor that shares the house's code measures nothing"},
+}
+
+type pkg struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+func (p *pkg) name() string {
+	if p.ImportPath+"/" == module {
+		return "."
+	}
+	return strings.TrimPrefix(p.ImportPath, module)
+}
+
+func packages(t *testing.T) (all []pkg) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", module+"...")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for dec := json.NewDecoder(out); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	if len(all) == 0 {
+		t.Fatal("go list found no package")
+	}
+	return all
+}
+
+// matches tells whether a package is named by the list.
+func matches(list []string, name string) bool {
+	return slices.ContainsFunc(list, func(l string) bool {
+		return name == l || strings.HasSuffix(l, "/") && strings.HasPrefix(name, l)
+	})
+}
+
+func floorOf(name string) int {
+	return slices.IndexFunc(floors, func(f []string) bool { return slices.Contains(f, name) })
+}
+
+func TestImportsPointDown(t *testing.T) {
+	for _, p := range packages(t) {
+		floor := floorOf(p.name())
+		if floor < 0 {
+			t.Errorf("%s stands on no floor", p.name())
+			continue
+		}
+		for _, imp := range p.Imports {
+			below, ours := strings.CutPrefix(imp, module)
+			if ours && floorOf(below) >= floor {
+				t.Errorf("%s (floor %d) imports %s (floor %d): imports point down only", p.name(), floor, below, floorOf(below))
+			}
+		}
+	}
+}
+
+func TestReservedImports(t *testing.T) {
+	for _, p := range packages(t) {
+		tests := slices.Concat(p.TestImports, p.XTestImports)
+		for _, r := range reserved {
+			if matches(r.who, p.name()) {
+				continue
+			}
+			if slices.Contains(p.Imports, r.what) {
+				t.Errorf("%s imports %s: %s", p.name(), r.what, r.reason)
+			}
+			if !r.tests && slices.Contains(tests, r.what) {
+				t.Errorf("a test of %s imports %s: %s", p.name(), r.what, r.reason)
+			}
+		}
+		for _, s := range strangers {
+			if p.name() != s.who {
+				continue
+			}
+			for _, imp := range slices.Concat(p.Imports, tests) {
+				if name, ours := strings.CutPrefix(imp, module); ours && name != p.name() && matches([]string{s.whom}, name) {
+					t.Errorf("%s imports %s: %s", s.who, name, s.reason)
+				}
+			}
+		}
+	}
+}
