@@ -1,0 +1,133 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/persqld/persqld/e2e/harness"
+)
+
+// binary is the server under test, built once by TestMain.
+var binary string
+
+// shared is one server with the defaults, for all tests that need no settings of their own.
+var shared struct {
+	sync.Mutex
+	server *harness.Server
+	err    error
+	dir    string
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "persqld-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	shared.dir = dir
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	if binary = os.Getenv("E2E_BINARY"); binary == "" {
+		if binary, err = harness.Build(ctx, dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	code := m.Run()
+	if err := stopShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL:", err)
+		code = 1
+	}
+	harness.Missing(os.Stderr)
+	return code
+}
+
+// sharedServer is the server with the defaults, started at the first call.
+func sharedServer(t testing.TB) *harness.Server {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil && shared.err == nil {
+		shared.server, shared.err = harness.Run(binary, harness.Options{Data: filepath.Join(shared.dir, "data")})
+	}
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.server
+}
+
+// stopper lets a server be stopped outside a test.
+type stopper struct {
+	testing.TB
+	err error
+}
+
+func (s *stopper) Helper() {}
+func (s *stopper) Errorf(format string, a ...any) {
+	s.err = errors.Join(s.err, fmt.Errorf(format, a...))
+}
+func (s *stopper) Fatalf(format string, a ...any) { s.Errorf(format, a...) }
+
+func stopShared() error {
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil {
+		return nil
+	}
+	s := &stopper{}
+	if code := shared.server.Stop(s); code != 0 {
+		s.Errorf("the shared server ended with status %d", code)
+	}
+	shared.server.CheckLog(s)
+	return s.err
+}
+
+// client is an admin client of the shared server.
+func client(t testing.TB) *harness.Client {
+	t.Helper()
+	return sharedServer(t).Client(t, harness.Token)
+}
+
+var databases atomic.Int64
+
+// unused is a slug that no other test uses.
+func unused() string { return "t" + strconv.FormatInt(databases.Add(1), 10) }
+
+// db is a new database of the shared server.
+func db(t testing.TB) *harness.DB {
+	t.Helper()
+	return newDB(t, client(t))
+}
+
+// newDB is a new database of any server.
+func newDB(t testing.TB, c *harness.Client) *harness.DB {
+	t.Helper()
+	d := c.DB(unused())
+	c.Post("/v1/databases", map[string]any{"slug": d.Slug}).OK()
+	return d
+}
+
+// row says which facts of docs/contract/data-plane.md a test stands for; TestEveryFactHasATest reads the calls from the
+// source, so ids must be string literals.
+func row(t testing.TB, ids ...string) {
+	t.Helper()
+	if len(ids) == 0 {
+		t.Fatal("row names no fact")
+	}
+}
+
+// body is short for the fields of a request.
+type body = map[string]any
