@@ -176,7 +176,7 @@ func (c *Conn) prepare(sql []byte) (ptr uintptr, n int, err error) {
 	}
 	c.denied = nil
 	ptr, n = *(*uintptr)(at(t.out)), int(*(*uintptr)(at(t.out + 8))-text)
-	if n == zero && (n == 0 || sql[n-1] != ';') {
+	if n == zero && (ptr == 0 || sql[n-1] != ';') {
 		sqlite3.Xsqlite3_finalize(t.tls, ptr)
 		return 0, 0, &Error{Code: CodeError, Message: "unrecognized token: a zero byte", Offset: zero}
 	}
