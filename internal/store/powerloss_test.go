@@ -1,0 +1,271 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/sqlite/crashfs"
+	"github.com/persqld/persqld/internal/store"
+)
+
+// The acknowledgements that a power loss must not undo.
+type (
+	created  struct{ db string }
+	wrote    struct{ db, client, n int }
+	deleting struct{ db string } // asked for: it may be whole or gone, not older
+	deleted  struct{ db string }
+)
+
+// recorded makes the store's own work on files part of the recording.
+func recorded(rec *crashfs.Recorder) store.Files {
+	return store.Files{
+		WriteFile: func(path string, data []byte) error {
+			f, err := rec.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if err != nil {
+				return err
+			}
+			if _, err := f.Write(data); err != nil {
+				return err
+			}
+			return errors.Join(f.Sync(), f.Close())
+		},
+		SyncDir: rec.SyncDir,
+		Mkdir:   func(dir string) error { return rec.Mkdir(dir, 0o700) },
+		Remove:  rec.Remove,
+		Truncate: func(path string, size int64) error {
+			f, err := rec.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Truncate(size), f.Sync(), f.Close())
+		},
+	}
+}
+
+func dbName(n int) string { return fmt.Sprintf("db_loss_%02d", n) }
+
+// work is what the clients do while the power may fail.
+type work struct {
+	databases, clients, writes int
+	bytes                      int // of a write: the log of a database is copied back after 4 MB
+	drop                       string // the syncs that don't happen
+	late                       bool   // they do until all databases are made
+}
+
+// live does the work on a recorded disk and returns the recording.
+func (w work) live(t *testing.T) *crashfs.Recorder {
+	t.Helper()
+	if err := sqlite.Initialize(sqlite.Setup{}); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := crashfs.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vfs, err := rec.VFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.drop != "" && !w.late {
+		rec.DropSyncs(w.drop)
+	}
+	// One open database at most: each use of another closes one, with a checkpoint.
+	s, err := store.New(store.Options{Dir: rec.Root(), VFS: vfs, Files: recorded(rec), MaxOpen: 1, StatementTimeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for db := range w.databases {
+		id := dbName(db)
+		if err := s.Create(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		rec.Mark(created{id})
+		h := &house{t: t, Store: s}
+		made := script("CREATE TABLE t(client, n, body, PRIMARY KEY(client, n))", "CREATE TABLE total(n)", "INSERT INTO total VALUES(0)", "CREATE TABLE big(a)", "INSERT INTO big VALUES(0)")
+		if h.on(id, made); made.err != nil {
+			t.Fatal(made.err)
+		}
+		for client := range w.clients {
+			all.Go(func() {
+				for n := range w.writes {
+					j := script(
+						fmt.Sprintf("INSERT INTO t VALUES(%d, %d, zeroblob(%d))", client, n, n*37%900),
+						"UPDATE total SET n=n+1",
+						fmt.Sprintf("UPDATE big SET a=randomblob(%d)", w.bytes))
+					if h.on(id, j); j.err != nil {
+						t.Error(j.err)
+					}
+					rec.Mark(wrote{db, client, n})
+				}
+			})
+		}
+	}
+	if w.late {
+		rec.DropSyncs(w.drop)
+	}
+	all.Wait()
+	for db := 0; db < w.databases; db += 2 {
+		rec.Mark(deleting{dbName(db)})
+		if err := s.Delete(context.Background(), dbName(db)); err != nil {
+			t.Fatal(err)
+		}
+		rec.Mark(deleted{dbName(db)})
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+// stands checks that everything that was acknowledged is there after a power loss.
+func stands(c crashfs.Crash) (err error) {
+	want := map[string][]wrote{}
+	gone := map[string]int{} // 1: perhaps, 2: certainly
+	for _, a := range c.Acked {
+		switch a := a.(type) {
+		case created:
+			want[a.db] = nil
+		case wrote:
+			want[dbName(a.db)] = append(want[dbName(a.db)], a)
+		case deleting:
+			gone[a.db] = 1
+		case deleted:
+			gone[a.db] = 2
+		}
+	}
+	thread := sqlite.NewThread()
+	defer thread.Close()
+	for id, writes := range want {
+		path := filepath.Join(c.Dir, id[len(id)-2:], id+".db")
+		fi, err := os.Stat(path)
+		there := err == nil
+		switch {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return err
+		case gone[id] == 2 && there:
+			return fmt.Errorf("database %s is back after its deletion", id)
+		case gone[id] == 0 && !there:
+			return fmt.Errorf("database %s is lost", id)
+		case !there:
+			continue
+		}
+		if fi.Size() == 0 {
+			return fmt.Errorf("database %s is empty", id)
+		}
+		if err := holds(path, thread, writes); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// holds checks one database. It opens the file as the store does, but closes it without the checkpoint, whose syncs
+// would take most of the test's time.
+func holds(path string, thread *sqlite.Thread, writes []wrote) (err error) {
+	conn, err := sqlite.Open(sqlite.Config{Path: path}, thread)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	column := func(sql string) (rows []string, err error) {
+		st, err := conn.Own(sql)
+		if err != nil {
+			return nil, err
+		}
+		defer st.Done()
+		for {
+			more, err := st.Step()
+			if err != nil || !more {
+				return rows, err
+			}
+			if v := st.Column(0); v.Kind == sqlite.Integer {
+				rows = append(rows, fmt.Sprint(v.Int))
+			} else {
+				rows = append(rows, string(v.Bytes))
+			}
+		}
+	}
+	if got, err := column("PRAGMA integrity_check"); err != nil || got[0] != "ok" {
+		return fmt.Errorf("check integrity: %v, %w", got, err)
+	}
+	tables, err := column("SELECT name FROM sqlite_schema WHERE type='table'")
+	if err != nil || len(tables) == 0 && len(writes) == 0 {
+		return err // its tables were not acknowledged
+	}
+	if len(tables) != 3 {
+		return fmt.Errorf("tables %v", tables)
+	}
+	rows, err := column("SELECT client || '.' || n FROM t")
+	if err != nil {
+		return err
+	}
+	if total, err := column("SELECT n FROM total"); err != nil || total[0] != fmt.Sprint(len(rows)) {
+		return fmt.Errorf("half a transaction: %d rows, counted as %v, %w", len(rows), total, err)
+	}
+	have := map[string]bool{}
+	for _, r := range rows {
+		have[r] = true
+	}
+	for _, a := range writes {
+		if !have[fmt.Sprintf("%d.%d", a.client, a.n)] {
+			return fmt.Errorf("write %d of client %d is lost, %d rows are there", a.n, a.client, len(have))
+		}
+	}
+	return nil
+}
+
+func TestAcknowledgedStandsAfterPowerLoss(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		crashes int
+		work    work
+	}{
+		{"many small writes", 900, work{databases: 4, clients: 3, writes: 14, bytes: 10}},
+		{"checkpoints under load", 200, work{databases: 1, clients: 2, writes: 25, bytes: 200_000}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			rec := tt.work.live(t)
+			if err := rec.Log().Crashes(tt.crashes, 7, t.TempDir(), stands); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// The test above would notice.
+func TestMissingSyncIsFound(t *testing.T) {
+	for _, tt := range []struct {
+		name, pattern string
+		late          bool
+	}{
+		{"log", `.*-wal`, false},
+		{"log, later", `.*-wal`, true},
+		{"file at creation", `.*\.db`, false},
+		{"file at checkpoints", `.*\.db`, true},
+		{"tenants' directory", `\d\d`, false},
+		{"directory at deletion", `\d\d`, true},
+		{"root", `\.`, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			rec := work{databases: 4, clients: 2, writes: 12, bytes: 10, drop: tt.pattern, late: tt.late}.live(t)
+			err := rec.Log().Crashes(400, 7, t.TempDir(), stands)
+			var loss *crashfs.CrashError
+			if !errors.As(err, &loss) {
+				t.Fatalf("got %v, want a loss", err)
+			}
+			t.Log(loss)
+		})
+	}
+}
