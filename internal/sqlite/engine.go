@@ -53,6 +53,9 @@ func initialize(s Setup) error {
 	if rc := sqlite3.Xsqlite3_config(tls, sqlite3.SQLITE_CONFIG_MEMSTATUS, libc.VaList(va, int32(1))); rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("configure SQLite's memory statistics: result %d (was it initialized already?)", rc)
 	}
+	if err := configureMemory(tls, va); err != nil {
+		return err
+	}
 	if rc := sqlite3.Xsqlite3_initialize(tls); rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("initialize SQLite: result %d", rc)
 	}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package sqlite
+
+import "modernc.org/libc"
+
+// configureMemory leaves SQLite the library's allocator.
+func configureMemory(*libc.TLS, uintptr) error { return nil }
