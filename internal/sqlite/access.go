@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"slices"
 	"strings"
 	"unique"
 
@@ -96,6 +97,11 @@ func (k *collector) end() []Access {
 	}
 	k.policy, k.seen = nil, nil
 	return all
+}
+
+// hasPragma tells whether a pragma was let through.
+func (k *collector) hasPragma() bool {
+	return slices.ContainsFunc(k.accesses, func(a Access) bool { return a.Action == Pragma })
 }
 
 // add tells whether the access is new.

@@ -136,7 +136,16 @@ func (c *Conn) compile(sql []byte, policy Policy, own bool) (*Stmt, int, error) 
 		c.mode = modePrepare
 		c.collect.begin(policy)
 	}
+	// A pragma that switches something acts while it is compiled, under EXPLAIN too. A client's shall act when it runs.
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	flags := db.Fflags
 	ptr, n, err := c.prepare(sql)
+	switched := db.Fflags ^ flags
+	if own || !c.collect.hasPragma() {
+		switched = 0
+	}
+	values := db.Fflags & switched
+	db.Fflags ^= switched
 	if ptr == 0 {
 		return nil, n, err
 	}
@@ -149,6 +158,9 @@ func (c *Conn) compile(sql []byte, policy Policy, own bool) (*Stmt, int, error) 
 		s.Accesses = c.collect.end()
 	}
 	s.examine()
+	if !s.Explain {
+		s.switched, s.values = switched, values
+	}
 	s.thread.hold()
 	// Kept only if the text is this one statement whole, so that a look-up answers for the tail too, and if
 	// nobody else keeps that text (it may be in use: a nested run of the same statement).

@@ -256,3 +256,55 @@ func TestCreateReserved(t *testing.T) {
 	}
 	check(c)
 }
+
+// A pragma that switches something does so when it runs, not when it is compiled or explained; each time that it runs.
+func TestPragmasActWhenTheyRun(t *testing.T) {
+	c := open(t, sqlite.Config{})
+	is := func(want string) {
+		t.Helper()
+		if got := must(t, c, "PRAGMA recursive_triggers")[0][0]; got != want {
+			t.Errorf("the switch is %s, want %s", got, want)
+		}
+	}
+	for _, sql := range []string{"PRAGMA recursive_triggers=ON", "EXPLAIN PRAGMA recursive_triggers=ON"} {
+		prepare(t, c, sql).Done()
+		is("0")
+	}
+	must(t, c, "EXPLAIN PRAGMA recursive_triggers=ON")
+	is("0")
+	for range 3 {
+		must(t, c, "PRAGMA recursive_triggers=ON")
+		is("1")
+		must(t, c, "PRAGMA recursive_triggers=OFF")
+		is("0")
+	}
+	must(t, c, "PRAGMA recursive_triggers=ON")
+	if err := c.Exec("PRAGMA recursive_triggers=OFF"); err != nil {
+		t.Error(err)
+	}
+	is("0")
+	no := errors.New("no")
+	if _, _, err := c.Prepare([]byte("PRAGMA recursive_triggers=ON"), func(sqlite.Access) error { return no }); !errors.Is(err, no) {
+		t.Errorf("got %v", err)
+	}
+	is("0")
+
+	must(t, c, "CREATE TABLE p(id INTEGER PRIMARY KEY)")
+	must(t, c, "CREATE TABLE c(p REFERENCES p)")
+	must(t, c, "BEGIN")
+	for range 2 {
+		must(t, c, "PRAGMA defer_foreign_keys=ON")
+		must(t, c, "INSERT INTO c VALUES(7)")
+		if bad, err := c.DeferredViolations(); err != nil || !bad {
+			t.Errorf("violation: %v %v", bad, err)
+		}
+		must(t, c, "DELETE FROM c")
+		if err := c.Exec("PRAGMA defer_foreign_keys=OFF"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := run(t, c, "INSERT INTO c VALUES(7)"); err == nil {
+			t.Error("still deferred")
+		}
+	}
+	must(t, c, "ROLLBACK")
+}

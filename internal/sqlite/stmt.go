@@ -24,8 +24,7 @@ type Stmt struct {
 	Alters bool
 	// Vacuum marks VACUUM, which SQLite's authorizer does not report: it can't run inside a transaction.
 	Vacuum bool
-	// Explain marks EXPLAIN and EXPLAIN QUERY PLAN, which run nothing. (But some pragmas act while they are compiled,
-	// and an EXPLAIN of one does too: it is for the Policy to refuse them.)
+	// Explain marks EXPLAIN and EXPLAIN QUERY PLAN, which run nothing.
 	Explain bool
 	// Memo holds what a policy worked out about the statement, as long as it stays compiled.
 	Memo any
@@ -35,6 +34,8 @@ type Stmt struct {
 	seeks     uint32   // Rewind, Last and Seek operations in the program, for the estimate of rows read
 	writesA   int64    // Insert and IdxInsert operations of one row, for the estimate of rows written
 	borrows   []string // tables that its virtual tables read by statements of their own
+	switched  uint64   // the connection's flags that it switches, a pragma,
+	values    uint64   // and what to
 	optimizes bool
 	checks    bool // it checks the file's integrity, for which virtual tables read all that is theirs
 	busy      bool
@@ -282,6 +283,10 @@ func (s *Stmt) Step() (row bool, err error) {
 		c.mode = modeOwn
 	} else {
 		c.mode, c.nested = modeStep, s
+	}
+	if s.switched != 0 && !s.running {
+		db := (*sqlite3.Tsqlite3)(at(c.db))
+		db.Fflags = db.Fflags&^s.switched | s.values
 	}
 	s.running = true
 	if s.Alters {
