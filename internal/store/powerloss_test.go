@@ -55,7 +55,7 @@ func dbName(n int) string { return fmt.Sprintf("db_loss_%02d", n) }
 // work is what the clients do while the power may fail.
 type work struct {
 	databases, clients, writes int
-	bytes                      int // of a write: the log of a database is copied back after 4 MB
+	bytes                      int    // of a write: the log of a database is copied back after 4 MB
 	drop                       string // the syncs that don't happen
 	late                       bool   // they do until all databases are made
 }
