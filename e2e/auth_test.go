@@ -129,7 +129,8 @@ func TestNamespaceOfToken(t *testing.T) {
 	s.JSONOf(t, "namespace", "create", "other")
 	_, other := newToken(t, s, "--namespace", "other")
 	for _, ns := range []string{"other", "nobody", "OTHER", "-", "default2"} {
-		for _, call := range []string{"query", "batch", "validate", "explain"} {
+		c.Post("/v1/db/"+ns+"/"+d.Slug+"/batch", harness.BatchBody(false, "SELECT 1")).Fails(http.StatusForbidden, "").Says("Token namespace mismatch")
+		for _, call := range []string{"query", "validate", "explain"} {
 			c.Post("/v1/db/"+ns+"/"+d.Slug+"/"+call, harness.Body("SELECT 1")).Fails(http.StatusForbidden, "").Says("Token namespace mismatch")
 		}
 		c.Get("/v1/db/"+ns+"/"+d.Slug+"/tables").Fails(http.StatusForbidden, "").Says("Token namespace mismatch")

@@ -114,7 +114,8 @@ func TestSlugs(t *testing.T) {
 	c.Post("/v1/databases", body{"slug": unused(), "name": strings.Repeat("n", 500)}).Fails(http.StatusBadRequest, "")
 	for _, slug := range []string{"-a", "UPPER", "a_b", long + "a", "%C3%A9"} {
 		c.Get("/v1/databases/"+slug).Fails(http.StatusNotFound, "not_found")
-		c.DB(slug).Query("SELECT 1").Fails(http.StatusNotFound, "not_found")
+		c.DB(slug).Query("SELECT 1").Fails(http.StatusBadRequest, "invalid_slug") // it would be made
+		c.Get(c.DB(slug).Path("tables")).Fails(http.StatusNotFound, "not_found")
 	}
 }
 

@@ -376,6 +376,7 @@ func TestSystemObjects(t *testing.T) {
 	}
 	d.Query("INSERT INTO keyless VALUES(5, 5)")
 	d.Query("DROP TRIGGER poke")
+	d.Query("DROP VIEW peek")
 	d.Post(d.Path("query"), harness.Body("INSERT INTO keyless VALUES(1, 2)"), "Idempotency-Key: makes-the-table").OK().Tells("changes")
 	if got := d.One("SELECT count(*) FROM keyless WHERE a = 1 AND b = 2"); got != "1" {
 		t.Errorf("the kept answer was lost: %s rows", got)
@@ -407,6 +408,8 @@ func TestReadableSystemTables(t *testing.T) {
 		"DELETE FROM sqlite_schema", "UPDATE sqlite_master SET sql = ''", "INSERT INTO sqlite_schema VALUES('table','x','x',2,'')",
 		"DROP TABLE sqlite_schema", "DROP TABLE sqlite_sequence", "SELECT * FROM sqlite_dbpage", "SELECT * FROM dbstat", "SELECT * FROM sqlite_stmt",
 		"CREATE TEMP TABLE x(a)", "CREATE TEMPORARY VIEW x AS SELECT 1", "CREATE TABLE temp.x(a)",
+		"CREATE VIEW temp.x AS SELECT 1", "CREATE TRIGGER temp.x AFTER INSERT ON orders BEGIN SELECT 1; END", "CREATE INDEX temp.x ON orders(total)",
+		"CREATE VIRTUAL TABLE temp.x USING fts5(a)", "CREATE VIRTUAL TABLE temp.x USING rtree(a, b, c)", "CREATE TABLE temp.x AS SELECT 1", "SELECT * FROM sqlite_temp_schema", "INSERT INTO temp.sqlite_schema VALUES(1,1,1,1,1)",
 		"CREATE TEMP TRIGGER x AFTER INSERT ON orders BEGIN SELECT 1; END", "CREATE TEMP TABLE x AS SELECT 1",
 	} {
 		if a := d.Query(sql); a.Status != http.StatusBadRequest && a.Status != http.StatusForbidden {

@@ -103,14 +103,14 @@ func TestReadablePragmas(t *testing.T) {
 	d := shop(t)
 	for _, p := range strings.Fields(`table_info(orders) table_xinfo(orders) table_list index_list(orders) index_info(orders_by_total) index_xinfo(orders_by_total)
 		foreign_key_list(orders) foreign_key_check integrity_check quick_check data_version page_size page_count freelist_count encoding user_version
-		application_id compile_options function_list collation_list pragma_list table_list(orders) foreign_key_check(orders) integrity_check(10)`) {
+		application_id compile_options function_list collation_list pragma_list table_list(orders) foreign_key_check(orders) integrity_check(orders)`) {
 		a := d.Must("PRAGMA " + p)
 		if len(a.List("data.rows")) == 0 && !strings.HasPrefix(p, "foreign_key_check") {
 			t.Errorf("PRAGMA %s has no rows", p)
 		}
 		name, arg, _ := strings.Cut(strings.TrimSuffix(p, ")"), "(")
 		if arg != "" {
-			arg = "('" + arg + "')"
+			arg = "('" + arg + "')" // a function's argument is a value
 		}
 		if b := d.Query("SELECT * FROM pragma_" + name + arg); b.Status != http.StatusOK {
 			t.Errorf("pragma_%s%s: %s", name, arg, b.Raw)
@@ -120,8 +120,11 @@ func TestReadablePragmas(t *testing.T) {
 	}
 	rowsAre(t, d.Query("PRAGMA integrity_check"), `[["ok"]]`)
 	rowsAre(t, d.Query("PRAGMA foreign_key_list(orders)"), `[[0,0,"customers","customer_id","id","NO ACTION","NO ACTION","NONE"]]`)
-	a := d.Must("PRAGMA database_list")
-	rowsAre(t, a, `[[0,"main",""]]`)
+	for _, r := range d.Must("PRAGMA database_list").Rows() {
+		if len(r) != 3 || r[2] != "" {
+			t.Errorf("PRAGMA database_list tells %v", r)
+		}
+	}
 	for _, sql := range []string{
 		"SELECT * FROM pragma_database_list", "SELECT file FROM pragma_database_list", "SELECT hex(file) FROM pragma_database_list",
 		"SELECT count(*) FROM pragma_database_list WHERE file LIKE '/%'", "SELECT group_concat(file) FROM pragma_database_list",

@@ -51,6 +51,9 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "FAIL:", err)
 		code = 1
 	}
+	if code != 0 && shared.server != nil {
+		fmt.Fprintln(os.Stderr, "end of the shared server's log:", harness.Tail(shared.server.Log(), 8000))
+	}
 	harness.Missing(os.Stderr)
 	return code
 }

@@ -56,6 +56,10 @@ func TestPathTricks(t *testing.T) {
 	for _, ns := range []string{"default", "victim", "..", ".", "", "%2e%2e", "default/..", "default%2f..%2fvictim", "default/../victim", "default/%2e%2e/victim", "default%2fvictim",
 		"VICTIM", "Victim", "DEFAULT", "Default", "ｖｉｃｔｉｍ", "vıctım", "victim%00", "default%00", "default%20", "%64efault", "defau%6ct", "default;victim", "default?x=", "default%3f", "~", "*", "%", "%zz", "%c0%ae%c0%ae", "..%5c..", "default\\..\\victim", "%E2%80%8Bdefault"} {
 		for _, db := range []string{"vault", "..", "%2e%2e", "..%2f..%2fcatalog.db", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "../../catalog.db", "..%252f..%252fcatalog", "mine%2f..%2fvault", "mine/../vault", "MINE", "Mine", "mine%00", "mine.db", "mine%20", "ｍｉｎｅ", "mıne", "mine%2f", "", "%2fetc%2fpasswd", "C:%5cx", "nul%00.db", ".", "%2e", "mine;x", "..;"} {
+			// An encoded letter is that letter (RFC 3986): these name the caller's own namespace, where a vault may be made.
+			if own, err := url.PathUnescape(ns); err == nil && own == "default" && db == "vault" {
+				continue
+			}
 			targets["/v1/db/"+ns+"/"+db+"/query"] = true
 		}
 	}

@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"os/exec"
@@ -73,7 +72,7 @@ func TestAdminListener(t *testing.T) {
 	if a := private.Get("/debug/pprof/"); a.Status != http.StatusOK {
 		t.Errorf("pprof of the admin listener: %d", a.Status)
 	}
-	if a := private.Get("/v1/me"); a.Status != http.StatusNotFound {
+	if a := private.Target(http.MethodGet, "/v1/me", ""); a.Status != http.StatusNotFound {
 		t.Errorf("/v1/me of the admin listener: %d", a.Status)
 	}
 	public := s.Client(t, "")
@@ -145,9 +144,7 @@ func TestTerminationInterruptsWhatRuns(t *testing.T) {
 	d := newDB(t, s.Client(t, harness.Token))
 	d.Must("CREATE TABLE t(a)")
 	answered := make(chan int, 1)
-	running := make(chan struct{})
 	go func() {
-		close(running)
 		a, err := d.Try(http.MethodPost, d.Path("query"), harness.Body(endless))
 		if err != nil {
 			answered <- 0
@@ -155,25 +152,7 @@ func TestTerminationInterruptsWhatRuns(t *testing.T) {
 		}
 		answered <- a.Status
 	}()
-	<-running
-	// The endless statement holds its database: when another waits there, it runs.
-	waits := eventually(t, 5*time.Second, func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+d.Path("tables"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+harness.Token)
-		resp, err := http.DefaultClient.Do(req)
-		if err == nil {
-			resp.Body.Close()
-		}
-		return err != nil
-	})
-	if !waits {
-		t.Fatal("the endless statement doesn't run")
-	}
+	untilBusy(t, s, d)
 	begin := time.Now()
 	s.Signal(t, syscall.SIGTERM)
 	if code := s.Wait(t, 15*time.Second); code != 0 {
@@ -300,7 +279,7 @@ func TestWrongSettings(t *testing.T) {
 		"PERSQLD_QUEUE_DEPHT=4":         {"PERSQLD_QUEUE_DEPHT", "PERSQLD_QUEUE_DEPTH"},
 		"PERSQLD_QUEUE_DEPTH=0":         {"QUEUE_DEPTH", "1000000"},
 		"PERSQLD_STATEMENT_TIMEOUT=1ms": {"STATEMENT_TIMEOUT", "10ms"},
-		"PERSQLD_TOKEN=short":           {"PERSQLD_TOKEN", "32"},
+		"PERSQLD_TOKEN=short":           {"PERSQLD_TOKEN", "psql_live_"},
 	} {
 		s, err := harness.Run(binary, harness.Options{Data: filepath.Join(t.TempDir(), "data"), NoToken: true, Env: []string{env}})
 		if err == nil {

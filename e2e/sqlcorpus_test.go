@@ -30,7 +30,7 @@ func TestCorpus(t *testing.T) {
 		case err != nil && a.Status != http.StatusBadRequest:
 			t.Errorf("%s: the engine says %v, HTTP %d %s", sql, err, a.Status, a.Raw)
 		case err != nil:
-			if got := a.Str("error"); got != err.Error() && !strings.Contains(err.Error(), got) {
+			if got := a.Str("error"); got != valid(err.Error()) {
 				t.Errorf("%s: the engine says %q, HTTP %q", sql, err, got)
 			}
 			failed++
@@ -72,7 +72,7 @@ func compareRows(t *testing.T, sql string, got [][]any, want [][]sqlite.Value) {
 				f, err := strconv.ParseFloat(text, 64)
 				same = (err == nil || math.IsInf(v.Float, 0)) && math.Float64bits(f) == math.Float64bits(v.Float) && strings.ContainsAny(text, ".e")
 			case sqlite.Text:
-				same = text == strings.ToValidUTF8(string(v.Bytes), "\ufffd")
+				same = text == valid(string(v.Bytes))
 			case sqlite.Blob:
 				same = text == `{"$blob":"`+base64.StdEncoding.EncodeToString(v.Bytes)+`"}`
 			}
@@ -82,6 +82,9 @@ func compareRows(t *testing.T, sql string, got [][]any, want [][]sqlite.Value) {
 		}
 	}
 }
+
+// valid is s with U+FFFD for each byte that belongs to no character.
+func valid(s string) string { return string([]rune(s)) }
 
 // directDB is a connection without anything between.
 type directDB struct{ conn *sqlite.Conn }

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"os"
@@ -107,6 +108,28 @@ func TestStatementTimeout(t *testing.T) {
 	}
 }
 
+// untilBusy returns when a statement holds the database: a call there then waits.
+func untilBusy(t testing.TB, s *harness.Server, d *harness.DB) {
+	t.Helper()
+	waits := eventually(t, 5*time.Second, func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+d.Path("tables"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+harness.Token)
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err != nil
+	})
+	if !waits {
+		t.Fatal("the endless statement doesn't run")
+	}
+}
+
 func TestQueueFull(t *testing.T) {
 	row(t, "DP-S-4")
 	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_QUEUE_DEPTH=4", "PERSQLD_STATEMENT_TIMEOUT=1500ms"}})
@@ -121,6 +144,7 @@ func TestQueueFull(t *testing.T) {
 			blocked.Add(1)
 		}
 	}()
+	untilBusy(t, s, d)
 	parallel(t, 40, func(int) {
 		a, err := d.Try(http.MethodPost, d.Path("query"), harness.Body("INSERT INTO t VALUES(1)"))
 		if err != nil {
@@ -196,7 +220,7 @@ func TestTooLarge(t *testing.T) {
 	d.Query("SELECT zeroblob(15000000), zeroblob(15000000)").Fails(http.StatusRequestEntityTooLarge, "").Tells("result")
 	d.Query("WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT hex(zeroblob(5000)) FROM c").Fails(http.StatusRequestEntityTooLarge, "").Tells("result", "limit")
 	d.Batch(false, "SELECT zeroblob(12000000)", "SELECT zeroblob(12000000)", "SELECT zeroblob(12000000)").Fails(http.StatusRequestEntityTooLarge, "")
-	d.Query("INSERT INTO t VALUES(1) RETURNING zeroblob(15000000), zeroblob(15000000)").Fails(http.StatusRequestEntityTooLarge, "")
+	d.Query("INSERT INTO t VALUES(1),(2),(3) RETURNING zeroblob(12000000)").Fails(http.StatusRequestEntityTooLarge, "")
 	if got := d.One("SELECT count(*) FROM t"); got != "0" {
 		t.Errorf("a write whose result was too large left %s rows", got)
 	}

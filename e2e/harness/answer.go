@@ -55,7 +55,9 @@ func (a *Answer) check(data string) {
 			a.t.Errorf("%s: a failure without %s (%s)", a.What, field, a.short())
 		}
 	}
-	if got, want := a.Body["requestId"], a.Header.Get("X-Request-Id"); got != want {
+	// A failure that was kept and is replayed names the call that ran.
+	replayed := a.Header.Get("Idempotency-Replayed") != "" || a.Header.Get("Plan-Replayed") != ""
+	if got, want := a.Body["requestId"], a.Header.Get("X-Request-Id"); got != want && !replayed {
 		a.t.Errorf("%s: requestId %v, header %q", a.What, got, want)
 	}
 	for _, leak := range []string{data, "goroutine ", ".go:", "/work/", "modernc", "catalog.db"} {
@@ -70,7 +72,7 @@ func (a *Answer) check(data string) {
 	}
 }
 
-func (a *Answer) short() string { return fmt.Sprintf("%d %s", a.Status, tail(string(a.Raw), 600)) }
+func (a *Answer) short() string { return fmt.Sprintf("%d %s", a.Status, Tail(string(a.Raw), 600)) }
 
 // OK is the answer if it is a success; else the test ends.
 func (a *Answer) OK() *Answer {

@@ -166,13 +166,13 @@ func what(method, path string, body any) string {
 	case nil, Stream:
 		return method + " " + path
 	case Raw:
-		return method + " " + path + " " + tail(string(b), 300)
+		return method + " " + path + " " + Tail(string(b), 300)
 	}
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return method + " " + path
 	}
-	return method + " " + path + " " + tail(string(raw), 300)
+	return method + " " + path + " " + Tail(string(raw), 300)
 }
 
 // DB is a database of the default namespace, as a client sees it.

@@ -93,7 +93,7 @@ func Start(t testing.TB, bin string, o Options) *Server {
 		}
 		s.CheckLog(t)
 		if t.Failed() {
-			t.Logf("log of the server:\n%s", tail(s.Log(), 8000))
+			t.Logf("log of the server:\n%s", Tail(s.Log(), 8000))
 		}
 	})
 	return s
@@ -104,7 +104,7 @@ func (s *Server) CheckLog(t testing.TB) {
 	t.Helper()
 	for _, bad := range []string{"DATA RACE", "panic:", "goroutine 1 ["} {
 		if log := s.Log(); strings.Contains(log, bad) {
-			t.Errorf("the server's log has %q:\n%s", bad, tail(log[strings.Index(log, bad):], 8000))
+			t.Errorf("the server's log has %q:\n%s", bad, Tail(log[strings.Index(log, bad):], 8000))
 		}
 	}
 }
@@ -157,7 +157,7 @@ func (s *Server) Wait(t testing.TB, limit time.Duration) int {
 	case <-s.done:
 	case <-time.After(limit):
 		s.Kill()
-		t.Errorf("the server still ran after %v; its log:\n%s", limit, tail(s.Log(), 8000))
+		t.Errorf("the server still ran after %v; its log:\n%s", limit, Tail(s.Log(), 8000))
 	}
 	return s.cmd.ProcessState.ExitCode()
 }
@@ -245,7 +245,8 @@ func FreeAddr(t testing.TB) string {
 	return addr
 }
 
-func tail(s string, n int) string {
+// Tail is at most the last n bytes of s.
+func Tail(s string, n int) string {
 	if len(s) > n {
 		return "…" + s[len(s)-n:]
 	}
