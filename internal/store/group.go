@@ -81,7 +81,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	*tx = Tx{w: w, a: a, c: c, lone: lone}
 
 	start := s.opt.Now()
-	w.stats = runStats{start: start, yielded: start}
+	w.stats = runStats{start: start, yielded: start, stmt: start}
 	w.cur.Store(c)
 	err, fault := w.runJob(c, tx)
 	w.cur.Store(nil)

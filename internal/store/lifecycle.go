@@ -58,7 +58,7 @@ func (w *worker) delete(a *actor) error {
 		a.conn.Use(w.thread)
 		w.dropConn(a)
 	}
-	a.deleted = true
+	a.deleted, a.broken = true, nil
 	files := w.store.opt.Files
 	// The log last, when its file is certainly gone: a log without its file is nothing, a file without its log is
 	// an older database.
