@@ -31,8 +31,6 @@ const (
 	drainTime = 8 * time.Second
 	stopTime  = 9500 * time.Millisecond
 
-	readHeaderTime = 10 * time.Second
-	idleTime       = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
 )
 
@@ -117,6 +115,11 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 
 	web := newHTTPServer(door, logger)
+	guard := api.NewConnGuard(nil)
+	guarded := guard.Attach(web, listener)
+	guardCtx, stopGuard := context.WithCancel(context.Background())
+	defer stopGuard()
+	go guard.Run(guardCtx)
 	failed := make(chan error, 3)
 	if cmd.AdminListen != "" {
 		adminListener, err := net.Listen("tcp", cmd.AdminListen)
@@ -124,6 +127,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
 		admin := newHTTPServer(adminRoutes(metrics, door), logger)
+		admin.ReadHeaderTimeout = 10 * time.Second
 		defer admin.Close()
 		go func() { failed <- admin.Serve(adminListener) }()
 		logger.Info("metrics and pprof", "address", adminListener.Addr().String())
@@ -141,7 +145,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 			failed <- err
 		}
 	}()
-	go func() { failed <- web.Serve(listener) }()
+	go func() { failed <- web.Serve(guarded) }()
 	door.SetReady()
 	logger.Info("ready", "address", listener.Addr().String(), "data", dir.Root(), "namespace", ns.Slug,
 		"version", options.Version, "sqlite", sqlite.Version(), "maxOpen", cmd.MaxOpen, "memory", int64(cmd.Memory))
@@ -188,7 +192,7 @@ func shutDown(door *api.Server, web *http.Server, st *store.Store) error {
 
 func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
+		Handler: h, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }

@@ -99,6 +99,10 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 
 // noticeHost tells once that a request came under a name that isn't this machine's.
 func (s *Server) noticeHost(hostport string) {
+	if last := s.lastHost.Load(); last != nil && *last == hostport {
+		return
+	}
+	s.lastHost.Store(&hostport)
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h

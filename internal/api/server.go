@@ -54,6 +54,7 @@ type Server struct {
 	draining  atomic.Bool
 	ready     atomic.Bool
 	foreign   sync.Once
+	lastHost  atomic.Pointer[string] // the Host that was looked at last
 }
 
 // New returns the Server. It answers 503 on /readyz until SetReady.
