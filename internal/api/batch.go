@@ -48,7 +48,9 @@ func (j *batchJob) Run(tx *store.Tx) error {
 	x := r.x
 	r.start()
 	atomic := x.many.Transaction
-	looked := false
+	if done, err := x.replay(tx); done || err != nil {
+		return err
+	}
 	last := r.began
 	x.parts = x.parts[:0]
 	for i := range x.many.Statements {
@@ -61,13 +63,9 @@ func (j *batchJob) Run(tx *store.Tx) error {
 			err = newFault(http.StatusBadRequest, "not_in_batch", "VACUUM can't be part of a batch", "send it as a query of its own")
 		}
 		if err == nil {
-			if s.Writes && x.key.given && !looked {
-				looked = true
-				done, kerr := x.replay(tx)
-				if done || kerr != nil {
-					s.Done()
-					return kerr
-				}
+			if s.Writes && x.key.reused {
+				s.Done()
+				return store.ErrKeyReused
 			}
 			if i > 0 {
 				x.parts = append(x.parts, ',')

@@ -77,6 +77,7 @@ func (l *guardedListener) Accept() (net.Conn, error) {
 // Attach makes the server's connections through l the guard's, and returns the listener to serve on.
 func (g *ConnGuard) Attach(web *http.Server, l net.Listener) net.Listener {
 	web.ConnState = g.state
+	web.RegisterOnShutdown(g.CloseResting) // called when the listener is closed: no new ones come
 	return &guardedListener{l, g}
 }
 
@@ -110,6 +111,18 @@ func (g *ConnGuard) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			g.sweep()
+		}
+	}
+}
+
+// CloseResting closes the connections on which no request is on its way, also those that never had one: net/http
+// leaves the latter open for 5 s when it shuts down.
+func (g *ConnGuard) CloseResting() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		if !c.working.Load() && c.began.Load() == 0 {
+			c.Conn.Close()
 		}
 	}
 }

@@ -263,7 +263,7 @@ func unknown(kind, table, column, message string) *fault {
 	return f
 }
 
-// validate serves POST …/validate: the statement is compiled and, if parameters came with it, bound. Nothing runs.
+// validate serves POST …/validate: the statement is compiled and its parameters are bound, as for a query. Nothing runs.
 func (s *Server) validate(x *exchange) error {
 	if err := x.readStatement(); err != nil {
 		return err
@@ -276,9 +276,6 @@ func (s *Server) validate(x *exchange) error {
 			return err
 		}
 		defer st.Done()
-		if len(x.one.Params) == 0 {
-			return nil
-		}
 		return st.Bind(x.one.Params)
 	}))
 	if err == nil {

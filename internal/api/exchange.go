@@ -177,6 +177,9 @@ func (x *exchange) answer(err error) int {
 		if f.retry > 0 {
 			h["Retry-After"] = []string{strconv.Itoa(retrySeconds(f.retry))}
 		}
+		if f.status == http.StatusMethodNotAllowed {
+			h["Allow"] = []string{x.s.allowed(x.r)}
+		}
 		var completed []byte
 		if f.atomic {
 			completed = []byte{}

@@ -25,6 +25,7 @@ type idempotency struct {
 	plan     bool
 	key      store.Key
 	replayed bool
+	reused   bool          // the key stands for another request
 	retry    time.Duration // of the answer, if it says when to try again
 }
 
@@ -84,9 +85,18 @@ func (x *exchange) readKey(call string) error {
 	return nil
 }
 
-// replay makes the kept answer of the request's key the answer, if there is one.
+// replay makes the kept answer of the request's key the answer, if there is one. It is asked before the statement is
+// compiled: what ran once (CREATE TABLE) may not compile again. A key that was used for another request is remembered
+// and told when the statement turns out to write; what only reads ignores the key.
 func (x *exchange) replay(tx *store.Tx) (bool, error) {
+	if !x.key.given {
+		return false, nil
+	}
 	kept, err := tx.Kept(x.key.key)
+	x.key.reused = errors.Is(err, store.ErrKeyReused)
+	if x.key.reused {
+		return false, nil
+	}
 	if err != nil || kept == nil {
 		return false, err
 	}

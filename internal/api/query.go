@@ -40,16 +40,17 @@ func (j *queryJob) Run(tx *store.Tx) error {
 	x := r.x
 	r.start()
 	st := &x.one.Statement
+	if done, err := x.replay(tx); done || err != nil {
+		return err
+	}
 	s, err := r.prepare(tx, st.SQL)
 	if err != nil {
 		r.note(store.Result{}, 0, err)
 		return err
 	}
 	defer s.Done()
-	if x.key.given && s.Writes {
-		if done, err := x.replay(tx); done || err != nil {
-			return err
-		}
+	if x.key.reused && s.Writes {
+		return store.ErrKeyReused
 	}
 	x.success()
 	out, res, err := r.execute(tx, s, st, x.out)

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,6 +146,21 @@ func (s *Server) routes() {
 	r.MethodNotAllowed(s.call("none", false, func(x *exchange) error {
 		return newFault(http.StatusMethodNotAllowed, "method_not_allowed", "The path does not take "+safeMethod(x.r.Method), "")
 	}).ServeHTTP)
+}
+
+// allowed lists the methods that a path takes (RFC 9110, section 15.5.6).
+func (s *Server) allowed(r *http.Request) string {
+	path := r.URL.RawPath
+	if path == "" {
+		path = r.URL.Path
+	}
+	methods := []string{}
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		if s.router.Match(chi.NewRouteContext(), m, path) {
+			methods = append(methods, m)
+		}
+	}
+	return strings.Join(append(methods, http.MethodOptions), ", ")
 }
 
 // safeMethod is a method as it may stand in an answer.

@@ -182,6 +182,8 @@ func (d *sqlDetail) byMessage(message, after string) {
 		d.kind = kindSyntax
 	case strings.HasPrefix(message, "too many SQL variables"), strings.HasPrefix(message, "variable number must be between"):
 		d.kind = kindTooMany
+	case strings.HasPrefix(message, "cannot modify "), strings.HasSuffix(message, " may not be modified"):
+		d.kind = kindReadonly // a view, or a table that SQLite makes up
 	case strings.HasPrefix(message, "datatype mismatch"):
 		d.kind = kindType
 	}

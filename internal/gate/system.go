@@ -39,6 +39,8 @@ func statistics(name string) bool {
 
 func permitRead(table string) error {
 	switch {
+	case hasPrefix(table, "pragma_"):
+		return permitPragmaTable(table)
 	case strings.EqualFold(table, "dbstat"), hasPrefix(table, "sqlite_dbpage"), hasPrefix(table, "sqlite_dbptr"):
 		// Raw pages, and the names and sizes of the server's own tables.
 		return refuseSystem(table)

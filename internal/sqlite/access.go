@@ -181,6 +181,11 @@ func (s *Stmt) permits(a Access) error {
 		if s.Vacuum && a.Name == "" {
 			return nil
 		}
+		if s.policy != nil {
+			if err := s.policy(a); err != nil {
+				return err // in the policy's own words
+			}
+		}
 		return errNotJudged
 	case Detach:
 		if s.Vacuum {
