@@ -1,0 +1,57 @@
+# make run and make test are all that one needs to know. Go alone is enough for everything but parts of make test,
+# which then says what it left out.
+
+GO      ?= go
+ARGS    ?=
+FUZZTIME ?= 10m
+N       ?= 200
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+# The version is Git's: Go writes it into the binary where Git can tell.
+VCS = $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+
+# SQLite's generated code does arithmetic on addresses that the checks of -race refuse, and is one thread's work.
+RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
+
+# What runs once more against a server that has the race detector.
+CONCURRENT = Crash|Racing|Parallel|AtOnce|Restart|Termination|QueueFull|StatementTimeout
+
+.PHONY: run build test bench lint fuzz torture
+
+## run: build and start the server, with nothing to configure. ARGS are flags of persqld serve.
+run: build
+	@exec bin/persqld serve $(ARGS)
+
+## build: make bin/persqld, one static binary.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/persqld ./cmd/persqld
+
+## test: vet, then every test, the end-to-end suite and the fuzz corpora included. CI=1 makes a skipped test a failure.
+test:
+	@scripts/test-setup
+	$(GO) vet ./...
+	@if command -v gcc >/dev/null; then \
+		CGO_ENABLED=1 exec $(GO) run ./internal/tools/testsummary -count=1 $(RACE) ./... \
+			-- PERSQLD_RACE=1 -count=1 $(RACE) -run '$(CONCURRENT)' ./e2e; \
+	else \
+		echo; echo "NOT TESTED: nothing runs under the race detector, which needs gcc, and gcc is missing."; echo; \
+		exec $(GO) run ./internal/tools/testsummary -count=1 ./...; \
+	fi
+
+## bench: measure the server beside its floor; fails where a bar is missed. About 7 minutes.
+bench:
+	$(GO) run ./bench $(ARGS)
+
+## lint: gofmt, vet, staticcheck, govulncheck.
+lint:
+	@GO="$(GO)" STATICCHECK="$(STATICCHECK)" GOVULNCHECK="$(GOVULNCHECK)" scripts/lint
+
+## fuzz: every fuzz target for FUZZTIME each (10m).
+fuzz:
+	@GO="$(GO)" scripts/fuzz $(FUZZTIME)
+
+## torture: kill the server with -9 under load N times (200), and look for what was lost.
+torture:
+	TORTURE=$(N) $(GO) test -count=1 -timeout 0 -v -run '^TestCrash$$' ./e2e
