@@ -46,7 +46,7 @@ type batchJob run
 func (j *batchJob) Run(tx *store.Tx) error {
 	r := (*run)(j)
 	x := r.x
-	r.start()
+	r.start(tx.Began())
 	atomic := x.many.Transaction
 	if done, err := x.replay(tx); done || err != nil {
 		return err
@@ -78,7 +78,7 @@ func (j *batchJob) Run(tx *store.Tx) error {
 				}
 			}
 		}
-		now := x.s.opt.Now()
+		now := tx.End()
 		r.note(res, now.Sub(last), err)
 		last = now
 		if err != nil {
@@ -119,6 +119,9 @@ func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
 		f.hint = "the statements before it were kept"
 	}
 	x.status = f.status
+	if x.parts == nil {
+		x.parts = []byte{} // nothing was kept, and the envelope says so
+	}
 	x.out = appendFault(x.out[:0], &f, x.id, x.parts)
 	x.key.retry = f.retry
 	if x.key.given && len(x.parts) > 0 && tx.Wrote() {

@@ -270,7 +270,7 @@ func (s *Server) validate(x *exchange) error {
 	}
 	x.gate.Batch = true
 	err := x.do(store.JobFunc(func(tx *store.Tx) error {
-		x.run.start()
+		x.run.start(tx.Began())
 		st, err := x.run.prepare(tx, x.one.SQL)
 		if err != nil {
 			return err
@@ -322,7 +322,7 @@ func (s *Server) explain(x *exchange) error {
 	x.gate.Batch = true
 	err := x.do(store.JobFunc(func(tx *store.Tx) error {
 		r := &x.run
-		r.start()
+		r.start(tx.Began())
 		// First as it is, so that it is one statement and errors tell of the client's own text.
 		st, err := r.prepare(tx, x.one.SQL)
 		if err != nil {

@@ -38,7 +38,7 @@ type queryJob run
 func (j *queryJob) Run(tx *store.Tx) error {
 	r := (*run)(j)
 	x := r.x
-	r.start()
+	r.start(tx.Began())
 	st := &x.one.Statement
 	if done, err := x.replay(tx); done || err != nil {
 		return err
@@ -55,7 +55,7 @@ func (j *queryJob) Run(tx *store.Tx) error {
 	x.success()
 	out, res, err := r.execute(tx, s, st, x.out)
 	x.out = out
-	span := x.s.opt.Now().Sub(r.began)
+	span := tx.End().Sub(r.began)
 	r.note(res, span, err)
 	if err != nil {
 		return err

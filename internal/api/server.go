@@ -110,7 +110,11 @@ func (s *Server) routes() {
 	s.router = r
 
 	v1 := func(method, pattern string, h handler) {
-		r.Method(method, pattern, s.call(pattern, true, h))
+		served := s.call(pattern, true, h)
+		r.Method(method, pattern, served)
+		if method == http.MethodGet {
+			r.Method(http.MethodHead, pattern, served) // RFC 9110, section 9.3.2; net/http leaves the body out
+		}
 	}
 	v1("GET", "/v1/me", s.me)
 	v1("GET", "/v1/whoami", s.me)
@@ -134,9 +138,11 @@ func (s *Server) routes() {
 	v1("GET", db+"/schema", s.schema)
 	v1("GET", db+"/query-log", s.queryLog)
 
-	r.Method("GET", "/healthz", s.call("/healthz", false, s.healthz))
-	r.Method("GET", "/readyz", s.call("/readyz", false, s.readyz))
-	r.Method("GET", "/version", s.call("/version", false, s.version))
+	for path, h := range map[string]handler{"/healthz": s.healthz, "/readyz": s.readyz, "/version": s.version} {
+		served := s.call(path, false, h)
+		r.Method(http.MethodGet, path, served)
+		r.Method(http.MethodHead, path, served) // what load balancers ask with
+	}
 	if !s.opt.AdminOnly {
 		r.Method("GET", "/metrics", s.opt.Metrics.Handler())
 	}
@@ -155,7 +161,7 @@ func (s *Server) allowed(r *http.Request) string {
 		path = r.URL.Path
 	}
 	methods := []string{}
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		if s.router.Match(chi.NewRouteContext(), m, path) {
 			methods = append(methods, m)
 		}

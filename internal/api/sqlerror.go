@@ -162,7 +162,7 @@ func (d *sqlDetail) byMessage(message, after string) {
 	case strings.HasPrefix(message, "no such table: "):
 		d.kind = kindUnknownTable
 		d.table = strings.TrimPrefix(after, "main.")
-	case strings.HasPrefix(message, "no such view: "), strings.HasPrefix(message, "no such index: "), strings.HasPrefix(message, "no such trigger: "):
+	case strings.HasPrefix(message, "no such view: "):
 		d.kind = kindUnknownTable
 		d.table = after
 	case strings.HasPrefix(message, "no such column: "):

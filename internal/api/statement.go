@@ -37,14 +37,14 @@ func (r *run) reset() {
 }
 
 // start forgets what an earlier run of the same job did.
-func (r *run) start() {
+func (r *run) start(began time.Time) {
 	r.results, r.spans, r.failed = r.results[:0], r.spans[:0], nil
 	r.read, r.written = 0, 0
 	r.x.out = r.x.out[:0]
 	r.x.parts = r.x.parts[:0]
 	r.x.status = http.StatusOK
 	r.x.key.replayed = false
-	r.began = r.x.s.opt.Now()
+	r.began = began
 	if r.row == nil {
 		r.row = r.appendRow
 	}

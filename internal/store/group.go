@@ -86,7 +86,10 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	err, fault := w.runJob(c, tx)
 	w.cur.Store(nil)
 	c.deadline.Store(0)
-	end := s.opt.Now()
+	end := tx.ended
+	if end.IsZero() || fault {
+		end = s.opt.Now()
+	}
 	// From here on nobody else decides about the call. An abandoned one was answered: its work must go.
 	mine := c.is(callFinished) || c.move(callRunning, callFinished)
 	if !mine {
@@ -253,7 +256,7 @@ func (w *worker) begin(a *actor) error {
 		return err
 	}
 	w.group.open = true
-	w.group.began = w.store.opt.Now()
+	w.group.began = w.stats.start
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -21,14 +22,15 @@ type Tx struct {
 	stepped bool // a savepoint inside that holds what was written since the last Commit
 	held    int  // how often Commit kept something
 	wrote   bool
-	lostBy  error // with what the transaction ended
-	again   error // why the request must run again, whatever the Job makes of the error
-	index   int   // statements run so far
-	lost    bool  // the transaction ended under the request
-	why     error // what ended it
-	torn    bool  // a VACUUM failed at the disk: what of it the log holds is not known
-	quota   bool  // a FULL was the database's own limit
-	defers  bool  // it switched deferred foreign keys on
+	lostBy  error     // with what the transaction ended
+	again   error     // why the request must run again, whatever the Job makes of the error
+	ended   time.Time // what the Job last read from the clock
+	index   int       // statements run so far
+	lost    bool      // the transaction ended under the request
+	why     error     // what ended it
+	torn    bool      // a VACUUM failed at the disk: what of it the log holds is not known
+	quota   bool      // a FULL was the database's own limit
+	defers  bool      // it switched deferred foreign keys on
 
 	keptBefore keptState // as it was when the savepoint was opened
 	stepBefore keptState
@@ -114,7 +116,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, tx.check(err)
 	}
 
-	now := w.store.opt.Now()
+	now := w.stats.start
+	if tx.index > 1 {
+		now = w.store.opt.Now()
+	}
 	w.stats.stmt, w.stats.writing = now, s.Writes
 	tx.c.deadline.Store(now.Add(w.store.opt.StatementTimeout).UnixNano())
 	total, rowid := conn.TotalChanges(), conn.LastInsertRowid()
@@ -205,6 +210,15 @@ func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) er
 // Explain turns an error of the engine into this package's where the store knows more about it: whether a FULL is the
 // database's limit or the disk's.
 func (tx *Tx) Explain(err error) error { return translate(err, tx.quota) }
+
+// Began is when the run of the request began.
+func (tx *Tx) Began() time.Time { return tx.w.stats.start }
+
+// End reads the clock; a Job that calls it last saves the actor from reading it again.
+func (tx *Tx) End() time.Time {
+	tx.ended = tx.w.store.opt.Now()
+	return tx.ended
+}
 
 // Wrote tells whether anything ran that may have written.
 func (tx *Tx) Wrote() bool { return tx.wrote }
