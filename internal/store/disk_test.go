@@ -78,6 +78,9 @@ func TestDiskErrorAtCommit(t *testing.T) {
 					}
 				}
 				// Not told: not there, though the log held it whole when its sync failed.
+				if got := h.killed().rows("SELECT a FROM t ORDER BY a"); got != "0" {
+					t.Errorf("rows after a crash %s, want 0", got)
+				}
 				if got := h.rows("SELECT a FROM t ORDER BY a"); got != "0" {
 					t.Errorf("rows %s, want 0", got)
 				}
@@ -137,6 +140,9 @@ func TestDiskErrorInVacuum(t *testing.T) {
 	pages := h.rows("PRAGMA page_count")
 	h.fail(crashfs.OpSync, "-wal", crashfs.ErrSync, 1)
 	wantErr(t, "vacuum", h.do(script("VACUUM")).err, store.ErrStorage)
+	if got := h.killed().rows("PRAGMA page_count"); got != pages {
+		t.Errorf("%s pages after a crash, want %s as before", got, pages)
+	}
 	if got := h.rows("PRAGMA page_count"); got != pages {
 		t.Errorf("%s pages, want %s as before", got, pages)
 	}

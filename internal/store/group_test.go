@@ -63,6 +63,11 @@ func TestAnswersWaitForTheSync(t *testing.T) {
 	release()
 	h.wait(early) // saw nothing that is not durable
 	<-syncing
+	// The commit stands still. Whoever was answered has time to say so while another database answers.
+	h.create("db_another1")
+	for range 50 {
+		h.on("db_another1", script("SELECT 1"))
+	}
 	for i, j := range []*job{write, late, failed} {
 		select {
 		case <-j.done:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -96,6 +97,19 @@ func (h *house) restart() {
 		h.t.Fatal(err)
 	}
 	h.start()
+}
+
+// killed is the store as it would be found if the process died now: a copy of its files, opened.
+func (h *house) killed() *house {
+	h.t.Helper()
+	dir := h.t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(h.opt.Dir)); err != nil {
+		h.t.Fatal(err)
+	}
+	k := &house{t: h.t, opt: store.Options{Dir: dir}}
+	k.start()
+	h.t.Cleanup(func() { k.Close(context.Background()) })
+	return k
 }
 
 // must runs statements, each a request.

@@ -208,14 +208,14 @@ func (a *actor) attend(s *Store, t *sqlite.Thread, f func() error) (err error) {
 }
 
 // shut checkpoints and closes the connection of an actor that no worker has.
-func (a *actor) shut(s *Store, t *sqlite.Thread) error {
+func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	if a.conn == nil {
 		return nil
 	}
 	conn := a.conn
 	err := a.attend(s, t, func() error {
 		var err error
-		if conn.LogFrames() > 0 {
+		if checkpoint && conn.LogFrames() > 0 {
 			// If it fails the log keeps what it has, and the next opening reads it from there.
 			err = conn.Checkpoint(sqlite.CheckpointTruncate)
 		}
@@ -250,7 +250,7 @@ func (s *Store) evict(t *sqlite.Thread) bool {
 	a.busy = true // ours, like a worker's
 	s.running++
 	s.mu.Unlock()
-	if err := a.shut(s, t); err != nil {
+	if err := a.shut(s, t, true); err != nil {
 		s.log.Warn("close database", "database", a.id, "error", err)
 	}
 	a.tables.forget()

@@ -126,8 +126,10 @@ func TestRest(t *testing.T) {
 	if h.logSize(database) == 0 {
 		t.Fatal("nothing in the log")
 	}
-	c.Advance(time.Minute)
-	h.until("the log is copied back", func() bool { return h.logSize(database) == 0 })
+	h.until("the log is copied back", func() bool {
+		c.Advance(time.Second)
+		return h.logSize(database) == 0
+	})
 	h.must("INSERT INTO t VALUES(1)")
 }
 
@@ -153,7 +155,8 @@ func TestDelete(t *testing.T) {
 	if err := h.Delete(t.Context(), database); err != nil {
 		t.Errorf("again: %v", err)
 	}
-	if j := h.do(script("SELECT 1")); !errors.Is(j.err, store.ErrDamaged) {
+	// The actor may still remember, or be gone: then there is a database without its file.
+	if j := h.do(script("SELECT 1")); !errors.Is(j.err, store.ErrNotFound) && !errors.Is(j.err, store.ErrDamaged) {
 		t.Errorf("used afterwards: %v", j.err)
 	}
 }

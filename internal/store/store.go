@@ -238,7 +238,7 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 	close(s.quit)
 	s.guardians.Wait()
-	return s.closeAll()
+	return s.closeAll(ctx)
 }
 
 // leave ends the use of actors by a goroutine. The store is locked.
@@ -250,25 +250,47 @@ func (s *Store) leave() {
 	}
 }
 
-func (s *Store) closeAll() error {
-	t := sqlite.NewThread()
-	var errs []error
+// closers is how many databases close at the same time: each waits for the disk.
+const closers = 16
+
+// closeAll closes every database. When ctx ends those that are left close as they are: the next start finds what their
+// logs hold.
+func (s *Store) closeAll(ctx context.Context) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.ended = true
+	var errs []error
+	rest := make([]*actor, 0, len(s.actors))
 	for id, a := range s.actors {
 		if a.busy {
 			errs = append(errs, fmt.Errorf("close database %s: it is still running", id))
 			continue
 		}
-		if err := a.shut(s, t); err != nil {
-			errs = append(errs, fmt.Errorf("close database %s: %w", id, err))
-		}
+		rest = append(rest, a)
 	}
 	for _, w := range s.idle {
 		close(w.work)
 	}
 	s.idle = nil
-	t.Close()
-	return errors.Join(errs...)
+	s.mu.Unlock()
+
+	todo := make(chan *actor)
+	failed := make([]error, closers)
+	var done sync.WaitGroup
+	for i := range closers {
+		done.Go(func() {
+			t := sqlite.NewThread()
+			defer t.Close()
+			for a := range todo {
+				if err := a.shut(s, t, ctx.Err() == nil); err != nil {
+					failed[i] = errors.Join(failed[i], fmt.Errorf("close database %s: %w", a.id, err))
+				}
+			}
+		})
+	}
+	for _, a := range rest {
+		todo <- a
+	}
+	close(todo)
+	done.Wait()
+	return errors.Join(append(errs, failed...)...)
 }
