@@ -30,6 +30,7 @@ type Gate struct {
 type verdict struct {
 	defers bool // it switches deferred foreign keys
 	path   bool // its third column is a path of the server
+	temp   bool // it reads the schema of temporary objects, which only SQLite's own ALTER TABLE may
 }
 
 // Judge decides whether the caller may run the statement.
@@ -42,6 +43,9 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 	if g.Caller.Role != RoleAdmin {
 		return &Refusal{Code: CodeRole, Message: fmt.Sprintf("Token role %q cannot run this statement", g.Caller.Role)}
 	}
+	if v.temp {
+		return errTemp
+	}
 	if v.defers && !g.Batch {
 		return &Refusal{Code: CodePragma, Message: "PRAGMA defer_foreign_keys has an effect only inside a transaction", Request: true,
 			Hint: "send it as a statement of a batch with \"transaction\": true"}
@@ -51,6 +55,7 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 
 func classify(s *sqlite.Stmt) *verdict {
 	v := &verdict{}
+	alters := false
 	for i := range s.Accesses {
 		a := &s.Accesses[i]
 		if a.Action == sqlite.Pragma && strings.EqualFold(a.Name, "defer_foreign_keys") {
@@ -59,7 +64,10 @@ func classify(s *sqlite.Stmt) *verdict {
 		if a.Action == sqlite.Pragma && strings.EqualFold(a.Name, "database_list") && !s.Explain {
 			v.path = true
 		}
+		alters = alters || a.Action == sqlite.AlterTable
+		v.temp = v.temp || hasPrefix(a.Name, "sqlite_temp_")
 	}
+	v.temp = v.temp && !alters
 	return v
 }
 

@@ -149,7 +149,7 @@ func (c *Conn) compile(sql []byte, policy Policy, own bool) (*Stmt, int, error) 
 	if ptr == 0 {
 		return nil, n, err
 	}
-	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true, thread: c.thread}
+	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true, policy: policy, thread: c.thread}
 	if !own {
 		if err := c.gather(s); err != nil {
 			sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
