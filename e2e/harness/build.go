@@ -17,7 +17,8 @@ func Build(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "persqld")
+	// Not "persqld": whoever ends his own server by that name must not end the tests'.
+	bin := filepath.Join(dir, "under-test")
 	args := []string{"build", "-o", bin}
 	env := os.Environ()
 	if Race() {
