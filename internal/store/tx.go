@@ -117,9 +117,13 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	}
 
 	now := w.stats.start
-	if tx.index > 1 {
+	switch {
+	case !tx.ended.IsZero(): // the Job has just looked at the clock
+		now = tx.ended
+	case tx.index > 1:
 		now = w.store.opt.Now()
 	}
+	tx.ended = time.Time{}
 	w.stats.stmt, w.stats.writing = now, s.Writes
 	tx.c.deadline.Store(now.Add(w.store.opt.StatementTimeout).UnixNano())
 	total, rowid := conn.TotalChanges(), conn.LastInsertRowid()
@@ -128,23 +132,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		conn.SetLastInsertRowid(noRowid)
 	}
 
-	step := func() error {
-		for {
-			more, err := s.Step()
-			if err != nil || !more {
-				return err
-			}
-			if row != nil {
-				if err := row(s); err != nil {
-					return err
-				}
-			}
-		}
-	}
 	if s.Vacuum {
-		err = conn.AllowVacuum(step)
+		err = conn.AllowVacuum(func() error { return steps(s, row) })
 	} else {
-		err = step()
+		err = steps(s, row)
 	}
 	tx.c.deadline.Store(0)
 	w.stats.writing = false
@@ -178,6 +169,21 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, tx.check(err)
 	}
 	return r, nil
+}
+
+// steps runs a statement to its end.
+func steps(s *sqlite.Stmt, row func(*sqlite.Stmt) error) error {
+	for {
+		more, err := s.Step()
+		if err != nil || !more {
+			return err
+		}
+		if row != nil {
+			if err := row(s); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // noRowid marks that a statement inserted nothing. A table could hold that very rowid: then an insert of it is
