@@ -16,7 +16,7 @@ VCS = $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
 # What runs once more against a server that has the race detector.
-CONCURRENT = Crash|Racing|Parallel|AtOnce|Restart|Termination|QueueFull|StatementTimeout
+CONCURRENT = Crash|Racing|UnderLoad|AtOnce|Restart|Termination|QueueFull|StatementTimeout
 
 .PHONY: run build test bench lint fuzz torture
 

@@ -151,11 +151,15 @@ func (l *Log) Append(e Entry) ID {
 	r := &seg.records[seg.n]
 	r.id, r.ts = id, e.TS
 	r.rowsRead, r.rowsWritten, r.duration = max(0, e.RowsRead), max(0, e.RowsWritten), max(0, int64(e.Duration))
-	r.database = seg.intern(l.seed, e.Database)
-	r.sql = seg.intern(l.seed, text)
-	r.status = seg.intern(l.seed, status)
-	r.err = seg.intern(l.seed, message)
-	r.token = seg.intern(l.seed, token)
+	var last record // whose texts this entry's probably are: to compare them is cheaper than to hash them
+	if seg.n > 0 {
+		last = seg.records[seg.n-1]
+	}
+	r.database = seg.intern(l.seed, e.Database, last.database)
+	r.sql = seg.intern(l.seed, text, last.sql)
+	r.status = seg.intern(l.seed, status, last.status)
+	r.err = seg.intern(l.seed, message, last.err)
+	r.token = seg.intern(l.seed, token, last.token)
 	seg.n++
 	sh.mu.Unlock()
 

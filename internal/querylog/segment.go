@@ -50,10 +50,14 @@ func (s *segment) room(bytes int) bool {
 }
 
 // intern is the offset of a text of at most 65,535 bytes. A text that is there already is found by its hash unless
-// another one took its slot since: the same few statements and tokens cost their bytes once.
-func (s *segment) intern(seed maphash.Seed, text string) uint32 {
+// another one took its slot since: the same few statements and tokens cost their bytes once. It is looked for at guess
+// first.
+func (s *segment) intern(seed maphash.Seed, text string, guess uint32) uint32 {
 	if text == "" {
 		return 0
+	}
+	if guess != 0 && string(s.text(guess)) == text {
+		return guess
 	}
 	slot := &s.slots[maphash.String(seed, text)%segmentSlots]
 	if at := *slot; at != 0 && string(s.text(at)) == text {

@@ -87,11 +87,19 @@ func (k *cache) add(s *Stmt) bool {
 	return true
 }
 
+// find is the client's statement with that text, or nil. A batch repeats its last one: to compare is cheaper than to hash.
+func (k *cache) find(sql []byte) *Stmt {
+	if s := k.head; s != nil && !s.own && s.sql == string(sql) {
+		return s
+	}
+	return k.stmts[string(sql)]
+}
+
 // Prepare compiles the first statement of sql under a policy and tells how many bytes it took: what follows is the
 // tail, as SQLite's parser sees it. A text of white space and comments alone compiles to nil. The statement is the
 // caller's until Done. The policy is asked about a statement out of the cache too: another caller's may have let it in.
 func (c *Conn) Prepare(sql []byte, policy Policy) (s *Stmt, n int, err error) {
-	if s := c.cache.stmts[string(sql)]; s != nil && !s.busy {
+	if s := c.cache.find(sql); s != nil && !s.busy {
 		if policy != nil {
 			for i := range s.Accesses {
 				if err := policy(s.Accesses[i]); err != nil {

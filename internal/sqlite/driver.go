@@ -33,6 +33,9 @@ var driverPragmas = []string{
 // The file is opened at once, so that a path that can't be opened, a damaged file or one that is held by another
 // connection is reported here and not by the first statement.
 func OpenDriver(path string, opts DriverOptions) (*sql.DB, error) {
+	if err := Initialize(Setup{}); err != nil {
+		return nil, err
+	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", path, err)
