@@ -121,16 +121,16 @@ func (h *handler) answer(j *job, r *http.Request, batch bool) int {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	sum := sha256.Sum256([]byte(bearer))
 	if !ok || subtle.ConstantTimeCompare(sum[:], h.token[:]) != 1 {
-		j.fail(errors.New("Invalid or expired token"))
+		j.fail(errors.New("invalid or expired token"))
 		return http.StatusUnauthorized
 	}
 	if chi.URLParam(r, "ns") != h.namespace {
-		j.fail(errors.New("Token namespace mismatch"))
+		j.fail(errors.New("token namespace mismatch"))
 		return http.StatusForbidden
 	}
 	slug := chi.URLParam(r, "db")
 	if !validSlug(slug) {
-		j.fail(errors.New("Database not found"))
+		j.fail(errors.New("database not found"))
 		return http.StatusNotFound
 	}
 	if err := j.read(r); err != nil {

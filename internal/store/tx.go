@@ -22,7 +22,6 @@ type Tx struct {
 	stepped bool // a savepoint inside that holds what was written since the last Commit
 	held    int  // how often Commit kept something
 	wrote   bool
-	lostBy  error     // with what the transaction ended
 	again   error     // why the request must run again, whatever the Job makes of the error
 	ended   time.Time // what the Job last read from the clock
 	index   int       // statements run so far
