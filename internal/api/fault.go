@@ -75,6 +75,7 @@ var table = []struct {
 	{err: store.ErrOutOfMemory, status: http.StatusServiceUnavailable, code: "out_of_memory", message: "The server's memory for statements is used up; the statement was undone", retry: 2 * time.Second},
 	{err: store.ErrDamaged, status: http.StatusServiceUnavailable, code: "database_damaged", message: "The database's file is damaged or gone", hint: "ask the operator to restore it; other databases are not concerned", retry: time.Minute},
 	{err: store.ErrStorage, status: http.StatusServiceUnavailable, code: "storage_failed", message: "The server's disk reported an error; whether a write took effect is not known", hint: "read before you write again", retry: 5 * time.Second},
+	{err: store.ErrRebuilding, status: http.StatusServiceUnavailable, code: "database_rebuilding", message: "The database is being replaced by an import or a restore; the write was not done. Reads go on", retry: 2 * time.Second},
 	{err: store.ErrFault, status: http.StatusInternalServerError, code: "engine_fault", message: "The engine failed on this request; it was undone"},
 	{err: errResultTooLarge, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The result is larger than the limit", hint: "page with LIMIT and OFFSET, or select fewer columns"},
 	{err: errAnswerTooLargeToKeep, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The answer of a write with an idempotency key may have at most 1 MB; the write was undone", hint: "return fewer rows, or send the write without a key"},

@@ -22,6 +22,9 @@ type actor struct {
 	used       time.Time
 	released   bool // it gave its memory back since it was last used
 
+	pins   atomic.Int32 // how many read the file beside the actor: no checkpoint may write to it; raised by the worker
+	frozen atomic.Bool  // it is being replaced: writes would be lost; set by the worker
+
 	// ――― the worker's
 
 	conn   *sqlite.Conn
@@ -50,6 +53,13 @@ type worker struct {
 	lostCall  *call // under which the transaction was lost; nil if it was given up
 	lostAgain bool  // it is to run again
 	stats     runStats
+}
+
+// forget lets an actor go that remembers nothing. The store is locked.
+func (s *Store) forget(a *actor) {
+	if !a.busy && a.conn == nil && a.broken == nil && a.pins.Load() == 0 && !a.frozen.Load() {
+		delete(s.actors, a.id)
+	}
 }
 
 // idleWorkers bounds how many workers wait for work; more of them end.
@@ -124,9 +134,7 @@ func (w *worker) serve(a *actor) {
 			a.busy = false
 			a.queue.shrink()
 			a.used, a.released = s.opt.Now(), false
-			if a.conn == nil && a.broken == nil {
-				delete(s.actors, a.id)
-			}
+			s.forget(a)
 			s.mu.Unlock()
 			return
 		}

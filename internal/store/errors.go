@@ -35,6 +35,9 @@ var (
 	ErrFault = errors.New("the engine failed on this request")
 	// ErrKeptFull is returned when a keyed write's answer would pass the cap on kept answers. It was undone.
 	ErrKeptFull = errors.New("too many idempotency keys are kept for this database")
+	// ErrRebuilding is returned for a write, or another replacement, while the database is being replaced by an import
+	// or a restore. Reads go on.
+	ErrRebuilding = errors.New("the database is being replaced")
 	// ErrTransactionControl is returned for BEGIN, COMMIT and the like: transactions belong to the actor.
 	ErrTransactionControl = errors.New("transactions are the server's")
 
@@ -44,6 +47,8 @@ var (
 	errPreempted = errors.New("run again in a group of its own")
 	// errBoundary says that a request must run in a group of its own.
 	errBoundary = errors.New("commit the group first")
+	// errPinned says that the log can't be copied back yet: the file is being copied.
+	errPinned = errors.New("the file is being copied")
 	// errEnded is what the rest of a request gets when the transaction was lost under it.
 	errEnded = errors.New("the transaction ended")
 )

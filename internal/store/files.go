@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,10 @@ type Files struct {
 	Mkdir     func(dir string) error
 	Remove    func(path string) error
 	Truncate  func(path string, size int64) error // cuts the file and syncs it
+	Sync      func(path string) error             // makes a file's content durable
+	Rename    func(from, to string) error         // gives a file the name of another, which it takes the place of
+	// Copy writes what from holds to a new file; nobody writes to from meanwhile.
+	Copy func(ctx context.Context, from *os.File, path string) error
 }
 
 func (f Files) withDefaults() Files {
@@ -33,6 +38,15 @@ func (f Files) withDefaults() Files {
 	}
 	if f.Truncate == nil {
 		f.Truncate = truncate
+	}
+	if f.Sync == nil {
+		f.Sync = syncDir // a directory is opened and synced like a file
+	}
+	if f.Rename == nil {
+		f.Rename = os.Rename
+	}
+	if f.Copy == nil {
+		f.Copy = copyFile
 	}
 	return f
 }

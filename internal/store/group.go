@@ -39,10 +39,10 @@ func (w *worker) run(a *actor, batch []*call) {
 			c.recycle() // its caller left
 			continue
 		}
-		if c.kind == kindDelete {
+		if c.act != nil {
 			w.commit(a, false)
 			c.move(callRunning, callFinished)
-			c.answer(w.delete(a))
+			c.answer(c.act(w, a))
 			continue
 		}
 		if c.req.Alone {
@@ -59,7 +59,7 @@ func (w *worker) run(a *actor, batch []*call) {
 		}
 	}
 	w.commit(a, false)
-	if a.conn != nil && a.conn.LogFrames() >= max(checkpointFrames, a.checkpointAt) {
+	if a.conn != nil && a.conn.LogFrames() >= max(checkpointFrames, a.checkpointAt) && a.pins.Load() == 0 {
 		w.checkpoint(a)
 	}
 }

@@ -39,13 +39,7 @@ func (s *Store) Create(_ context.Context, database string) error {
 // Delete ends a database. Requests that wait behind it get ErrNotFound.
 func (s *Store) Delete(ctx context.Context, database string) error {
 	// A caller that leaves doesn't stop a deletion that was begun.
-	c := newCall(context.WithoutCancel(ctx), &Request{}, s.opt.Now())
-	c.kind = kindDelete
-	if err := s.submit(database, c); err != nil {
-		c.recycle()
-		return err
-	}
-	return s.await(c)
+	return s.act(context.WithoutCancel(ctx), database, (*worker).delete)
 }
 
 // delete closes the database and takes its files away.
@@ -215,7 +209,7 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	conn := a.conn
 	err := a.attend(s, t, func() error {
 		var err error
-		if checkpoint && conn.LogFrames() > 0 {
+		if checkpoint && conn.LogFrames() > 0 && a.pins.Load() == 0 {
 			// If it fails the log keeps what it has, and the next opening reads it from there.
 			err = conn.Checkpoint(sqlite.CheckpointTruncate)
 		}
@@ -272,9 +266,7 @@ func (s *Store) giveBack(a *actor) {
 	}
 	s.leave()
 	a.busy = false
-	if a.conn == nil && a.broken == nil {
-		delete(s.actors, a.id)
-	}
+	s.forget(a)
 	s.mu.Unlock()
 }
 
@@ -352,7 +344,7 @@ func (s *Store) tired(before time.Time) *actor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for a := s.recent.tail; a != nil && a.used.Before(before); a = a.prev {
-		if !a.busy && !a.released && a.conn != nil {
+		if !a.busy && !a.released && a.conn != nil && a.pins.Load() == 0 {
 			a.busy, a.released = true, true
 			s.running++
 			return a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,8 +39,23 @@ func recorded(rec *crashfs.Recorder) store.Files {
 			return errors.Join(f.Sync(), f.Close())
 		},
 		SyncDir: rec.SyncDir,
-		Mkdir:   func(dir string) error { return rec.Mkdir(dir, 0o700) },
-		Remove:  rec.Remove,
+		Sync: func(path string) error {
+			f, err := rec.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Sync(), f.Close())
+		},
+		Rename: rec.Rename,
+		Copy: func(_ context.Context, from *os.File, path string) error {
+			data, err := io.ReadAll(from)
+			if err != nil {
+				return err
+			}
+			return rec.WriteFile(path, data, 0o600)
+		},
+		Mkdir:  func(dir string) error { return rec.Mkdir(dir, 0o700) },
+		Remove: rec.Remove,
 		Truncate: func(path string, size int64) error {
 			f, err := rec.OpenFile(path, os.O_WRONLY, 0)
 			if err != nil {

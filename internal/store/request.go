@@ -63,6 +63,13 @@ type Runner interface {
 	Create(ctx context.Context, database string) error
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
 	Delete(ctx context.Context, database string) error
+	// Copy writes the database as it is now to a new file at path, with every commit that was answered and no log
+	// beside it. Requests go on meanwhile.
+	Copy(ctx context.Context, database, path string) error
+	// Rebuild replaces a database by the file that build leaves at the path that it is given: an empty database or,
+	// with keep, a copy of the present one. Reads go on meanwhile; writes get ErrRebuilding. Where build, or anything
+	// else, fails the database is as it was.
+	Rebuild(ctx context.Context, database string, keep bool, build func(path string) error) error
 }
 
 // Placement knows who owns a database. One machine owns all of its own; spread over several, the owner of another
@@ -90,7 +97,7 @@ const (
 type call struct {
 	ctx    context.Context
 	req    *Request
-	kind   kind
+	act    act // not a request, but something that the actor does between two groups
 	err    error
 	done   chan struct{} // one token when answered
 	queued time.Time
@@ -122,18 +129,14 @@ func (r *replay) learn(index int, why error) bool {
 	return true
 }
 
-type kind uint8
-
-const (
-	kindRequest kind = iota
-	kindDelete
-)
+// act is what an actor does with its database outside of any transaction.
+type act func(w *worker, a *actor) error
 
 var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
 
 func newCall(ctx context.Context, r *Request, now time.Time) *call {
 	c := calls.Get().(*call)
-	c.ctx, c.req, c.kind, c.err, c.queued = ctx, r, kindRequest, nil, now
+	c.ctx, c.req, c.act, c.err, c.queued = ctx, r, nil, nil, now
 	c.again = replay{}
 	c.deadline.Store(0)
 	c.state.Store((c.state.Load()/callStates+1)*callStates + callQueued)
@@ -155,6 +158,6 @@ func (c *call) answer(err error) {
 }
 
 func (c *call) recycle() {
-	c.ctx, c.req, c.err, c.again = nil, nil, nil, replay{}
+	c.ctx, c.req, c.act, c.err, c.again = nil, nil, nil, nil, replay{}
 	calls.Put(c)
 }

@@ -15,7 +15,8 @@ import (
 
 // Options says how a Store works. The zero value of a field is the default that stands beside it.
 type Options struct {
-	Dir string // holds the files; it must exist
+	Dir  string // holds the files; it must exist
+	Temp string // holds files that are being built, on the same file system, and is emptied by others; Dir
 
 	MaxOpen          int           // open databases; 1,000
 	QueueDepth       int           // requests that wait, a database; 1,024
@@ -78,7 +79,9 @@ type Store struct {
 	idle    []*worker // the last one to stop works next: its memory is warm
 	workers int
 	atWork  map[*worker]struct{}
-	ready   []*actor // waiting for a worker
+	// unpinned is closed, and replaced, when somebody has finished reading a file beside its actor.
+	unpinned chan struct{}
+	ready    []*actor // waiting for a worker
 
 	running   int           // goroutines that hold actors; guarded by mu
 	drained   chan struct{} // closed when a closing store has none of them; guarded by mu
@@ -120,15 +123,18 @@ func New(opt Options) (*Store, error) {
 		opt.Observer = nobody{}
 	}
 	opt.Files = opt.Files.withDefaults()
+	if opt.Temp == "" {
+		opt.Temp = opt.Dir
+	}
 	if fi, err := os.Stat(opt.Dir); err != nil || !fi.IsDir() {
 		return nil, fmt.Errorf("open store: %s is no directory", opt.Dir)
 	}
 	s := &Store{
 		opt: opt, log: opt.Logger,
 		actors: map[string]*actor{},
-		atWork: map[*worker]struct{}{},
-		reap:   make(chan struct{}, 1),
-		quit:   make(chan struct{}),
+		atWork: map[*worker]struct{}{}, unpinned: make(chan struct{}),
+		reap: make(chan struct{}, 1),
+		quit: make(chan struct{}),
 	}
 	s.guardians.Add(2)
 	go s.watchdog()
@@ -142,6 +148,17 @@ func (s *Store) Do(ctx context.Context, database string, r *Request) error {
 		return err
 	}
 	c := newCall(ctx, r, s.opt.Now())
+	if err := s.submit(database, c); err != nil {
+		c.recycle()
+		return err
+	}
+	return s.await(c)
+}
+
+// act has an actor do something between two groups. It is no load of the clients', and waits behind a full queue.
+func (s *Store) act(ctx context.Context, database string, f act) error {
+	c := newCall(ctx, &Request{}, s.opt.Now())
+	c.act = f
 	if err := s.submit(database, c); err != nil {
 		c.recycle()
 		return err
@@ -184,7 +201,7 @@ func (s *Store) submit(database string, c *call) error {
 		s.mu.Unlock()
 		return ErrStuck
 	}
-	if a.queue.len() >= s.opt.QueueDepth {
+	if a.queue.len() >= s.opt.QueueDepth && c.act == nil {
 		s.mu.Unlock()
 		return ErrQueueFull
 	}

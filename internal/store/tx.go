@@ -102,6 +102,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	}
 	w, conn := tx.w, tx.a.conn
 	if s.Vacuum {
+		if tx.a.frozen.Load() {
+			return r, ErrRebuilding
+		}
 		if !tx.lone || w.group.wrote {
 			return r, tx.check(errBoundary)
 		}
@@ -286,6 +289,9 @@ func (tx *Tx) over() bool { return tx.lost || tx.again != nil }
 
 // mark opens the group's transaction and, where others share it, the request's savepoint.
 func (tx *Tx) mark() error {
+	if tx.a.frozen.Load() {
+		return ErrRebuilding
+	}
 	tx.wrote = true
 	if !tx.marked && !tx.bare {
 		if err := tx.w.begin(tx.a); err != nil {

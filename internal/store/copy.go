@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// Copy writes the database as it is now to a new file. See Runner.
+func (s *Store) Copy(ctx context.Context, database, path string) error {
+	from, unpin, err := s.pin(ctx, database, nil)
+	if err != nil {
+		return err
+	}
+	defer unpin()
+	return s.opt.Files.Copy(ctx, from, path)
+}
+
+// pin has the actor copy its log back and keep it so: until unpin the file is complete and nobody writes to it, since
+// what is committed meanwhile stays in the log. more, if given, is done in the same moment.
+func (s *Store) pin(ctx context.Context, database string, more func(*actor) error) (from *os.File, unpin func(), err error) {
+	for {
+		s.mu.Lock()
+		unpinned := s.unpinned
+		s.mu.Unlock()
+		from, unpin, err = s.tryPin(ctx, database, more)
+		if err != errPinned {
+			return from, unpin, err
+		}
+		select {
+		case <-unpinned:
+		case <-s.quit:
+			return nil, nil, ErrClosing
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+func (s *Store) tryPin(ctx context.Context, database string, more func(*actor) error) (from *os.File, unpin func(), err error) {
+	var pinned *actor
+	err = s.act(ctx, database, func(w *worker, a *actor) error {
+		path, err := w.settled(a)
+		if err != nil {
+			return err
+		}
+		if more != nil {
+			if err := more(a); err != nil {
+				return err
+			}
+		}
+		if from, err = os.Open(path); err != nil {
+			return fmt.Errorf("open database to copy it: %w", err)
+		}
+		a.pins.Add(1)
+		pinned = a
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return from, func() {
+		from.Close()
+		pinned.pins.Add(-1)
+		s.mu.Lock()
+		s.forget(pinned)
+		close(s.unpinned) // whoever waited for this one, or another, looks again
+		s.unpinned = make(chan struct{})
+		s.mu.Unlock()
+	}, nil
+}
+
+// settled opens the database if need be, copies its log back and cuts it to nothing: the file is all there is.
+func (w *worker) settled(a *actor) (path string, err error) {
+	if a.deleted {
+		return "", ErrNotFound
+	}
+	if err := w.ensureOpen(a); err != nil {
+		return "", err
+	}
+	if a.conn.LogFrames() > 0 {
+		if a.pins.Load() > 0 {
+			return "", errPinned // somebody copies the file as it was before these commits
+		}
+		conn := a.conn
+		conn.Watch(nil)
+		err := w.guard(a, func() error { return conn.Checkpoint(sqlite.CheckpointTruncate) })
+		if a.conn != nil {
+			a.conn.Watch(w.watch)
+		}
+		if err != nil {
+			return "", fmt.Errorf("copy the log back: %w", translate(err, false))
+		}
+	}
+	return w.store.path(a.id)
+}
+
+// copyFile copies a file that nobody writes to. Where the file system shares blocks between files it takes no time and
+// no room; else the kernel copies.
+func copyFile(ctx context.Context, from *os.File, path string) (err error) {
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy database: %w", diskFull(err))
+	}
+	defer func() {
+		err = errors.Join(err, to.Close())
+		if err != nil {
+			os.Remove(path)
+		}
+	}()
+	if clone(from, to) == nil {
+		return nil
+	}
+	for {
+		// In pieces, for a caller that leaves.
+		n, err := io.CopyN(to, from, 64<<20)
+		if err == io.EOF || err == nil && n == 0 {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("copy database: %w", diskFull(err))
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// Rebuild replaces a database by another file. See Runner.
+//
+// Writes are refused from the moment at which the copy is taken until the new file stands in its place, or they would be
+// lost with the old one.
+func (s *Store) Rebuild(ctx context.Context, database string, keep bool, build func(path string) error) error {
+	var frozen *actor
+	from, unpin, err := s.pin(ctx, database, func(a *actor) error {
+		if !a.frozen.CompareAndSwap(false, true) {
+			return ErrRebuilding
+		}
+		frozen = a
+		return nil
+	})
+	if frozen != nil {
+		defer func() {
+			frozen.frozen.Store(false)
+			s.mu.Lock()
+			s.forget(frozen)
+			s.mu.Unlock()
+		}()
+	}
+	if err != nil {
+		return err
+	}
+	scratch := filepath.Join(s.opt.Temp, "rebuild-"+rand.Text()+".db")
+	defer removeAll(scratch)
+	if keep {
+		err = s.opt.Files.Copy(ctx, from, scratch)
+	} else if err = s.opt.Files.WriteFile(scratch, sqlite.EmptyFile()); err != nil {
+		err = fmt.Errorf("make scratch database: %w", diskFull(err))
+	}
+	unpin()
+	if err != nil {
+		return err
+	}
+	if err := build(scratch); err != nil {
+		return err
+	}
+	if fi, err := os.Stat(scratch + "-wal"); err == nil && fi.Size() > 0 {
+		return errors.New("rebuild database: what was built left a log beside its file")
+	}
+	return s.act(context.WithoutCancel(ctx), database, func(w *worker, a *actor) error { return w.swap(a, scratch) })
+}
+
+// swap puts a file in the place of the database's.
+func (w *worker) swap(a *actor, scratch string) error {
+	path, err := w.settled(a)
+	if err != nil {
+		return err
+	}
+	files := w.store.opt.Files
+	if err := files.Sync(scratch); err != nil {
+		return fmt.Errorf("sync the new file: %w", diskFull(err))
+	}
+	w.dropConn(a)
+	// The old log must be gone for certain before the new file has its place: what it held would be read into the new
+	// file after a power loss.
+	if err := files.Remove(path + "-wal"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the log: %w", err)
+	}
+	if err := files.SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("remove the log: %w", err)
+	}
+	if err := files.Rename(scratch, path); err != nil {
+		return fmt.Errorf("replace database: %w", diskFull(err))
+	}
+	if err := files.SyncDir(filepath.Dir(path)); err != nil {
+		// It may or may not be there after a power loss; what is shown now is the new one.
+		return &wrapped{ErrStorage, fmt.Errorf("replace database: %w", err)}
+	}
+	return nil
+}
+
+// removeAll takes a scratch file and what SQLite may have left beside it away.
+func removeAll(path string) {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		os.Remove(path + suffix)
+	}
+}
