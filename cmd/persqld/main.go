@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -41,6 +42,8 @@ type app struct {
 }
 
 func main() {
+	// The data directory is for its owner alone, and so is every file in it, whoever makes it: SQLite asks for 0644.
+	syscall.Umask(0o077)
 	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 

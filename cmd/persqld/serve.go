@@ -109,6 +109,8 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	door := api.New(options)
 	metrics.Register("persqld_sqlite_memory_bytes", "Memory that SQLite has allocated.", func() float64 { return float64(sqlite.MemoryUsed()) })
+	storage := datadir.NewMeter(dir.Databases())
+	metrics.Register("persqld_storage_bytes", "Bytes on disk of all databases with their logs, a minute old at most.", func() float64 { return float64(storage.Bytes()) })
 	metrics.RegisterCounter("persqld_query_log_dropped_total", "Entries of the query log that found no room.", func() float64 { return float64(qlog.Stats().Dropped) })
 	if err := purgeDeleted(ctx, cat, door, logger); err != nil {
 		return err

@@ -31,6 +31,12 @@ func NewClient(t testing.TB, url, token, data string) *Client {
 	return &Client{t: t, url: url, token: token, data: data, http: &http.Client{Transport: transport, Timeout: 60 * time.Second}}
 }
 
+// URL is the server's, and Token what the client sends, for a test that speaks HTTP by itself.
+func (c *Client) URL() string { return c.url }
+
+// Token is the client's token.
+func (c *Client) Token() string { return c.token }
+
 // With is the same client for another test.
 func (c *Client) With(t testing.TB) *Client {
 	d := *c

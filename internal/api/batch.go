@@ -26,10 +26,15 @@ func (s *Server) batch(x *exchange) error {
 	}
 	x.gate.Batch = x.many.Transaction
 	x.request.Steps = !x.many.Transaction
+	x.run.at.Store(0)
 	err := x.do((*batchJob)(&x.run))
 	if x.lent {
-		x.logAbandoned(x.many.Statements[0].SQL)
-		return err
+		// All of it is being undone, what came before the statement too.
+		at := int(x.run.at.Load())
+		x.logAbandoned(x.many.Statements[at].SQL)
+		f := *s.faultOf(err)
+		f.index, f.atomic = at, true
+		return &batchFault{fault: f, err: err}
 	}
 	x.run.logBatch(x.many.Statements, err)
 	if err == nil {
@@ -57,6 +62,7 @@ func (j *batchJob) Run(tx *store.Tx) error {
 		st := &x.many.Statements[i]
 		mark := len(x.parts)
 		var res store.Result
+		r.at.Store(int32(i))
 		s, err := r.prepare(tx, st.SQL)
 		if err == nil && s.Vacuum {
 			s.Done()
@@ -72,10 +78,19 @@ func (j *batchJob) Run(tx *store.Tx) error {
 			}
 			x.parts, res, err = r.execute(tx, s, st, x.parts)
 			s.Done()
-			if err == nil && !atomic {
-				if err = tx.Commit(); err != nil {
-					err = r.explain(tx, err, st.SQL)
-				}
+			if err == nil && len(x.parts) >= int(x.s.opt.MaxResult) {
+				err = errResultTooLarge
+			}
+			switch {
+			case err != nil:
+			case !atomic:
+				err = tx.Commit()
+			case i == len(x.many.Statements)-1:
+				err = tx.CheckDeferred() // which the commit would fail for, after the answer was written
+			}
+			var raw *sqlite.Error
+			if errors.As(err, &raw) {
+				err = r.explain(tx, err, st.SQL, "")
 			}
 		}
 		now := tx.End()
@@ -89,9 +104,6 @@ func (j *batchJob) Run(tx *store.Tx) error {
 			return r.fail(tx, err, i, atomic)
 		}
 		x.parts = append(x.parts, '}')
-		if len(x.parts) > int(x.s.opt.MaxResult) {
-			return errResultTooLarge
-		}
 	}
 	x.success()
 	x.out = append(x.out, '[')
@@ -114,7 +126,7 @@ func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
 		f.atomic = true
 		return &batchFault{fault: f, err: err}
 	}
-	if f.status == http.StatusRequestTimeout || f.status == statusClientGone {
+	if f.status == http.StatusRequestTimeout {
 		// What the answer says is the same; the time limit is what ended it.
 		f.hint = "the statements before it were kept"
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -15,8 +16,9 @@ type tableInfo struct {
 	Columns     []columnInfo `json:"columns"`
 	ForeignKeys []foreignKey `json:"foreignKeys"`
 	Indexes     []indexInfo  `json:"indexes"`
-	RowCount    int64        `json:"rowCount"`
+	RowCount    *int64       `json:"rowCount"` // nil for a table that can't be read
 	virtual     bool
+	broken      string   // why it can't be read, such as a virtual table whose content table is gone
 	constraints []string // the first columns of the indexes that SQLite made for constraints
 }
 
@@ -75,9 +77,28 @@ func userTables(tx *store.Tx) ([]tableInfo, error) {
 // countRows counts a table's rows exactly.
 func countRows(tx *store.Tx, t *tableInfo) error {
 	return tx.Query("SELECT count(*) FROM main."+quoteName(t.Table), nil, func(s *sqlite.Stmt) error {
-		t.RowCount = s.Column(0).Int
+		n := s.Column(0).Int
+		t.RowCount = &n
 		return nil
 	})
+}
+
+// rows is the number of rows, as far as it is known.
+func (t *tableInfo) rows() int64 {
+	if t.RowCount == nil {
+		return 0
+	}
+	return *t.RowCount
+}
+
+// breaks notes an error that is the table's own: it must not hide the other tables. Any other error is returned.
+func (t *tableInfo) breaks(tx *store.Tx, err error) error {
+	var e *sqlite.Error
+	if errors.As(tx.Explain(err), &e) && e.Cause == nil && (e.Code.Primary() == sqlite.CodeError || e.Code == sqlite.CodeCorruptVTab) {
+		t.broken = e.Message
+		return nil
+	}
+	return err
 }
 
 // readColumns reads a table's columns, generated ones too, hidden ones of virtual tables not.
@@ -167,9 +188,12 @@ func readSchema(tx *store.Tx, counts bool) (schemaInfo, error) {
 		steps = append(steps, countRows)
 	}
 	for i := range info.Tables {
+		t := &info.Tables[i]
 		for _, step := range steps {
-			if err := step(tx, &info.Tables[i]); err != nil {
-				return info, err
+			if err := step(tx, t); err != nil {
+				if err := t.breaks(tx, err); err != nil {
+					return info, err
+				}
 			}
 		}
 	}

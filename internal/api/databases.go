@@ -170,6 +170,9 @@ type databaseRequest struct {
 	Name   string `json:"name"`
 	Slug   string `json:"slug"`
 	Region string `json:"region"`
+	// An empty database that lasts, in the place of what was asked for, would be worse than a refusal.
+	From    any `json:"from"`
+	TTLDays any `json:"ttlDays"`
 }
 
 // createDatabase serves POST /v1/databases.
@@ -188,7 +191,14 @@ func (s *Server) createDatabase(x *exchange) error {
 		req.Slug = slugOf(req.Name)
 	}
 	if req.Slug == "" {
-		return newFault(http.StatusBadRequest, codeBadRequest, "A database needs a name or a slug", "")
+		f := newFault(http.StatusBadRequest, codeBadRequest, "A database needs a name or a slug", "")
+		if req.Name != "" {
+			f = newFault(http.StatusBadRequest, "invalid_slug", "No slug can be made of the name", "send a slug too: letters a-z, digits and -")
+		}
+		return f
+	}
+	if req.From != nil || req.TTLDays != nil {
+		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database from another, or for a time, yet", "leave from and ttlDays out")
 	}
 	m, err := s.createMade(x.token, catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test})
 	if err != nil {

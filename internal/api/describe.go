@@ -38,7 +38,7 @@ func (x *exchange) read(job func(tx *store.Tx) error) error {
 func (s *Server) tables(x *exchange) error {
 	type entry struct {
 		Name     string `json:"name"`
-		RowCount int64  `json:"rowCount"`
+		RowCount *int64 `json:"rowCount"` // null for a table that can't be read
 	}
 	var list []entry
 	err := x.read(func(tx *store.Tx) error {
@@ -46,7 +46,9 @@ func (s *Server) tables(x *exchange) error {
 		tables, err := userTables(tx)
 		for i := range tables {
 			if err := countRows(tx, &tables[i]); err != nil {
-				return err
+				if err := tables[i].breaks(tx, err); err != nil {
+					return err
+				}
 			}
 			list = append(list, entry{tables[i].Table, tables[i].RowCount})
 		}
@@ -111,16 +113,16 @@ func compact(info *schemaInfo) string {
 	}
 	for i := range info.Tables {
 		t := &info.Tables[i]
-		b.WriteString(t.Table)
+		b.WriteString(oneLine(t.Table))
 		b.WriteByte('(')
 		for j := range t.Columns {
 			c := &t.Columns[j]
 			if j > 0 {
 				b.WriteString(", ")
 			}
-			b.WriteString(c.Name)
+			b.WriteString(oneLine(c.Name))
 			if c.Type != "" {
-				b.WriteString(" " + c.Type)
+				b.WriteString(" " + oneLine(c.Type))
 			}
 			if c.PrimaryKey {
 				b.WriteString(" PK")
@@ -129,14 +131,18 @@ func compact(info *schemaInfo) string {
 			}
 			for _, fk := range t.ForeignKeys {
 				if strings.EqualFold(fk.Column, c.Name) {
-					fmt.Fprintf(&b, " -> %s.%s", fk.ReferencesTable, fk.ReferencesColumn)
+					fmt.Fprintf(&b, " -> %s.%s", oneLine(fk.ReferencesTable), oneLine(fk.ReferencesColumn))
 				}
 			}
 			if c.Description != nil {
 				fmt.Fprintf(&b, " {%s}", oneLine(*c.Description))
 			}
 		}
-		fmt.Fprintf(&b, ") %d rows", t.RowCount)
+		if t.broken != "" {
+			b.WriteString(") can't be read: " + oneLine(t.broken))
+		} else {
+			fmt.Fprintf(&b, ") %d rows", t.rows())
+		}
 		if t.Description != nil {
 			b.WriteString(" -- " + oneLine(*t.Description))
 		}
@@ -328,12 +334,12 @@ func (s *Server) explain(x *exchange) error {
 		if err != nil {
 			return err
 		}
-		explained := st.Explain
+		explained, text := st.Explain, st.SQL() // without the semicolons and comments that may stand before it
 		st.Done()
 		if explained {
 			return newFault(http.StatusBadRequest, codeBadRequest, "The statement is an EXPLAIN already", "send it without EXPLAIN")
 		}
-		st, err = r.prepare(tx, append([]byte(explainPrefix), x.one.SQL...))
+		st, err = r.prepare(tx, append([]byte(explainPrefix), text...))
 		if err != nil {
 			return err
 		}
@@ -347,7 +353,7 @@ func (s *Server) explain(x *exchange) error {
 		_, err = tx.Run(st, params, r.row)
 		x.out, r.b = r.b, nil
 		if err != nil {
-			return r.explain(tx, err, x.one.SQL)
+			return r.explain(tx, err, x.one.SQL, "")
 		}
 		x.out = append(x.out, `]}}`...)
 		return nil

@@ -66,6 +66,10 @@ func examine(info *schemaInfo) []finding {
 	described := info.Description != nil
 	for i := range info.Tables {
 		t := &info.Tables[i]
+		if t.broken != "" {
+			report = append(report, finding{Severity: severe, Code: "broken_table", Table: t.Table, Message: "The table can't be read: " + t.broken,
+				Fix: "bring back what it needs, or DROP TABLE " + quoteName(t.Table)})
+		}
 		if t.virtual {
 			continue
 		}
@@ -271,6 +275,25 @@ func (s *Server) heavyStatements(ctx context.Context, id string) []string {
 	return heavy[:min(len(heavy), heavyMax)]
 }
 
+// onlyBig is the one big table that a statement reads; nil if there are several, or none.
+func (info *schemaInfo) onlyBig(st *sqlite.Stmt) *tableInfo {
+	var big *tableInfo
+	for i := range st.Accesses {
+		if st.Accesses[i].Action != sqlite.Read {
+			continue
+		}
+		t := info.table(st.Accesses[i].Name)
+		if t == nil || t == big || t.rows() < heavyRows {
+			continue
+		}
+		if big != nil {
+			return nil
+		}
+		big = t
+	}
+	return big
+}
+
 // scannedTables asks SQLite for the plans of heavy statements and names the big tables that they read whole.
 func scannedTables(tx *store.Tx, heavy []string, info *schemaInfo) ([]finding, error) {
 	found := map[string]bool{}
@@ -279,15 +302,22 @@ func scannedTables(tx *store.Tx, heavy []string, info *schemaInfo) ([]finding, e
 		if err != nil || st == nil {
 			continue // cut in the log, or of an earlier schema
 		}
+		var scans []string
 		_, err = tx.Run(st, nulls(st.Params()), func(s *sqlite.Stmt) error {
 			if rest, ok := strings.CutPrefix(string(s.Column(3).Bytes), "SCAN "); ok && !strings.Contains(rest, " USING ") {
-				name, _, _ := strings.Cut(rest, " ")
-				if t := info.table(name); t != nil && t.RowCount >= heavyRows {
-					found[t.Table] = true
-				}
+				scans = append(scans, rest)
 			}
 			return nil
 		})
+		for _, name := range scans {
+			t := info.table(name)
+			if t == nil { // the plan names an alias; if the statement reads one big table, it is that
+				t = info.onlyBig(st)
+			}
+			if t != nil && t.rows() >= heavyRows {
+				found[t.Table] = true
+			}
+		}
 		st.Done()
 		if err != nil {
 			return nil, err
@@ -297,7 +327,7 @@ func scannedTables(tx *store.Tx, heavy []string, info *schemaInfo) ([]finding, e
 	for i := range info.Tables {
 		if name := info.Tables[i].Table; found[name] {
 			report = append(report, finding{Severity: warning, Code: "often_scanned", Table: name,
-				Message: fmt.Sprintf("Frequent statements read all %d rows of the table", info.Tables[i].RowCount),
+				Message: fmt.Sprintf("Frequent statements read all %d rows of the table", info.Tables[i].rows()),
 				Fix:     "look at their plans with POST …/explain, and make an index on the columns that they filter by"})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -43,8 +44,9 @@ type exchange struct {
 	run     run
 	key     idempotency
 
-	engine time.Duration
-	lent   bool // an abandoned statement still uses the exchange's memory
+	engine  time.Duration
+	hurried bool // the body has a deadline
+	lent    bool // an abandoned statement still uses the exchange's memory
 }
 
 const (
@@ -91,7 +93,7 @@ func (s *Server) give(x *exchange) {
 	x.request = store.Request{}
 	x.gate = gate.Gate{}
 	x.key = idempotency{}
-	x.engine = 0
+	x.engine, x.hurried = 0, false
 	x.run.reset()
 	s.exchanges.Put(x)
 }
@@ -160,17 +162,19 @@ var (
 // answer sends what the handler wrote, or the failure, and returns the status.
 func (x *exchange) answer(err error) int {
 	h := x.w.Header()
-	out := x.out
+	out, gone := x.out, false
 	if err != nil {
 		if errors.Is(err, store.ErrAbandoned) {
 			x.lent = true
 			out = nil // the engine may still write there
 		}
 		f := x.s.faultOf(err)
-		if f.status == statusClientGone {
-			return f.status
-		}
 		x.status = f.status
+		if gone = f.status == statusClientGone; gone {
+			// It may have closed only its own direction, and read on.
+			x.status = http.StatusBadRequest
+			h["Connection"] = []string{"close"}
+		}
 		if f.status == http.StatusUnauthorized {
 			h["Www-Authenticate"] = bearerChallenge
 		}
@@ -197,7 +201,34 @@ func (x *exchange) answer(err error) int {
 	}
 	// A client that left is no failure of ours, and there is nobody to tell.
 	_, _ = x.w.Write(out)
+	if err != nil && x.r.Body != http.NoBody && !x.lent {
+		x.discard()
+	}
+	if gone {
+		return statusClientGone
+	}
 	return x.status
+}
+
+const (
+	discardBytes = 64_000_000
+	discardTime  = 5 * time.Second
+)
+
+// discard reads what the client still sends, for a while: many send all of a request before they read the answer, and
+// would find a reset connection in its place.
+func (x *exchange) discard() {
+	if x.r.Header["Expect"] != nil {
+		return // it waits for our word before it sends
+	}
+	control := http.NewResponseController(x.w)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(discardTime)) != nil {
+		return
+	}
+	_, err := io.CopyN(io.Discard, x.r.Body, discardBytes)
+	if err == io.EOF { // all of it: the connection can be used again
+		_ = control.SetReadDeadline(time.Time{})
+	}
 }
 
 // requestID is the client's own id of the request, if it is one that can be repeated safely, else a new one.
@@ -250,13 +281,19 @@ func (x *exchange) readBody() error {
 			}
 			got, err := x.r.Body.Read(body[len(body):min(int64(cap(body)), n)])
 			body = body[:len(body)+got]
-			if err != nil && int64(len(body)) < n {
+			if int64(len(body)) == n {
+				break
+			}
+			if err != nil {
 				return x.bodyError(err)
 			}
+			x.hurry(n)
 		}
+		x.unhurry()
 		x.body = body
 		return nil
 	}
+	x.hurry(limit)
 	for {
 		if len(body) == cap(body) {
 			body = append(body, 0)[:len(body)]
@@ -267,6 +304,7 @@ func (x *exchange) readBody() error {
 			return tooLarge(limit)
 		}
 		if err == io.EOF {
+			x.unhurry()
 			x.body = body
 			return nil
 		}
@@ -276,7 +314,33 @@ func (x *exchange) readBody() error {
 	}
 }
 
+const (
+	bodyTime = 30 * time.Second // that a body may take, however small it is,
+	bodyRate = 50_000           // and bytes a second at the least beyond that
+)
+
+// hurry bounds the time that the rest of a body of at most n bytes may take. A body that came with its header, as nearly
+// all do, costs no timer.
+func (x *exchange) hurry(n int64) {
+	if x.hurried {
+		return
+	}
+	x.hurried = true
+	// A connection that takes no deadline (a test's) is bounded by whoever made it.
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyTime + time.Duration(n)*time.Second/bodyRate))
+}
+
+func (x *exchange) unhurry() {
+	if x.hurried {
+		x.hurried = false
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Time{})
+	}
+}
+
 func (x *exchange) bodyError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return newFault(http.StatusRequestTimeout, "request_timeout", "The request's body came too slowly", fmt.Sprintf("a body has %s and a second for each %d bytes", bodyTime, bodyRate))
+	}
 	if x.r.Context().Err() != nil {
 		return context.Canceled
 	}

@@ -132,7 +132,7 @@ func (s *Server) faultOf(err error) *fault {
 		if e.Cause != nil && e.Code.Primary() == sqlite.CodeInterrupt {
 			return s.faultOf(e.Cause)
 		}
-		return sqlFault(e, nil)
+		return sqlFault(e, nil, "")
 	}
 	s.log.Error("a request failed for a reason of the server's", "error", err)
 	return newFault(http.StatusInternalServerError, "internal", "The server failed on this request", "")

@@ -3,10 +3,12 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
+	"unicode/utf8"
 
 	"github.com/persqld/persqld/internal/store"
 )
@@ -37,7 +39,7 @@ func (x *exchange) readKey(call string) error {
 		return nil
 	}
 	one := func(name string, values []string) (string, error) {
-		if len(values) != 1 || values[0] == "" || len(values[0]) > maxKey {
+		if len(values) != 1 || values[0] == "" || utf8.RuneCountInString(values[0]) > maxKey {
 			return "", newFault(http.StatusBadRequest, "invalid_idempotency_key", fmt.Sprintf("%s must have 1 to %d characters, and be sent once", name, maxKey), "")
 		}
 		return values[0], nil
@@ -106,6 +108,14 @@ func (x *exchange) replay(tx *store.Tx) (bool, error) {
 	x.status = int(binary.BigEndian.Uint16(kept))
 	x.out = append(x.out[:0], kept[2:]...)
 	x.key.replayed = true
+	if x.status != http.StatusOK { // a batch's partial failure: it may say when to try again
+		var failure struct {
+			RetryAfterSeconds int `json:"retryAfterSeconds"`
+		}
+		if err := json.Unmarshal(x.out, &failure); err == nil {
+			x.key.retry = time.Duration(failure.RetryAfterSeconds) * time.Second
+		}
+	}
 	return true, nil
 }
 

@@ -28,6 +28,12 @@ func (s *Server) me(x *exchange) error {
 	} else {
 		b = append(b, `null`...)
 	}
+	b = append(b, `,"databaseId":`...) // names a pin whose database is gone, too
+	if t.Database != "" {
+		b = wire.AppendString(b, t.Database)
+	} else {
+		b = append(b, `null`...)
+	}
 	b = append(b, `},"expiresAt":`...)
 	b = appendTime(b, t.ExpiresAt)
 	x.out = append(b, `}}`...)

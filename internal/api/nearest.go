@@ -11,41 +11,61 @@ import (
 
 // suggest adds to an unknown table or column the nearest names that exist.
 func suggest(tx *store.Tx, d *sqlDetail) {
-	var wanted, sql string
-	var params []sqlite.Param
+	const tables = "SELECT name FROM sqlite_schema WHERE type IN ('table','view')"
 	switch d.kind {
 	case kindUnknownTable:
-		wanted = d.table
-		sql = "SELECT name FROM sqlite_schema WHERE type IN ('table','view')"
+		d.hint = nearest(d.table, namesOf(tx, tables))
 	case kindUnknownColumn:
-		wanted = d.column
-		sql = "SELECT DISTINCT c.name FROM sqlite_schema s, pragma_table_info(s.name) c WHERE s.type IN ('table','view') AND s.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' LIMIT 2000"
 		if d.table != "" {
-			sql = "SELECT name FROM pragma_table_info(?)"
-			params = []sqlite.Param{{Value: sqlite.Value{Kind: sqlite.Text, Bytes: []byte(d.table)}}}
+			d.hint = nearest(d.column, namesOf(tx, columnsSQL, textParam(d.table)...))
 		}
-	default:
-		return
+		if d.hint != "" {
+			return
+		}
+		// The statement named no table, or an alias. Table by table: one that can't be read hides no other.
+		names := namesOf(tx, tables)
+		var columns []string
+		for _, t := range names[:min(len(names), 500)] {
+			if !gate.IsSystem(t) {
+				columns = append(columns, namesOf(tx, columnsSQL, textParam(t)...)...)
+			}
+		}
+		slices.Sort(columns)
+		d.hint = nearest(d.column, slices.Compact(columns))
 	}
+}
+
+const columnsSQL = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden<>1"
+
+// namesOf is the first column of a query, as far as it goes.
+func namesOf(tx *store.Tx, sql string, params ...sqlite.Param) (names []string) {
+	// An error here must not hide the one that is being explained.
+	_ = tx.Query(sql, params, func(s *sqlite.Stmt) error {
+		names = append(names, string(s.Column(0).Bytes))
+		return nil
+	})
+	return names
+}
+
+// nearest asks whether one of the names that are most like the wanted one was meant; "" if none is like it.
+func nearest(wanted string, names []string) string {
 	if wanted == "" {
-		return
+		return ""
 	}
 	type candidate struct {
 		name string
 		far  int
 	}
 	var near []candidate
-	err := tx.Query(sql, params, func(s *sqlite.Stmt) error {
-		name := string(s.Column(0).Bytes)
+	for _, name := range names {
 		if !gate.IsSystem(name) {
 			if far := distance(strings.ToLower(wanted), strings.ToLower(name)); far <= max(2, len(wanted)/3) {
 				near = append(near, candidate{name, far})
 			}
 		}
-		return nil
-	})
-	if err != nil || len(near) == 0 {
-		return
+	}
+	if len(near) == 0 {
+		return ""
 	}
 	slices.SortFunc(near, func(a, b candidate) int {
 		if a.far != b.far {
@@ -53,11 +73,11 @@ func suggest(tx *store.Tx, d *sqlDetail) {
 		}
 		return strings.Compare(a.name, b.name)
 	})
-	names := make([]string, 0, 3)
+	meant := make([]string, 0, 3)
 	for _, c := range near[:min(3, len(near))] {
-		names = append(names, c.name)
+		meant = append(meant, c.name)
 	}
-	d.hint = "did you mean " + strings.Join(names, ", ") + "?"
+	return "did you mean " + strings.Join(meant, ", ") + "?"
 }
 
 // distance is the number of letters to change, insert, delete or swap to make b of a (optimal string alignment).

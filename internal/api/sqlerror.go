@@ -83,15 +83,15 @@ const (
 )
 
 // sqlFault tells of an error of a statement. sql is the statement, if it is known; SQLite gives names only in its
-// messages, so they are read from there.
-func sqlFault(e *sqlite.Error, sql []byte) *fault {
+// messages, so they are read from there. table is the one that it writes to, if it is known.
+func sqlFault(e *sqlite.Error, sql []byte, table string) *fault {
 	d := &sqlDetail{kind: kindUnknown, message: e.Message, offset: e.Offset}
 	status := http.StatusBadRequest
 	_, after, _ := strings.Cut(e.Message, ": ")
 	switch e.Code {
 	case sqlite.CodeConstraintUnique, sqlite.CodeConstraintPrimaryKey, sqlite.CodeConstraintRowid:
 		d.kind = kindUnique
-		d.columnsOf(after)
+		d.columnsOf(after, table)
 		if verb(sql) == "INSERT" || verb(sql) == "REPLACE" {
 			d.hint = "add ON CONFLICT … DO UPDATE (or DO NOTHING) if a row that is there already should win or be updated"
 			if len(d.columns) > 0 {
@@ -102,7 +102,7 @@ func sqlFault(e *sqlite.Error, sql []byte) *fault {
 		}
 	case sqlite.CodeConstraintNotNull:
 		d.kind = kindNotNull
-		d.columnsOf(after)
+		d.columnsOf(after, table)
 		d.hint = "give the column a value, or a DEFAULT in the table"
 	case sqlite.CodeConstraintForeignKey:
 		d.kind = kindForeignKey
@@ -116,7 +116,7 @@ func sqlFault(e *sqlite.Error, sql []byte) *fault {
 		d.kind = kindType
 		// "cannot store TEXT value in INTEGER column t.a"
 		if i := strings.LastIndex(e.Message, " column "); i >= 0 {
-			d.columnsOf(e.Message[i+len(" column "):])
+			d.columnsOf(e.Message[i+len(" column "):], table)
 		}
 		d.hint = "the table is STRICT: send a value of the column's type"
 	case sqlite.CodeMismatch:
@@ -151,6 +151,13 @@ func (d *sqlDetail) byPrimary(e *sqlite.Error, after string) int {
 		d.kind = kindType
 	case sqlite.CodeSchema:
 		d.hint = "the schema changed while the statement ran; send it again"
+	case sqlite.CodeCorrupt:
+		d.hint = "the index of a virtual table does not fit its content: for FTS5, INSERT INTO t(t) VALUES('rebuild') makes it anew"
+		if e.Code == sqlite.CodeCorruptSequence {
+			d.hint = "sqlite_sequence holds something else than numbers for tables: correct it"
+		}
+	case sqlite.CodeFull:
+		d.hint = "the AUTOINCREMENT column of the table has reached the greatest rowid, 9223372036854775807"
 	case sqlite.CodeError:
 		d.byMessage(e.Message, after)
 	}
@@ -197,8 +204,17 @@ func (d *sqlDetail) unknownColumn(name string) {
 	d.column = name
 }
 
-// columnsOf reads "t.a, t.b".
-func (d *sqlDetail) columnsOf(list string) {
+// columnsOf reads "t.a, t.b". Where the statement's table is known its name may hold a dot, and a column's what stands
+// between two of them.
+func (d *sqlDetail) columnsOf(list, table string) {
+	if rest, ok := strings.CutPrefix(list, table+"."); ok && table != "" {
+		d.table = table
+		for column := range strings.SplitSeq(rest, ", "+table+".") {
+			d.columns = append(d.columns, columnRef{table, column})
+		}
+		d.column = d.columns[0].column
+		return
+	}
 	for part := range strings.SplitSeq(list, ", ") {
 		t, c, ok := strings.Cut(part, ".")
 		if !ok {
@@ -212,10 +228,23 @@ func (d *sqlDetail) columnsOf(list string) {
 	}
 }
 
+// plainOrQuoted is a name as it can stand in SQL.
+func plainOrQuoted(name string) string {
+	for i, r := range name {
+		if r != '_' && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (i == 0 || r < '0' || r > '9') {
+			return quoteName(name)
+		}
+	}
+	if name == "" {
+		return quoteName(name)
+	}
+	return name
+}
+
 func joinColumns(cs []columnRef) string {
 	names := make([]string, len(cs))
 	for i, c := range cs {
-		names[i] = c.column
+		names[i] = plainOrQuoted(c.column)
 	}
 	return strings.Join(names, ", ")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/persqld/persqld/internal/gate"
@@ -19,6 +20,7 @@ type run struct {
 	x *exchange
 
 	began   time.Time
+	at      atomic.Int32   // the statement of a batch that runs; read when it is abandoned
 	results []store.Result // of the statements that ran, for the query log
 	spans   []time.Duration
 	failed  error // of the last of them, if it failed
@@ -33,7 +35,9 @@ type run struct {
 
 func (r *run) reset() {
 	clear(r.results)
-	*r = run{x: r.x, results: r.results[:0], spans: r.spans[:0], row: r.row}
+	r.results, r.spans = r.results[:0], r.spans[:0]
+	r.began, r.failed, r.read, r.written, r.b, r.first, r.hide = time.Time{}, nil, 0, 0, nil, false, 0
+	r.at.Store(0)
 }
 
 // start forgets what an earlier run of the same job did.
@@ -43,7 +47,7 @@ func (r *run) start(began time.Time) {
 	r.x.out = r.x.out[:0]
 	r.x.parts = r.x.parts[:0]
 	r.x.status = http.StatusOK
-	r.x.key.replayed = false
+	r.x.key.replayed, r.x.key.retry = false, 0
 	r.began = began
 	if r.row == nil {
 		r.row = r.appendRow
@@ -54,13 +58,13 @@ func (r *run) start(began time.Time) {
 func (r *run) prepare(tx *store.Tx, sql []byte) (*sqlite.Stmt, error) {
 	s, n, err := tx.Prepare(sql)
 	if err != nil {
-		return nil, r.explain(tx, err, sql)
+		return nil, r.explain(tx, err, sql, "")
 	}
 	for s == nil && n > 0 && n < len(sql) { // a lone semicolon, or a comment, before it
 		var m int
 		s, m, err = tx.Prepare(sql[n:])
 		if err != nil {
-			return nil, r.explain(tx, err, sql)
+			return nil, r.explain(tx, err, sql, "")
 		}
 		if m == 0 {
 			break
@@ -108,7 +112,7 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 		err = r.reservedNames(tx, s)
 	}
 	if err != nil {
-		return b, res, r.explain(tx, err, st.SQL)
+		return b, res, r.explain(tx, err, st.SQL, target(s))
 	}
 	b = append(b, `],"rowsRead":`...)
 	b = wire.AppendInt(b, res.RowsRead)
@@ -170,21 +174,34 @@ func (r *run) reservedNames(tx *store.Tx, s *sqlite.Stmt) error {
 }
 
 // explain makes what the client is told of an error of a statement, with the nearest names that exist.
-func (r *run) explain(tx *store.Tx, err error, sql []byte) error {
+func (r *run) explain(tx *store.Tx, err error, sql []byte, table string) error {
 	err = tx.Explain(err)
 	var e *sqlite.Error
 	if !errors.As(err, &e) || e.Cause != nil {
 		return err
 	}
 	switch e.Code.Primary() {
-	case sqlite.CodeError, sqlite.CodeConstraint, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig:
+	case sqlite.CodeError, sqlite.CodeConstraint, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig, sqlite.CodeCorrupt, sqlite.CodeFull:
 	default:
 		return err
 	}
-	f := sqlFault(e, sql)
+	f := sqlFault(e, sql, table)
 	suggest(tx, f.detail)
 	f.hint = f.detail.hint
 	return f
+}
+
+// target is the table that a statement itself writes to; "" for none.
+func target(s *sqlite.Stmt) string {
+	for i := range s.Accesses {
+		switch a := &s.Accesses[i]; a.Action {
+		case sqlite.Insert, sqlite.Update, sqlite.Delete:
+			if a.By == "" {
+				return a.Name
+			}
+		}
+	}
+	return ""
 }
 
 // note keeps what a statement cost, for the query log.

@@ -75,3 +75,19 @@ func TestOpenRefusesFile(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestMeter(t *testing.T) {
+	root := t.TempDir()
+	for name, n := range map[string]int{"a/x.db": 4096, "a/x.db-wal": 100, "b/y.db": 8192} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, make([]byte, n), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := datadir.NewMeter(root).Bytes(), int64(4096+100+8192); got != want {
+		t.Errorf("got %d bytes, want %d", got, want)
+	}
+}

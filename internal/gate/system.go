@@ -65,7 +65,8 @@ func permitWrite(a sqlite.Access) error {
 
 // permitName decides on the name of an object that is made, altered or dropped.
 func permitName(name string) error {
-	if hasPrefix(name, "_persql_") || hasPrefix(name, "sqlite_persql_") {
+	// With a _ behind it, since a virtual table of the name would have shadow tables that begin so.
+	if hasPrefix(name+"_", "_persql_") || hasPrefix(name, "sqlite_persql_") {
 		return refuseSystem(name)
 	}
 	return nil // SQLite itself guards its own names; it makes sqlite_sequence and its indexes under this code
@@ -84,7 +85,7 @@ func permitModule(name string) error {
 
 func permitFunction(name string) error {
 	switch strings.ToLower(name) {
-	case "load_extension", "fts3_tokenizer", "sqlite_log":
+	case "load_extension", "fts3_tokenizer", "sqlite_log", "rtreecheck": // the last reads tables by names that only running tells
 		return &Refusal{Code: CodeFunction, Message: fmt.Sprintf("The function %s is not allowed", name)}
 	}
 	return nil

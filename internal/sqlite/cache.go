@@ -110,16 +110,33 @@ func (c *Conn) Prepare(sql []byte, policy Policy) (s *Stmt, n int, err error) {
 		c.take(s)
 		return s, len(sql), nil
 	}
-	return c.compile(sql, policy, false)
+	return c.compile(sql, policy, byClient)
 }
 
 // Own compiles a statement of the server's, which no policy judges.
-func (c *Conn) Own(sql string) (*Stmt, error) {
+func (c *Conn) Own(sql string) (*Stmt, error) { return c.own(sql, byServer) }
+
+// System is Own for a statement on the server's own tables in the file, whatever foreign keys a client has put on them.
+func (c *Conn) System(sql string) (*Stmt, error) { return c.own(sql, bySystem) }
+
+// author is whose statement it is.
+type author uint8
+
+const (
+	byClient author = iota
+	byServer
+	bySystem // the server's, on its own tables
+)
+
+// flagForeignKeys is SQLite's own name for PRAGMA foreign_keys among a connection's flags (SQLITE_ForeignKeys).
+const flagForeignKeys = 0x4000
+
+func (c *Conn) own(sql string, by author) (*Stmt, error) {
 	if s := c.cache.owns[sql]; s != nil && !s.busy {
 		c.take(s)
 		return s, nil
 	}
-	s, _, err := c.compile([]byte(sql), nil, true)
+	s, _, err := c.compile([]byte(sql), nil, by)
 	return s, err
 }
 
@@ -132,7 +149,8 @@ func (c *Conn) take(s *Stmt) {
 	}
 }
 
-func (c *Conn) compile(sql []byte, policy Policy, own bool) (*Stmt, int, error) {
+func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error) {
+	own := by != byClient
 	if c.db == 0 || c.damaged {
 		return nil, 0, errClosed()
 	}
@@ -144,8 +162,15 @@ func (c *Conn) compile(sql []byte, policy Policy, own bool) (*Stmt, int, error) 
 		c.mode = modePrepare
 		c.collect.begin(policy)
 	}
-	// A pragma that switches something acts while it is compiled, under EXPLAIN too. A client's shall act when it runs.
 	db := (*sqlite3.Tsqlite3)(at(c.db))
+	if by == bySystem {
+		// A client's foreign key that refers to one of the server's own tables, which no parser forbids, must not reach
+		// what the server does there.
+		on := db.Fflags & flagForeignKeys
+		db.Fflags &^= flagForeignKeys
+		defer func() { db.Fflags |= on }()
+	}
+	// A pragma that switches something acts while it is compiled, under EXPLAIN too. A client's shall act when it runs.
 	flags := db.Fflags
 	ptr, n, err := c.prepare(sql)
 	switched := db.Fflags ^ flags

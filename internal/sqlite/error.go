@@ -30,6 +30,11 @@ const (
 	CodeRange      Code = sqlite3.SQLITE_RANGE
 	CodeNotADB     Code = sqlite3.SQLITE_NOTADB
 
+	// These two speak of what a tenant's statements wrote, not of a damaged file: an index of a virtual table that
+	// doesn't fit its content, a sqlite_sequence that was written by hand.
+	CodeCorruptVTab     Code = sqlite3.SQLITE_CORRUPT_VTAB
+	CodeCorruptSequence Code = sqlite3.SQLITE_CORRUPT_SEQUENCE
+
 	CodeConstraintCheck      Code = sqlite3.SQLITE_CONSTRAINT_CHECK
 	CodeConstraintForeignKey Code = sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
 	CodeConstraintNotNull    Code = sqlite3.SQLITE_CONSTRAINT_NOTNULL

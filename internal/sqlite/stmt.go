@@ -37,6 +37,8 @@ type Stmt struct {
 	switched  uint64   // the connection's flags that it switches, a pragma,
 	values    uint64   // and what to
 	optimizes bool
+	// writesVirtual says that a virtual table is written to, by the statement or, perhaps, a trigger.
+	writesVirtual bool
 	checks    bool // it checks the file's integrity, for which virtual tables read all that is theirs
 	busy      bool
 	own       bool
@@ -75,6 +77,8 @@ func (s *Stmt) examine() {
 			s.Alters = true // nothing is collected of the server's own statements
 		case sqlite3.OP_SetCookie:
 			s.Alters = s.Alters || ops[i].Fp2 == sqlite3.BTREE_SCHEMA_VERSION
+		case sqlite3.OP_VUpdate, sqlite3.OP_Program:
+			s.writesVirtual = true
 		case sqlite3.OP_Insert:
 			inserts++
 		case sqlite3.OP_IdxInsert:

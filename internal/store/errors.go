@@ -47,6 +47,8 @@ var (
 	errPreempted = errors.New("run again in a group of its own")
 	// errBoundary says that a request must run in a group of its own.
 	errBoundary = errors.New("commit the group first")
+	// errNoRowid says that a FULL is neither the disk's nor the quota's.
+	errNoRowid = errors.New("no rowid is left")
 	// errPinned says that the log can't be copied back yet: the file is being copied.
 	errPinned = errors.New("the file is being copied")
 	// errEnded is what the rest of a request gets when the transaction was lost under it.
@@ -72,7 +74,9 @@ func translate(err error, quota bool) error {
 	case sqlite.CodeIOErr:
 		return &wrapped{ErrStorage, err}
 	case sqlite.CodeCorrupt, sqlite.CodeNotADB:
-		return &wrapped{ErrDamaged, err}
+		if e.Code != sqlite.CodeCorruptVTab && e.Code != sqlite.CodeCorruptSequence {
+			return &wrapped{ErrDamaged, err}
+		}
 	case sqlite.CodeInterrupt:
 		if e.Cause == nil { // Interrupt was called: the server stops or the watchdog gave up
 			return &wrapped{ErrTimeout, err}

@@ -107,7 +107,7 @@ func (tx *Tx) own(sql string, params []sqlite.Param, row func(*sqlite.Stmt) erro
 		return errEnded
 	}
 	conn := tx.a.conn
-	s, err := conn.Own(sql)
+	s, err := conn.System(sql)
 	if err != nil {
 		return tx.check(err)
 	}

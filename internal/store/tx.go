@@ -152,8 +152,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		after := conn.LastInsertRowid()
 		switch {
 		case asksRowid:
-			// The statement reads last_insert_rowid(), so it must not see our mark in its place.
-			if after != rowid {
+			// The statement reads last_insert_rowid(), so it must not see our mark in its place. A row may have got
+			// the very rowid that was the last one's, in another table.
+			if after != rowid || changed != 0 && inserts(s) {
 				r.LastInsertRowid = after
 			}
 		case after != noRowid:
@@ -161,6 +162,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		default:
 			conn.SetLastInsertRowid(rowid)
 		}
+	}
+	if s.Alters { // what it wrote is its own bookkeeping: rows of the schema, of shadow tables
+		r.Changes, r.LastInsertRowid = 0, 0
 	}
 	s.Reset()
 	if err != nil {
@@ -171,6 +175,18 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, tx.check(err)
 	}
 	return r, nil
+}
+
+// outOfRowids tells whether an AUTOINCREMENT table has used the greatest rowid: an insert into it is FULL too.
+func (tx *Tx) outOfRowids() bool {
+	found := false
+	s, err := tx.a.conn.System("SELECT 1 FROM sqlite_sequence WHERE seq=9223372036854775807 LIMIT 1")
+	if err != nil {
+		return false // there is no such table
+	}
+	defer s.Done()
+	found, err = s.Step()
+	return found && err == nil
 }
 
 // steps runs a statement to its end.
@@ -191,6 +207,22 @@ func steps(s *sqlite.Stmt, row func(*sqlite.Stmt) error) error {
 // noRowid marks that a statement inserted nothing. A table could hold that very rowid: then an insert of it is
 // answered with 0.
 const noRowid = math.MinInt64 + 0x5045525351
+
+// inserts tells whether what a statement changed must have been inserted: it is an INSERT without DO UPDATE.
+func inserts(s *sqlite.Stmt) bool {
+	yes := false
+	for i := range s.Accesses {
+		if a := &s.Accesses[i]; a.By == "" {
+			switch a.Action {
+			case sqlite.Insert:
+				yes = true
+			case sqlite.Update, sqlite.Delete:
+				return false
+			}
+		}
+	}
+	return yes
+}
 
 func usesRowid(s *sqlite.Stmt) bool {
 	for i := range s.Accesses {
@@ -317,6 +349,18 @@ func (tx *Tx) mark() error {
 	return nil
 }
 
+// CheckDeferred fails on a violated deferred foreign key, as the end of the request would: a Job that calls it last can tell
+// of it in its own words.
+func (tx *Tx) CheckDeferred() error {
+	if tx.over() {
+		return errEnded
+	}
+	if !tx.marked && !tx.bare {
+		return nil
+	}
+	return tx.checkDeferred()
+}
+
 // checkDeferred finds a violated deferred foreign key: RELEASE doesn't, and the group's COMMIT would fail for it.
 func (tx *Tx) checkDeferred() error {
 	bad, err := tx.a.conn.DeferredViolations()
@@ -391,7 +435,11 @@ func (tx *Tx) check(err error) error {
 	}
 	var e *sqlite.Error
 	if errors.As(err, &e) && e.Code.Primary() == sqlite.CodeFull {
-		tx.quota = tx.w.atQuota(tx.a)
+		if tx.outOfRowids() {
+			err = &wrapped{errNoRowid, err}
+		} else {
+			tx.quota = tx.w.atQuota(tx.a)
+		}
 	}
 	if errors.Is(err, errPreempted) || errors.Is(err, errBoundary) || isNoMem(err) && !tx.c.again.retried {
 		tx.again = err
