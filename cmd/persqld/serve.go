@@ -11,6 +11,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,9 @@ const (
 	stopTime  = 9500 * time.Millisecond
 
 	maxHeaderBytes = 64 << 10
+
+	// goMemory is what the program may take beside buffers before its garbage is collected more often, in bytes.
+	goMemory = 192 << 20
 )
 
 type serveCmd struct {
@@ -66,6 +70,8 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if err := sqlite.Initialize(sqlite.Setup{HeapLimit: int64(cmd.Memory) / 4 * 3, TempDir: dir.Temp()}); err != nil {
 		return err
 	}
+	// The collector's goal, no limit that fails anything: buffers, and what the catalog and the rest of the program take.
+	debug.SetMemoryLimit(int64(cmd.Memory)/2 + goMemory)
 	cat, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger})
 	if err != nil {
 		return err
@@ -85,8 +91,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	st, err := store.New(store.Options{
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
-		MemoryHigh: int64(cmd.Memory) / 2,
-		Limits:     sqlite.Limits{Pages: int64(cmd.MaxDatabase) / sqlite.PageSize},
+		ParkTimeout: cmd.ParkTimeout.Duration,
+		MemoryHigh:  int64(cmd.Memory) / 2, MemoryLimit: int64(cmd.Memory) / 4 * 3,
+		Limits: sqlite.Limits{Pages: int64(cmd.MaxDatabase) / sqlite.PageSize},
 		Tables: func(id string) []*sqlite.Table {
 			return []*sqlite.Table{qlog.Table(id), api.DatabaseListTable()}
 		},
@@ -97,6 +104,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	options := api.Options{
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(),
+		Buffers:    int64(cmd.Memory) / 4,
 		AutoCreate: cmd.AutoCreate, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,

@@ -142,6 +142,9 @@ func (s *Server) Stop(t testing.TB) int {
 	return s.Wait(t, 15*time.Second)
 }
 
+// PID is the number of the server's process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Signal sends a signal.
 func (s *Server) Signal(t testing.TB, sig os.Signal) {
 	t.Helper()

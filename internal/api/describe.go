@@ -21,6 +21,9 @@ func (x *exchange) reply(v any) error {
 	if int64(len(data)) > x.s.opt.MaxResult {
 		return errResultTooLarge
 	}
+	if err := x.charge(len(x.body) + 2*len(data)); err != nil {
+		return err
+	}
 	x.success()
 	x.out = append(append(x.out, data...), '}')
 	return nil

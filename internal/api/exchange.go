@@ -45,8 +45,9 @@ type exchange struct {
 	key     idempotency
 
 	engine  time.Duration
-	hurried bool // the body has a deadline
-	lent    bool // an abandoned statement still uses the exchange's memory
+	charged int64 // bytes of the budget
+	hurried bool  // the body has a deadline
+	lent    bool  // an abandoned statement still uses the exchange's memory
 }
 
 const (
@@ -69,6 +70,7 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request) *exchange {
 }
 
 func (s *Server) give(x *exchange) {
+	x.refund()
 	if x.lent {
 		return // for the collector, when the engine is done with it
 	}
@@ -196,6 +198,12 @@ func (x *exchange) answer(err error) int {
 	h["Content-Type"] = jsonType
 	h["X-Request-Id"] = []string{x.id}
 	h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	if len(out) > freeBuffer {
+		// A client that doesn't read what it asked for must not keep the memory of it.
+		control := http.NewResponseController(x.w)
+		_ = control.SetWriteDeadline(time.Now().Add(bodyTime + time.Duration(len(out))*time.Second/bodyRate))
+		defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	}
 	if x.status != http.StatusOK {
 		x.w.WriteHeader(x.status)
 	}
@@ -267,6 +275,9 @@ func (x *exchange) readBody() error {
 	if n > limit {
 		return tooLarge(limit)
 	}
+	if err := x.charge(int(bodyFactor * n)); err != nil {
+		return err
+	}
 	body := x.body[:0]
 	if n >= 0 {
 		if int64(cap(body)) < n {
@@ -296,6 +307,9 @@ func (x *exchange) readBody() error {
 	x.hurry(limit)
 	for {
 		if len(body) == cap(body) {
+			if err := x.charge(bodyFactor * 5 / 4 * cap(body)); err != nil {
+				return err
+			}
 			body = append(body, 0)[:len(body)]
 		}
 		got, err := x.r.Body.Read(body[len(body):cap(body)])
@@ -368,7 +382,7 @@ func (x *exchange) param(name string) string { return chi.URLParam(x.r, name) }
 // do runs a job on the request's database.
 func (x *exchange) do(job store.Job) error {
 	x.gate.Caller = gate.Caller{TokenID: x.token.ID, Role: gate.Role(x.token.Role)}
-	x.request.Gate, x.request.Job = &x.gate, job
+	x.request.Gate, x.request.Job, x.request.Namespace = &x.gate, job, x.token.NamespaceID
 	ctx := x.r.Context()
 	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)
 	if err != nil {

@@ -22,6 +22,7 @@ type Metrics struct {
 	group    prometheus.Histogram
 	fsyncs   prometheus.Counter
 	open     prometheus.Gauge
+	parked   prometheus.Gauge
 	requests prometheus.Counter
 	read     prometheus.Counter
 	written  prometheus.Counter
@@ -39,11 +40,12 @@ func NewMetrics() *Metrics {
 		group:    prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_group_size", Help: "Requests that a database's actor took together.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
 		fsyncs:   prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_fsyncs_total", Help: "Commits that were synced to the disk."}),
 		open:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_open_databases", Help: "Databases that are open."}),
+		parked:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_parked_statements", Help: "Long statements that wait for their turn."}),
 		requests: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_requests_total", Help: "Requests that databases ran."}),
 		read:     prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_read_total", Help: "Rows that statements read."}),
 		written:  prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_written_total", Help: "Rows that statements wrote, indexes included."}),
 	}
-	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.requests, m.read, m.written,
+	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.requests, m.read, m.written,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -78,6 +80,9 @@ func (m *Metrics) Commit() { m.fsyncs.Inc() }
 
 // Open counts an opened (1) or closed (-1) database.
 func (m *Metrics) Open(delta int) { m.open.Add(float64(delta)) }
+
+// Parked counts a long statement that waits for its turn (1), or no longer (-1).
+func (m *Metrics) Parked(delta int) { m.parked.Add(float64(delta)) }
 
 // rows counts what statements read and wrote.
 func (m *Metrics) rows(read, written int64) {

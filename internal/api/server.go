@@ -27,6 +27,7 @@ type Options struct {
 	Version   string
 
 	AutoCreate     bool
+	Buffers        int64 // bytes of the buffers of all requests and results together; 0 is no limit
 	MaxRequest     int64 // bytes of a request's body; 10 MB
 	MaxResult      int64 // bytes of a result; 32 MB
 	MaxSQL         int   // bytes of a statement; 100 KB
@@ -52,6 +53,7 @@ type Server struct {
 	exchanges sync.Pool
 	creating  singleflight.Group
 	flood     *flood
+	budget    budget
 	draining  atomic.Bool
 	ready     atomic.Bool
 	foreign   sync.Once
@@ -83,6 +85,7 @@ func New(opt Options) *Server {
 	}
 	s := &Server{opt: opt, log: opt.Logger, flood: newFlood(opt.RatePerAddress, opt.Now)}
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
+	s.budget.limit = opt.Buffers
 	s.exchanges.New = func() any { return newExchange(s) }
 	s.routes()
 	return s

@@ -155,6 +155,9 @@ func (r *run) appendRow(s *sqlite.Stmt) error {
 	if len(b) > limit {
 		return errResultTooLarge
 	}
+	if cap(b) > freeBuffer {
+		return r.x.charge(int(bodyFactor*len(r.x.body)) + cap(b))
+	}
 	return nil
 }
 

@@ -37,6 +37,7 @@ type Settings struct {
 	QueueDepth       int      `default:"1024" range:"1..1000000" unit:"requests" help:"Waiting requests a database; beyond them 429." placeholder:"N"`
 	Memory           Size     `auto:"half of the machine's or cgroup's" range:"32MiB..64TiB" unit:"bytes" help:"SQLite's heap, and the buffers of requests and results." placeholder:"SIZE"`
 	StatementTimeout Duration `default:"30s" range:"10ms..24h" unit:"time" help:"Longest time of a statement; then 408." placeholder:"TIME"`
+	ParkTimeout      Duration `default:"30s" range:"100ms..24h" unit:"time" help:"Longest that a long statement waits for its turns among other long ones, in all; then 503." placeholder:"TIME"`
 	MaxRequest       Size     `default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest request body; beyond it 413." placeholder:"SIZE"`
 	MaxResult        Size     `default:"32MB" range:"1KB..1GB" unit:"bytes" help:"Largest result; beyond it 413." placeholder:"SIZE"`
 	MaxSQL           Size     `name:"max-sql" default:"100KB" range:"1KB..100MB" unit:"bytes" help:"Longest SQL of a statement." placeholder:"SIZE"`

@@ -150,11 +150,12 @@ func (m *slabs) alloc(n int) uintptr {
 	return p
 }
 
-func (m *slabs) release(p uintptr) {
+func (m *slabs) release(p uintptr) (bytes int) {
 	i := int32((p - m.base) >> spanShift)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &m.spans[i]
+	bytes = slabClasses[s.class]
 	*(*uintptr)(at(p)) = s.free
 	s.free = p
 	s.used--
@@ -167,6 +168,7 @@ func (m *slabs) release(p uintptr) {
 		// The kernel takes the pages; the addresses stay ours and read as zero.
 		unix.Madvise(unsafe.Slice((*byte)(at(m.base+uintptr(i)<<spanShift)), spanSize), unix.MADV_DONTNEED)
 	}
+	return bytes
 }
 
 func (m *slabs) sizeOf(p uintptr) int {
@@ -181,23 +183,34 @@ func call[F any](p uintptr) F { return *(*F)(unsafe.Pointer(&struct{ p uintptr }
 func slabMalloc(tls *libc.TLS, n int32) uintptr {
 	if n <= slabMax {
 		if p := memory.alloc(int(n)); p != 0 {
+			heapOf(tls).add(int64(slabClasses[memory.classOf[(n+15)/16]]))
 			return p
 		}
 	}
-	return call[func(*libc.TLS, int32) uintptr](memory.library.FxMalloc)(tls, n)
+	p := call[func(*libc.TLS, int32) uintptr](memory.library.FxMalloc)(tls, n)
+	if p != 0 {
+		heapOf(tls).add(int64(n))
+	}
+	return p
 }
 
 func slabFree(tls *libc.TLS, p uintptr) {
 	if memory.has(p) {
-		memory.release(p)
+		heapOf(tls).add(-int64(memory.release(p)))
 		return
 	}
+	heapOf(tls).add(-int64(slabSize(tls, p)))
 	call[func(*libc.TLS, uintptr)](memory.library.FxFree)(tls, p)
 }
 
 func slabRealloc(tls *libc.TLS, p uintptr, n int32) uintptr {
 	if !memory.has(p) && n > slabMax {
-		return call[func(*libc.TLS, uintptr, int32) uintptr](memory.library.FxRealloc)(tls, p, n)
+		had := slabSize(tls, p)
+		q := call[func(*libc.TLS, uintptr, int32) uintptr](memory.library.FxRealloc)(tls, p, n)
+		if q != 0 {
+			heapOf(tls).add(int64(n - had))
+		}
+		return q
 	}
 	have := int(slabSize(tls, p))
 	if memory.has(p) && n <= slabMax && slabClasses[memory.classOf[(n+15)/16]] == have {

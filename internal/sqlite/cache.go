@@ -214,7 +214,7 @@ func (c *Conn) prepare(sql []byte) (ptr uintptr, n int, err error) {
 	}
 	// SQLite takes a zero byte for the end of the text and would run what stands before it.
 	zero := bytes.IndexByte(sql, 0)
-	c.denied, c.stopped = nil, nil
+	c.denied, c.stopped, c.began = nil, nil, true
 	rc := sqlite3.Xsqlite3_prepare_v3(t.tls, c.db, text, int32(len(sql)), sqlite3.SQLITE_PREPARE_PERSISTENT, t.out, t.out+8)
 	if rc != sqlite3.SQLITE_OK {
 		return 0, 0, c.fail(rc)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -14,6 +15,9 @@ import (
 // progressOps is how many virtual-machine operations pass between two looks at the watch: about 20 µs. SQLite's
 // own counting makes it free.
 const progressOps = 1000
+
+// firstOps is how many pass until the first look: what an operation of this statement costs is not known yet.
+const firstOps = 16
 
 // Limits bounds what a statement of a connection may be (https://sqlite.org/limits.html). The zero value of a
 // field is the default that stands beside it.
@@ -60,6 +64,8 @@ type Conn struct {
 	denied  error // why the authorizer said no
 	stopped error // why the watch said stop
 	watch   func() error
+	looked  time.Time // when the watch had been asked last
+	began   bool      // a call of the engine's began after that
 
 	frames  int // frames in the log after the last commit, as the wal hook reported
 	commits uint64
@@ -222,11 +228,35 @@ func onProgress(_ *libc.TLS, h uintptr) int32 {
 	if c == nil || c.watch == nil {
 		return 0
 	}
+	came := time.Now()
 	if err := c.watch(); err != nil {
 		c.stopped = err
 		return 1
 	}
+	c.pace(came)
 	return 0
+}
+
+// heavyOps is how long 1,000 operations take for them to be heavy ones, such as functions of long texts: then the watch
+// is asked more often.
+const heavyOps = time.Millisecond
+
+// pace sets how many operations pass until the next look, so that it comes after heavyOps at the latest, but for what is
+// a single operation. What the watch itself took (it may park the statement) doesn't count.
+func (c *Conn) pace(came time.Time) {
+	took := came.Sub(c.looked)
+	c.looked = time.Now()
+	if c.began {
+		c.began = false
+		return
+	}
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	switch {
+	case took > heavyOps:
+		db.FnProgressOps = max(1, db.FnProgressOps/8)
+	case took < heavyOps/32 && db.FnProgressOps < progressOps:
+		db.FnProgressOps = min(progressOps, db.FnProgressOps*2)
+	}
 }
 
 func onCommit(_ *libc.TLS, h, _, _ uintptr, frames int32) int32 {

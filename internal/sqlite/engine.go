@@ -91,7 +91,15 @@ func RowMeter() string { return "estimated" }
 
 // MemoryUsed is the number of bytes that all connections together have allocated now.
 func MemoryUsed() int64 {
-	tls := libc.NewTLS()
-	defer tls.Close()
-	return sqlite3.Xsqlite3_memory_used(tls)
+	gauge.Lock()
+	defer gauge.Unlock()
+	if gauge.tls == nil {
+		gauge.tls = libc.NewTLS() // once: it is asked many times a second
+	}
+	return sqlite3.Xsqlite3_memory_used(gauge.tls)
+}
+
+var gauge struct {
+	sync.Mutex
+	tls *libc.TLS
 }

@@ -39,13 +39,13 @@ type Stmt struct {
 	optimizes bool
 	// writesVirtual says that a virtual table is written to, by the statement or, perhaps, a trigger.
 	writesVirtual bool
-	checks    bool // it checks the file's integrity, for which virtual tables read all that is theirs
-	busy      bool
-	own       bool
-	cached    bool
-	bound     bool
-	running   bool
-	ended     bool // Step came to the end or to an error; SQLite would begin anew
+	checks        bool // it checks the file's integrity, for which virtual tables read all that is theirs
+	busy          bool
+	own           bool
+	cached        bool
+	bound         bool
+	running       bool
+	ended         bool // Step came to the end or to an error; SQLite would begin anew
 
 	prev, next *Stmt // the cache, most recently used first; or the connection's loose statements
 }
@@ -281,7 +281,7 @@ func (s *Stmt) Step() (row bool, err error) {
 	if s.ended {
 		return false, nil
 	}
-	c.denied, c.stopped = nil, nil
+	c.denied, c.stopped, c.began = nil, nil, true
 	was, nested := c.mode, c.nested
 	if s.own {
 		c.mode = modeOwn
@@ -291,6 +291,9 @@ func (s *Stmt) Step() (row bool, err error) {
 	if s.switched != 0 && !s.running {
 		db := (*sqlite3.Tsqlite3)(at(c.db))
 		db.Fflags = db.Fflags&^s.switched | s.values
+	}
+	if !s.running {
+		(*sqlite3.Tsqlite3)(at(c.db)).FnProgressOps = firstOps
 	}
 	s.running = true
 	if s.Alters {

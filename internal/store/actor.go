@@ -40,6 +40,7 @@ type actor struct {
 type worker struct {
 	store  *Store
 	thread *sqlite.Thread
+	heap   atomic.Pointer[sqlite.Heap] // the thread's, for others to read
 	work   chan *actor
 	cur    atomic.Pointer[call] // for the watchdog
 	actor  atomic.Pointer[actor]
@@ -49,6 +50,9 @@ type worker struct {
 	group group
 	tx    Tx
 	watch func() error
+
+	kick  chan struct{} // look at evict, though parked
+	evict atomic.Pointer[eviction]
 
 	lostCall  *call // under which the transaction was lost; nil if it was given up
 	lostAgain bool  // it is to run again
@@ -82,7 +86,7 @@ func (s *Store) dispatch(a *actor) {
 	}
 	s.workers++
 	s.running++
-	w := &worker{store: s, work: make(chan *actor, 1)}
+	w := &worker{store: s, work: make(chan *actor, 1), kick: make(chan struct{}, 1)}
 	s.atWork[w] = struct{}{}
 	s.mu.Unlock()
 	go w.loop(a)
@@ -92,7 +96,7 @@ func (w *worker) loop(a *actor) {
 	// A fault at any address in the transpiled code becomes a panic of this goroutine, not the process's end.
 	debug.SetPanicOnFault(true)
 	s := w.store
-	w.thread = sqlite.NewThread()
+	w.setThread(sqlite.NewThread())
 	w.watch = w.look
 	defer func() { w.thread.Close() }()
 	for ok := true; ok; a, ok = <-w.work {
@@ -120,6 +124,11 @@ func (w *worker) loop(a *actor) {
 			}
 		}
 	}
+}
+
+func (w *worker) setThread(t *sqlite.Thread) {
+	w.thread = t
+	w.heap.Store(t.Heap())
 }
 
 // serve runs an actor until nothing waits for it, or until another actor waits for a worker.

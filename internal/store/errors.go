@@ -23,6 +23,12 @@ var (
 	// ErrAbandoned comes beside ErrTimeout when the answer left while the engine still runs the statement, which
 	// will be undone: what the request's Job holds must not be used again.
 	ErrAbandoned = errors.New("the statement is still being undone")
+	// ErrParked is returned for a long statement that got no turn among other long ones for longer than it may wait. It
+	// was undone.
+	ErrParked = errors.New("the server is busy with other long statements")
+	// ErrHog is returned for a statement that was stopped since it held more memory than any other when there was none
+	// left. It was undone.
+	ErrHog = errors.New("the statement uses too much memory")
 	// ErrDiskFull is returned for a write that the disk has no room for. It was undone.
 	ErrDiskFull = errors.New("the disk is full")
 	// ErrQuota is returned for a write that would make the database larger than its limit. It was undone.

@@ -82,9 +82,11 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 
 	start := s.opt.Now()
 	w.stats = runStats{start: start, yielded: start, stmt: start}
+	w.thread.Heap().Begin()
 	w.cur.Store(c)
 	err, fault := w.runJob(c, tx)
 	w.cur.Store(nil)
+	w.endTurn()
 	c.deadline.Store(0)
 	end := tx.ended
 	if end.IsZero() || fault {
@@ -97,9 +99,9 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 		clear(w.group.pending)
 		w.group.pending = w.group.pending[:0]
 	} else {
-		c.req.Stats = Stats{Wait: start.Sub(c.queued), Engine: end.Sub(start)}
+		c.req.Stats = Stats{Wait: start.Sub(c.queued), Engine: end.Sub(start) - w.stats.parked, Parked: w.stats.parked}
 	}
-	s.opt.Observer.Request(start.Sub(c.queued), end.Sub(start))
+	s.opt.Observer.Request(start.Sub(c.queued), end.Sub(start)-w.stats.parked)
 
 	if !fault {
 		if tx.again != nil {
@@ -126,7 +128,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	case isNoMem(err) && !c.again.retried:
 		c.again.retried = true
 		a.conn.ReleaseMemory()
-		s.wantReap()
+		s.relieve()
 		return apart
 	}
 	return w.settle(c, translate(err, tx.quota))
@@ -302,6 +304,8 @@ type runStats struct {
 	yielded time.Time
 	stmt    time.Time // when the running statement began
 	writing bool
+	turn    time.Time     // when its turn began, as a long statement; zero while it has none
+	parked  time.Duration // that it waited for turns
 }
 
 const yieldAfter = 500 * time.Microsecond
@@ -323,8 +327,20 @@ func (w *worker) look() error {
 	if !w.stats.writing && c.ctx.Err() != nil {
 		return c.ctx.Err()
 	}
+	if err := w.evicted(c); err != nil {
+		return err
+	}
 	if len(w.group.pending) > 0 && now.Sub(w.stats.stmt) > longStatement {
 		return errPreempted
+	}
+	switch since := w.stats.turn; {
+	case !since.IsZero() && now.Sub(since) > turnTime,
+		// Not with finished work behind it: a group waits for nobody's turn.
+		since.IsZero() && now.Sub(w.stats.start)-w.stats.parked > longAfter && len(w.group.pending) == 0:
+		if err := w.takeTurn(c, now); err != nil {
+			return err
+		}
+		now = s.opt.Now()
 	}
 	if now.Sub(w.stats.yielded) > yieldAfter {
 		// Go would let a busy goroutine run for 10 ms; others have requests that take 10 µs.

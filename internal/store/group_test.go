@@ -13,12 +13,13 @@ import (
 )
 
 // commits counts what the store tells its observer.
-type commits struct{ n, groups, requests, open atomic.Int64 }
+type commits struct{ n, groups, requests, open, parked atomic.Int64 }
 
 func (c *commits) Group(int)                            { c.groups.Add(1) }
 func (c *commits) Request(time.Duration, time.Duration) { c.requests.Add(1) }
 func (c *commits) Commit()                              { c.n.Add(1) }
 func (c *commits) Open(delta int)                       { c.open.Add(int64(delta)) }
+func (c *commits) Parked(delta int)                     { c.parked.Add(int64(delta)) }
 
 func TestWaitingRequestsShareACommit(t *testing.T) {
 	var seen commits

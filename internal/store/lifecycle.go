@@ -171,7 +171,7 @@ func (w *worker) reopen(a *actor) {
 // abandon gives the connection up after a fault in the engine.
 func (w *worker) abandon(a *actor, fault any) {
 	w.store.log.Error("the engine failed; the connection is given up", "database", a.id, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
-	w.thread = sqlite.NewThread() // the old one's stack is where the fault left it
+	w.setThread(sqlite.NewThread()) // the old one's stack is where the fault left it
 	if a.conn == nil {
 		return
 	}

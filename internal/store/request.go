@@ -38,6 +38,8 @@ type Request struct {
 	// Gate judges the statements that the Job prepares; without one every statement is refused.
 	Gate Gate
 	Job  Job
+	// Namespace is whose request it is: long statements of different namespaces take turns.
+	Namespace string
 	// Steps says that the Job ends its steps with Tx.Commit and takes a failed one back with Tx.Undo, so that each
 	// needs a savepoint of its own.
 	Steps bool
@@ -52,6 +54,7 @@ type Request struct {
 type Stats struct {
 	Wait   time.Duration // in the queue
 	Engine time.Duration // in the engine, without the commit
+	Parked time.Duration // waiting for a turn, as a long statement; part of neither
 }
 
 // Runner runs requests on the databases that it owns.

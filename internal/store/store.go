@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,11 +23,14 @@ type Options struct {
 	QueueDepth       int           // requests that wait, a database; 1,024
 	Workers          int           // databases that run at the same time; 512
 	StatementTimeout time.Duration // 30 s
+	ParkTimeout      time.Duration // that a long statement may wait for its turns, in all; 30 s
+	LongStatements   int           // that run at the same time; processors - 1, at least 1
 	Grace            time.Duration // how long past its limit a statement may take to notice; 50 ms
 	KeptBytes        int64         // kept idempotency answers of a database; 64 MiB
 	KeptFor          time.Duration // how long one is kept; 24 h
 	IdleAfter        time.Duration // after which a database gives its memory back; 10 s
 	MemoryHigh       int64         // bytes of engine memory above which idle databases close; 0 is never
+	MemoryLimit      int64         // bytes of engine memory near which the largest consumer is stopped; 0 is never
 	Limits           sqlite.Limits
 	VFS              string
 
@@ -45,6 +49,7 @@ type Observer interface {
 	Request(wait, engine time.Duration) // a request was run
 	Commit()                            // a transaction was committed and synced
 	Open(delta int)                     // a database was opened (1) or closed (-1)
+	Parked(delta int)                   // a long statement waits for its turn (1), or no longer (-1)
 }
 
 type nobody struct{}
@@ -53,6 +58,7 @@ func (nobody) Group(int)                            {}
 func (nobody) Request(time.Duration, time.Duration) {}
 func (nobody) Commit()                              {}
 func (nobody) Open(int)                             {}
+func (nobody) Parked(int)                           {}
 
 const (
 	// groupMax is how many requests a group commit takes at most.
@@ -86,6 +92,8 @@ type Store struct {
 	running   int           // goroutines that hold actors; guarded by mu
 	drained   chan struct{} // closed when a closing store has none of them; guarded by mu
 	stopping  atomic.Bool   // running statements are to stop
+	stop      chan struct{} // closed then
+	turns     *turns
 	reap      chan struct{} // more databases are open than should be
 	quit      chan struct{}
 	guardians sync.WaitGroup
@@ -107,6 +115,8 @@ func New(opt Options) (*Store, error) {
 	set(&opt.QueueDepth, 1024)
 	set(&opt.Workers, 512)
 	span(&opt.StatementTimeout, 30*time.Second)
+	span(&opt.ParkTimeout, 30*time.Second)
+	set(&opt.LongStatements, max(1, runtime.GOMAXPROCS(0)-1))
 	span(&opt.Grace, 50*time.Millisecond)
 	span(&opt.KeptFor, 24*time.Hour)
 	span(&opt.IdleAfter, 10*time.Second)
@@ -132,6 +142,8 @@ func New(opt Options) (*Store, error) {
 	s := &Store{
 		opt: opt, log: opt.Logger,
 		actors: map[string]*actor{},
+		stop:   make(chan struct{}),
+		turns:  newTurns(opt.LongStatements),
 		atWork: map[*worker]struct{}{}, unpinned: make(chan struct{}),
 		reap: make(chan struct{}, 1),
 		quit: make(chan struct{}),
@@ -244,6 +256,7 @@ func (s *Store) Close(ctx context.Context) error {
 	case <-drained:
 	case <-ctx.Done():
 		s.stopping.Store(true) // every running statement looks at it
+		close(s.stop)
 		// A call that can't be interrupted must not hold the others' checkpoints up: its database is left as after
 		// a crash, which the next start recovers.
 		patience := time.NewTimer(time.Second)

@@ -55,7 +55,15 @@ func (tx *Tx) Prepare(sql []byte) (*sqlite.Stmt, int, error) {
 	if gate == nil {
 		gate = refusal{}
 	}
+	// Compiling takes time too: nested table expressions can make millions of a few lines.
+	began := tx.w.stats.start
+	if !tx.ended.IsZero() {
+		began = tx.ended
+	}
+	tx.w.stats.stmt = began
+	tx.c.deadline.Store(began.Add(tx.w.store.opt.StatementTimeout + tx.w.stats.parked).UnixNano())
 	s, n, err := tx.a.conn.Prepare(sql, gate.Permit)
+	tx.c.deadline.Store(0)
 	if err != nil || s == nil {
 		return nil, n, tx.check(err)
 	}
@@ -441,7 +449,10 @@ func (tx *Tx) check(err error) error {
 			tx.quota = tx.w.atQuota(tx.a)
 		}
 	}
-	if errors.Is(err, errPreempted) || errors.Is(err, errBoundary) || isNoMem(err) && !tx.c.again.retried {
+	if isNoMem(err) && tx.w.store.largest(tx.w) {
+		err = &wrapped{ErrHog, err}
+	}
+	if errors.Is(err, errPreempted) || errors.Is(err, errBoundary) || isNoMem(err) && !errors.Is(err, ErrHog) && !tx.c.again.retried {
 		tx.again = err
 	}
 	err = translate(err, tx.quota)

@@ -29,6 +29,9 @@ func (s *Store) watchdog() {
 			workers = append(workers, w)
 		}
 		s.mu.Unlock()
+		if s.nearLimit() {
+			s.stopLargest()
+		}
 		limit := s.opt.Now().Add(-s.opt.Grace).UnixNano()
 		for _, w := range workers {
 			if c := w.cur.Load(); c != nil {
