@@ -89,9 +89,9 @@ func OpenScratch(cfg Scratch, t *Thread) (c *Conn, err error) {
 	}
 	if !cfg.ReadOnly && cfg.Path != "" {
 		pragmas = append(pragmas,
+			"PRAGMA synchronous=OFF",
 			"PRAGMA locking_mode=EXCLUSIVE", // before the log is opened, or a shared-memory file appears
 			"PRAGMA journal_mode=DELETE",
-			"PRAGMA synchronous=OFF",
 			fmt.Sprintf("PRAGMA max_page_count=%d", cfg.Limits.Pages))
 	}
 	for _, sql := range pragmas {

@@ -1,13 +1,15 @@
 package transfer
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,21 +29,13 @@ type Column struct {
 	Type sqlite.Kind // Integer, Real or Text: what all values of the first 200 rows are
 }
 
-// Table is a CSV text that is being read.
+// Table is a CSV text whose every record was looked at.
 type Table struct {
 	Columns []Column
+	Count   int64 // of rows
 
-	csv   *csv.Reader
-	limit *limitedReader
-	opt   CSVOptions
-	first []record // what the types were inferred from
-	ended error    // why reading stopped among them
-}
-
-// record is a row and the line that it begins in.
-type record struct {
-	fields []string
-	line   int
+	text   []byte
+	header bool
 }
 
 const (
@@ -50,10 +44,13 @@ const (
 	defaultCSVBytes = 10_000_000
 )
 
-// ReadCSV reads the beginning of a CSV text (RFC 4180, UTF-8 with or without a byte order mark, lines that end in LF or
-// CRLF) and tells its columns. The rest is read by Rows. A quote within a field that has none around it is taken as it
-// stands; every record must have as many fields as the first. A column is Integer or Real if each value among the first
-// 200 rows reads so and is written as SQLite would write it or without loss: 007, 1_000, true and 2024-01-01 are texts.
+// ReadCSV reads a CSV text (RFC 4180, UTF-8 with or without a byte order mark, lines that end in LF or CRLF), which it
+// holds in memory, and tells its columns. It is strict: a quote in a field that has none around it, or that isn't closed,
+// is an error, and every record must have as many fields as the first.
+//
+// A column is Integer or Real if every value of the first 200 rows is, empty ones apart, and is written like a number
+// whose digits all count: 007, +1, 1_000, true and 2024-01-01 are texts. A later value that is no number is kept as a text;
+// if it looks like one to SQLite, which would make a number of it in such a column (007), the column is Text after all.
 func ReadCSV(r io.Reader, opt CSVOptions) (*Table, error) {
 	if opt.MaxRows <= 0 {
 		opt.MaxRows = defaultCSVRows
@@ -61,91 +58,119 @@ func ReadCSV(r io.Reader, opt CSVOptions) (*Table, error) {
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = defaultCSVBytes
 	}
-	limit := &limitedReader{r: r, left: opt.MaxBytes}
-	buf := bufio.NewReader(limit)
-	if mark, _ := buf.Peek(3); string(mark) == "\xef\xbb\xbf" {
-		buf.Discard(3)
+	b, err := io.ReadAll(io.LimitReader(r, opt.MaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read CSV: %w", err)
 	}
-	t := &Table{csv: csv.NewReader(buf), limit: limit, opt: opt}
-	t.csv.LazyQuotes = true
+	if int64(len(b)) > opt.MaxBytes {
+		return nil, &Error{Reason: ReasonTooLarge, Message: fmt.Sprintf("The CSV text is longer than %d bytes, which is the limit", opt.MaxBytes),
+			Hint: "split it and append the parts"}
+	}
+	t := &Table{text: bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), header: opt.Header}
 	var names []string
-	if opt.Header {
-		head, err := t.record()
-		if errors.Is(err, io.EOF) {
-			return nil, &Error{Reason: ReasonCSV, Message: "The CSV text is empty", Hint: "its first line should name the columns"}
+	var first [][]string // what the types are inferred from
+	settle := func() {
+		for i := range t.Columns {
+			t.Columns[i].Type = infer(first, i)
 		}
+		for _, fields := range first {
+			t.check(fields)
+		}
+	}
+	for fields, err := range t.records(false) {
 		if err != nil {
 			return nil, err
 		}
-		names = head.fields
-	}
-	for len(t.first) < inferRows {
-		rec, err := t.record()
-		if err != nil {
-			t.ended = err
-			break
+		if t.Columns == nil {
+			if names = make([]string, len(fields)); opt.Header {
+				copy(names, fields)
+			}
+			if len(names) > maxColumns {
+				return nil, &Error{Reason: ReasonTooLarge, Message: fmt.Sprintf("The CSV text has %d columns, the limit is %d", len(names), maxColumns)}
+			}
+			for _, name := range unique(names) {
+				t.Columns = append(t.Columns, Column{Name: name})
+			}
+			if opt.Header {
+				continue
+			}
 		}
-		t.first = append(t.first, rec)
-	}
-	if t.ended != nil && !errors.Is(t.ended, io.EOF) {
-		return nil, t.ended
-	}
-	if names == nil {
-		if len(t.first) == 0 {
-			return nil, &Error{Reason: ReasonCSV, Message: "The CSV text is empty", Hint: "send at least one row"}
+		if t.Count++; t.Count > opt.MaxRows {
+			return nil, &Error{Reason: ReasonTooLarge, Message: fmt.Sprintf("The CSV text has more than %d rows, which is the limit", opt.MaxRows),
+				Hint: "split it and append the parts"}
 		}
-		names = make([]string, len(t.first[0].fields))
+		if t.Count <= inferRows {
+			first = append(first, slices.Clone(fields))
+			if t.Count == inferRows {
+				settle()
+			}
+			continue
+		}
+		t.check(fields)
 	}
-	if len(names) > maxColumns {
-		return nil, &Error{Reason: ReasonTooLarge, Message: fmt.Sprintf("The CSV text has %d columns, the limit is %d", len(names), maxColumns)}
+	if t.Columns == nil {
+		return nil, &Error{Reason: ReasonCSV, Message: "The CSV text is empty", Hint: "send a header, or at least one row"}
 	}
-	for i, name := range unique(names) {
-		t.Columns = append(t.Columns, Column{Name: name, Type: t.infer(i)})
+	if t.Count < inferRows {
+		settle()
 	}
 	return t, nil
 }
 
-// record reads one row.
-func (t *Table) record() (record, error) {
-	fields, err := t.csv.Read()
-	if t.limit.over {
-		return record{}, &Error{Reason: ReasonTooLarge, Message: fmt.Sprintf("The CSV text is longer than %d bytes, which is the limit", t.opt.MaxBytes),
-			Hint: "split it and append the parts"}
+// records reads the text from its beginning. The fields are valid until the next record.
+func (t *Table) records(skipHeader bool) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) {
+		r := csv.NewReader(bytes.NewReader(t.text))
+		r.ReuseRecord = true
+		for {
+			fields, err := r.Read()
+			var parse *csv.ParseError
+			switch {
+			case errors.Is(err, io.EOF):
+				return
+			case errors.Is(err, csv.ErrFieldCount) && errors.As(err, &parse):
+				err = &Error{Reason: ReasonCSV, Message: fmt.Sprintf("Line %d has %d fields, the first record has %d", parse.StartLine, len(fields), r.FieldsPerRecord),
+					Hint: "a field with a comma, a quote or a newline in it needs quotes around it", err: err}
+			case errors.As(err, &parse):
+				err = &Error{Reason: ReasonCSV, Message: fmt.Sprintf("Line %d: %v", parse.StartLine, parse.Err), Hint: "a field with a quote in it is written in quotes, with the quote doubled", err: err}
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if skipHeader {
+				skipHeader = false
+				continue
+			}
+			if !yield(fields, nil) {
+				return
+			}
+		}
 	}
-	var parse *csv.ParseError
-	switch {
-	case errors.As(err, &parse) && errors.Is(err, csv.ErrFieldCount):
-		return record{}, &Error{Reason: ReasonCSV, Message: fmt.Sprintf("Line %d has %d fields, the first has %d", parse.Line, len(fields), t.csv.FieldsPerRecord),
-			Hint: "a field with a comma, a quote or a newline in it needs quotes around it", err: err}
-	case errors.As(err, &parse):
-		return record{}, &Error{Reason: ReasonCSV, Message: fmt.Sprintf("Line %d: %v", parse.StartLine, parse.Err),
-			Hint: "a quoted field isn't closed", err: err}
-	case err != nil:
-		return record{}, err
-	}
-	line, _ := t.csv.FieldPos(0)
-	return record{fields: fields, line: line}, nil
 }
 
-// limitedReader ends with an error behind what it may read.
-type limitedReader struct {
-	r    io.Reader
-	left int64
-	over bool
+// check makes a column Text that would not give a value back.
+func (t *Table) check(fields []string) {
+	for i, field := range fields {
+		c := &t.Columns[i]
+		if c.Type == sqlite.Text || field == "" {
+			continue
+		}
+		switch v := number(field); v.Kind {
+		case sqlite.Text:
+			if looksNumeric.MatchString(field) {
+				c.Type = sqlite.Text
+			}
+		case sqlite.Integer:
+			if c.Type == sqlite.Real && (v.Int > 1<<53 || v.Int < -1<<53) {
+				c.Type = sqlite.Text
+			}
+		}
+	}
 }
 
-func (l *limitedReader) Read(b []byte) (int, error) {
-	if int64(len(b)) > l.left+1 {
-		b = b[:l.left+1]
-	}
-	n, err := l.r.Read(b)
-	if int64(n) > l.left {
-		l.over = true
-		return 0, errors.New("too long")
-	}
-	l.left -= int64(n)
-	return n, err
-}
+// looksNumeric is what SQLite makes a number of in a column for numbers.
+var looksNumeric = regexp.MustCompile(`^[ \t\n\v\f\r]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t\n\v\f\r]*$`)
 
 // unique makes names of what a header says: none empty, none twice.
 func unique(names []string) []string {
@@ -176,13 +201,13 @@ func unique(names []string) []string {
 }
 
 // infer is the type that fits all values of a column among the first rows. Empty ones fit every type.
-func (t *Table) infer(column int) sqlite.Kind {
+func infer(rows [][]string, column int) sqlite.Kind {
 	kind := sqlite.Null
-	for _, r := range t.first {
-		if column >= len(r.fields) || r.fields[column] == "" {
+	for _, fields := range rows {
+		if fields[column] == "" {
 			continue
 		}
-		switch k := number(r.fields[column]).Kind; {
+		switch k := number(fields[column]).Kind; {
 		case k == sqlite.Text:
 			return sqlite.Text
 		case k == sqlite.Real || kind == sqlite.Null:
@@ -234,39 +259,19 @@ func significant(s string) (n int) {
 	return n
 }
 
-// Rows reads the rows, once, each with the number of the line that it begins in. A row has a value for each column: NULL
-// for an empty field, a number where the column is one and the field reads so, and the text as it stands otherwise. The
-// row is valid until the next. An error is the last that comes; an *Error has its line in it.
-func (t *Table) Rows() iter.Seq2[[]sqlite.Param, error] {
-	return func(yield func([]sqlite.Param, error) bool) {
+// Rows are the rows in order. A row has a value for each column: NULL for an empty field, a number where the column is
+// one and the field reads so, and the text as it stands otherwise. It is valid until the next.
+func (t *Table) Rows() iter.Seq[[]sqlite.Param] {
+	return func(yield func([]sqlite.Param) bool) {
 		row := make([]sqlite.Param, len(t.Columns))
-		var count int64
-		for i := 0; ; i++ {
-			var rec record
-			var err error
-			switch {
-			case i < len(t.first):
-				rec = t.first[i]
-			case t.ended != nil:
-				err = t.ended
-			default:
-				rec, err = t.record()
-			}
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if count++; err == nil && count > t.opt.MaxRows {
-				err = &Error{Reason: ReasonTooLarge, Message: fmt.Sprintf("Line %d: the CSV text has more than %d rows, which is the limit", rec.line, t.opt.MaxRows),
-					Hint: "split it and append the parts"}
-			}
+		for fields, err := range t.records(t.header) {
 			if err != nil {
-				yield(nil, err)
-				return
+				return // ReadCSV has seen that there is none
 			}
-			for c, field := range rec.fields {
-				row[c].Value = t.Columns[c].value(field)
+			for i, field := range fields {
+				row[i].Value = t.Columns[i].value(field)
 			}
-			if !yield(row, nil) {
+			if !yield(row) {
 				return
 			}
 		}
@@ -279,14 +284,11 @@ func (c Column) value(field string) sqlite.Value {
 		return sqlite.Value{}
 	}
 	if c.Type != sqlite.Text {
-		switch v := number(field); {
-		case v.Kind == c.Type:
-			return v
-		case c.Type == sqlite.Real && v.Kind == sqlite.Integer && v.Int == int64(float64(v.Int)) && v.Int > -1<<53 && v.Int < 1<<53:
-			return sqlite.Value{Kind: sqlite.Real, Float: float64(v.Int)}
-		case v.Kind != sqlite.Text:
-			return v
+		v := number(field)
+		if c.Type == sqlite.Real && v.Kind == sqlite.Integer {
+			v = sqlite.Value{Kind: sqlite.Real, Float: float64(v.Int)}
 		}
+		return v
 	}
 	return sqlite.Value{Kind: sqlite.Text, Bytes: []byte(field)}
 }

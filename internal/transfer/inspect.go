@@ -12,14 +12,21 @@ import (
 )
 
 // inspect looks at a scratch file as the next one to open it will: whether it is whole, and whether its views and
-// triggers do only what a client may.
+// triggers do only what a client may. Then it finishes it.
 func inspect(ctx context.Context, path string) error {
-	return use(ctx, sqlite.Scratch{Path: path, Hostile: true}, func(c *sqlite.Conn) error {
+	err := use(ctx, sqlite.Scratch{Path: path, Hostile: true}, func(c *sqlite.Conn) error {
 		if err := integrity(c); err != nil {
 			return err
 		}
-		return judge(c)
+		if err := judge(c); err != nil {
+			return err
+		}
+		return c.Exec("PRAGMA journal_mode=WAL")
 	})
+	if err != nil {
+		return err
+	}
+	return settle(path)
 }
 
 // integrity runs SQLite's own check, which includes those of FTS5 and R-Tree.

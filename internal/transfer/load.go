@@ -35,9 +35,6 @@ func Load(ctx context.Context, path string, sql io.Reader, limits sqlite.Limits)
 	if err == nil {
 		err = inspect(ctx, path)
 	}
-	if err == nil {
-		err = finish(ctx, path)
-	}
 	if err != nil {
 		return l.report, fmt.Errorf("import SQL text: %w", err)
 	}
