@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"unique"
@@ -65,7 +66,13 @@ type Access struct {
 
 // Policy says whether a statement may be compiled at all: an error denies the access and is the Cause of the
 // Error that Prepare returns. It is asked during prepare, since SQLite carries some pragmas out there.
+//
+// [Ignore] leaves the statement out instead of denying it.
 type Policy func(Access) error
+
+// Ignore is a policy's answer to a Pragma or a Transaction access: the statement compiles to one that does nothing, so
+// that its length is known. To any other access it is a denial.
+var Ignore = errors.New("left out")
 
 type mode uint8
 
@@ -80,13 +87,21 @@ type collector struct {
 	policy   Policy
 	accesses []Access
 	seen     map[Access]struct{} // of the accesses, once they are many
+	ignored  bool                // something was left out
 }
 
 // collectFew is how many accesses are searched faster than hashed. A statement can have tens of thousands.
 const collectFew = 24
 
 func (k *collector) begin(p Policy) {
-	k.policy, k.accesses, k.seen = p, k.accesses[:0], nil
+	k.policy, k.accesses, k.seen, k.ignored = p, k.accesses[:0], nil, false
+}
+
+// ignore takes the last access back: the statement won't make it, and if it tries again, the policy is asked again.
+func (k *collector) ignore() {
+	last := len(k.accesses) - 1
+	delete(k.seen, k.accesses[last])
+	k.accesses, k.ignored = k.accesses[:last], true
 }
 
 // end returns the accesses, and keeps a small buffer for the next statement.
@@ -147,6 +162,10 @@ func onAccess(_ *libc.TLS, h uintptr, action int32, name, detail, schema, by uin
 		}
 	case modeStep:
 		err = c.nested.permits(a)
+	}
+	if err == Ignore && c.mode == modePrepare && (a.Action == Pragma || a.Action == Transaction) {
+		c.collect.ignore()
+		return sqlite3.SQLITE_IGNORE
 	}
 	if err != nil {
 		if c.denied == nil {

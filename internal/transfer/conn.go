@@ -1,0 +1,80 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// use opens a scratch file and runs f on it. It looks at ctx while statements run, and turns a fault of the engine into
+// ErrFault.
+func use(ctx context.Context, cfg sqlite.Scratch, f func(*sqlite.Conn) error) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var conn *sqlite.Conn
+	t := sqlite.NewThread()
+	defer func() {
+		if r := recover(); r != nil {
+			// The thread's stack is where the fault left it: both are given up.
+			err = fmt.Errorf("%w: %v", ErrFault, r)
+			if conn != nil {
+				err = errors.Join(err, conn.Abandon())
+			}
+			return
+		}
+		t.Close()
+	}()
+	conn, err = sqlite.OpenScratch(cfg, t)
+	if err != nil {
+		return err
+	}
+	conn.Watch(ctx.Err)
+	err = f(conn)
+	conn.Watch(nil)
+	return errors.Join(err, conn.Close())
+}
+
+// each runs one of our own queries and shows f, if there is one, every row.
+func each(c *sqlite.Conn, query string, params []sqlite.Param, f func(*sqlite.Stmt) error) error {
+	s, err := c.Own(query)
+	if err != nil {
+		return err
+	}
+	defer s.Done()
+	if err := s.Bind(params); err != nil {
+		return err
+	}
+	for {
+		row, err := s.Step()
+		if err != nil || !row {
+			return err
+		}
+		if f == nil {
+			continue
+		}
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+}
+
+// first is the first value that a query returns, NULL if there is no row. Its bytes are copied.
+func first(c *sqlite.Conn, query string, params ...sqlite.Param) (v sqlite.Value, err error) {
+	s, err := c.Own(query)
+	if err != nil {
+		return v, err
+	}
+	defer s.Done()
+	if err := s.Bind(params); err != nil {
+		return v, err
+	}
+	if row, err := s.Step(); err != nil || !row {
+		return v, err
+	}
+	v = s.Column(0)
+	v.Bytes = append([]byte(nil), v.Bytes...)
+	return v, nil
+}
