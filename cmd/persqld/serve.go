@@ -88,12 +88,13 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	qlog := querylog.Open(dir.QueryLog(), querylog.Options{Logger: logger, Text: cmd.QueryLogText})
 	defer func() { err = errors.Join(err, qlog.Close()) }()
 	metrics := api.NewMetrics()
+	limits := sqlite.Limits{Pages: int64(cmd.MaxDatabase) / sqlite.PageSize}
 	st, err := store.New(store.Options{
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
 		ParkTimeout: cmd.ParkTimeout.Duration,
 		MemoryHigh:  int64(cmd.Memory) / 2, MemoryLimit: int64(cmd.Memory) / 4 * 3,
-		Limits: sqlite.Limits{Pages: int64(cmd.MaxDatabase) / sqlite.PageSize},
+		Temp: dir.Temp(), Limits: limits,
 		Tables: func(id string) []*sqlite.Table {
 			return []*sqlite.Table{qlog.Table(id), api.DatabaseListTable()}
 		},
@@ -104,7 +105,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	options := api.Options{
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(),
-		Buffers:    int64(cmd.Memory) / 4,
+		Buffers: int64(cmd.Memory) / 4,
+		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
+		MaxTransfers: cmd.MaxTransfers, TransferTimeout: cmd.TransferTimeout.Duration,
 		AutoCreate: cmd.AutoCreate, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,

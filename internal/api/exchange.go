@@ -46,6 +46,7 @@ type exchange struct {
 
 	engine  time.Duration
 	charged int64 // bytes of the budget
+	sent    bool  // the handler has sent the answer itself
 	hurried bool  // the body has a deadline
 	lent    bool  // an abandoned statement still uses the exchange's memory
 }
@@ -95,7 +96,7 @@ func (s *Server) give(x *exchange) {
 	x.request = store.Request{}
 	x.gate = gate.Gate{}
 	x.key = idempotency{}
-	x.engine, x.hurried = 0, false
+	x.engine, x.hurried, x.sent = 0, false, false
 	x.run.reset()
 	s.exchanges.Put(x)
 }
@@ -163,6 +164,9 @@ var (
 
 // answer sends what the handler wrote, or the failure, and returns the status.
 func (x *exchange) answer(err error) int {
+	if x.sent {
+		return http.StatusOK
+	}
 	h := x.w.Header()
 	out, gone := x.out, false
 	if err != nil {

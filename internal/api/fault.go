@@ -12,6 +12,7 @@ import (
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/transfer"
 	"github.com/persqld/persqld/internal/wire"
 )
 
@@ -78,8 +79,12 @@ var table = []struct {
 	{err: store.ErrDamaged, status: http.StatusServiceUnavailable, code: "database_damaged", message: "The database's file is damaged or gone", hint: "ask the operator to restore it; other databases are not concerned", retry: time.Minute},
 	{err: store.ErrStorage, status: http.StatusServiceUnavailable, code: "storage_failed", message: "The server's disk reported an error; whether a write took effect is not known", hint: "read before you write again", retry: 5 * time.Second},
 	{err: store.ErrRebuilding, status: http.StatusServiceUnavailable, code: "database_rebuilding", message: "The database is being replaced by an import or a restore; the write was not done. Reads go on", retry: 2 * time.Second},
+	{err: transfer.ErrFault, status: http.StatusBadRequest, code: "import_invalid_file", message: "The engine failed on this file; nothing was changed", hint: "the file is probably damaged: check it with PRAGMA integrity_check"},
 	{err: store.ErrFault, status: http.StatusInternalServerError, code: "engine_fault", message: "The engine failed on this request; it was undone"},
 	{err: errBuffersFull, status: http.StatusServiceUnavailable, code: "buffers_full", message: "The server's memory for requests and results is used up; nothing was changed", hint: "send and ask for less at a time, or raise PERSQLD_MEMORY", retry: 2 * time.Second},
+	{err: errTransfersBusy, status: http.StatusTooManyRequests, code: "transfers_busy", message: "Too many exports and imports are under way", hint: "try again after the time in Retry-After, or raise PERSQLD_MAX_TRANSFERS", retry: 5 * time.Second},
+	{err: errTransferTime, status: http.StatusRequestTimeout, code: "transfer_timeout", message: "The export or import ran over its time limit; nothing was changed", hint: "send less at a time, or raise PERSQLD_TRANSFER_TIMEOUT"},
+	{err: errUploadTooLarge, status: http.StatusRequestEntityTooLarge, code: "upload_too_large", message: "The file is larger than the limit", hint: "send it in parts, or raise PERSQLD_MAX_IMPORT (for CSV, PERSQLD_MAX_CSV)"},
 	{err: errResultTooLarge, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The result is larger than the limit", hint: "page with LIMIT and OFFSET, or select fewer columns"},
 	{err: errAnswerTooLargeToKeep, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The answer of a write with an idempotency key may have at most 1 MB; the write was undone", hint: "return fewer rows, or send the write without a key"},
 	{err: context.Canceled, status: statusClientGone, code: "cancelled", message: "The client closed the connection"},
@@ -96,6 +101,10 @@ func (s *Server) faultOf(err error) *fault {
 		if t := &table[i]; errors.Is(err, t.err) {
 			return &fault{status: t.status, code: t.code, message: t.message, hint: t.hint, retry: t.retry, index: -1}
 		}
+	}
+	var up *transfer.Error
+	if errors.As(err, &up) {
+		return transferFault(up)
 	}
 	var w *wire.Error
 	if errors.As(err, &w) {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/querylog"
+	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
 )
@@ -26,13 +28,20 @@ type Options struct {
 	Metrics   *Metrics
 	Version   string
 
-	AutoCreate     bool
-	Buffers        int64 // bytes of the buffers of all requests and results together; 0 is no limit
-	MaxRequest     int64 // bytes of a request's body; 10 MB
-	MaxResult      int64 // bytes of a result; 32 MB
-	MaxSQL         int   // bytes of a statement; 100 KB
-	MaxStatements  int   // of a batch; 100
-	RatePerAddress int   // /v1 requests a second and address; 0 is no limit
+	AutoCreate      bool
+	Temp            string        // directory for the files of exports and imports
+	Limits          sqlite.Limits // of databases, which imports keep too
+	MaxImport       int64         // bytes of an imported file; 1 GB
+	MaxCSV          int64         // bytes of a loaded CSV text; 10 MB
+	MaxCSVRows      int           // 100,000
+	MaxTransfers    int           // exports and imports at the same time; 4
+	TransferTimeout time.Duration // of one of them; 1 h
+	Buffers         int64         // bytes of the buffers of all requests and results together; 0 is no limit
+	MaxRequest      int64         // bytes of a request's body; 10 MB
+	MaxResult       int64         // bytes of a result; 32 MB
+	MaxSQL          int           // bytes of a statement; 100 KB
+	MaxStatements   int           // of a batch; 100
+	RatePerAddress  int           // /v1 requests a second and address; 0 is no limit
 	// TrustProxy tells whether an address is a proxy's, whose X-Forwarded-For counts.
 	TrustProxy func(netip.Addr) bool
 	// AdminOnly moves /metrics and pprof to AdminHandler.
@@ -54,6 +63,7 @@ type Server struct {
 	creating  singleflight.Group
 	flood     *flood
 	budget    budget
+	transfers chan struct{} // holds one for each export or import under way
 	draining  atomic.Bool
 	ready     atomic.Bool
 	foreign   sync.Once
@@ -74,6 +84,24 @@ func New(opt Options) *Server {
 	if opt.MaxStatements <= 0 {
 		opt.MaxStatements = 100
 	}
+	if opt.Temp == "" {
+		opt.Temp = os.TempDir()
+	}
+	if opt.MaxImport <= 0 {
+		opt.MaxImport = 1_000_000_000
+	}
+	if opt.MaxCSV <= 0 {
+		opt.MaxCSV = 10_000_000
+	}
+	if opt.MaxCSVRows <= 0 {
+		opt.MaxCSVRows = 100_000
+	}
+	if opt.MaxTransfers <= 0 {
+		opt.MaxTransfers = 4
+	}
+	if opt.TransferTimeout <= 0 {
+		opt.TransferTimeout = time.Hour
+	}
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
@@ -86,6 +114,7 @@ func New(opt Options) *Server {
 	s := &Server{opt: opt, log: opt.Logger, flood: newFlood(opt.RatePerAddress, opt.Now)}
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
 	s.budget.limit = opt.Buffers
+	s.transfers = make(chan struct{}, opt.MaxTransfers)
 	s.exchanges.New = func() any { return newExchange(s) }
 	s.routes()
 	return s
@@ -140,6 +169,9 @@ func (s *Server) routes() {
 	v1("POST", db+"/explain", s.explain)
 	v1("GET", db+"/schema", s.schema)
 	v1("GET", db+"/query-log", s.queryLog)
+	v1("GET", db+"/export", s.export)
+	v1("POST", db+"/import", s.importFile)
+	v1("POST", db+"/load-csv", s.loadCSV)
 
 	for path, h := range map[string]handler{"/healthz": s.healthz, "/readyz": s.readyz, "/version": s.version} {
 		served := s.call(path, false, h)

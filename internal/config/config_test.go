@@ -49,7 +49,8 @@ func TestDefaults(t *testing.T) {
 		Location: config.Location{Data: "./data"}, Listen: ":8080", BaseURL: "http://localhost:8080", Namespace: "default",
 		AutoCreate: true, MaxOpen: 5000, QueueDepth: 1024, Memory: 4 << 30, StatementTimeout: config.Duration{Duration: 30 * time.Second},
 		ParkTimeout: config.Duration{Duration: 30 * time.Second},
-		MaxRequest:  10e6, MaxResult: 32e6, MaxSQL: 100e3, MaxDatabase: 10e9, MaxStatements: 100, Log: "info",
+		MaxImport:   1e9, MaxCSV: 10e6, MaxCSVRows: 100_000, MaxTransfers: 4, TransferTimeout: config.Duration{Duration: time.Hour},
+		MaxRequest: 10e6, MaxResult: 32e6, MaxSQL: 100e3, MaxDatabase: 10e9, MaxStatements: 100, Log: "info",
 		QueryLogText: true, IdempotencyMax: 64 << 20,
 	}
 	s.TrustProxy = nil

@@ -40,6 +40,11 @@ type Settings struct {
 	ParkTimeout      Duration `default:"30s" range:"100ms..24h" unit:"time" help:"Longest that a long statement waits for its turns among other long ones, in all; then 503." placeholder:"TIME"`
 	MaxRequest       Size     `default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest request body; beyond it 413." placeholder:"SIZE"`
 	MaxResult        Size     `default:"32MB" range:"1KB..1GB" unit:"bytes" help:"Largest result; beyond it 413." placeholder:"SIZE"`
+	MaxImport        Size     `default:"1GB" range:"1KB..1TB" unit:"bytes" help:"Largest file of an import; beyond it 413." placeholder:"SIZE"`
+	MaxCSV           Size     `name:"max-csv" default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest text of load-csv; beyond it 413." placeholder:"SIZE"`
+	MaxCSVRows       int      `name:"max-csv-rows" default:"100000" range:"1..10000000" unit:"rows" help:"Rows of load-csv; beyond them 413." placeholder:"N"`
+	MaxTransfers     int      `default:"4" range:"1..1000" unit:"transfers" help:"Exports and imports at the same time; beyond them 429." placeholder:"N"`
+	TransferTimeout  Duration `default:"1h" range:"1s..168h" unit:"time" help:"Longest time of an export or import; then 408." placeholder:"TIME"`
 	MaxSQL           Size     `name:"max-sql" default:"100KB" range:"1KB..100MB" unit:"bytes" help:"Longest SQL of a statement." placeholder:"SIZE"`
 	MaxDatabase      Size     `default:"10GB" range:"1MB..16TB" unit:"bytes" help:"Largest database." placeholder:"SIZE"`
 	MaxStatements    int      `default:"100" range:"1..100000" unit:"statements" help:"Statements a batch." placeholder:"N"`

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
 
@@ -41,5 +42,8 @@ func LooksLikeDatabase(path string) (bool, error) {
 	if n, _ := f.ReadAt(head, 0); n < len(head) {
 		return false, nil
 	}
-	return string(head) == "SQLite format 3\x00", nil
+	return IsDatabase(head), nil
 }
+
+// IsDatabase tells whether a file that begins with head is a SQLite database by its first 16 bytes.
+func IsDatabase(head []byte) bool { return bytes.HasPrefix(head, []byte("SQLite format 3\x00")) }

@@ -15,6 +15,9 @@ func freeBytes(dir string) (int64, error) {
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
+// DiskFull makes err ErrDiskFull too where the system says so.
+func DiskFull(err error) error { return diskFull(err) }
+
 // diskFull makes err ErrDiskFull too where it says so.
 func diskFull(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {

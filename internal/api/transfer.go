@@ -1,0 +1,547 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/transfer"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// Exports and imports work on files of their own beside the databases: a few at a time, each for a bounded time.
+
+var (
+	errTransfersBusy  = errors.New("too many transfers")
+	errTransferTime   = errors.New("transfer over its time limit")
+	errUploadTooLarge = errors.New("upload too large")
+)
+
+// stallTime is how long a client may pause in the middle of an upload or download.
+const stallTime = 60 * time.Second
+
+// transferring runs f as one of the few transfers. Everything that f makes in the directory that it is given is removed.
+func (x *exchange) transferring(f func(ctx context.Context, dir string) error) error {
+	select {
+	case x.s.transfers <- struct{}{}:
+		defer func() { <-x.s.transfers }()
+	default:
+		return errTransfersBusy
+	}
+	dir := filepath.Join(x.s.opt.Temp, "transfer-"+rand.Text())
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory for a transfer: %w", store.DiskFull(err))
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeoutCause(x.r.Context(), x.s.opt.TransferTimeout, errTransferTime)
+	defer cancel()
+	err := f(ctx, dir)
+	if err != nil && errors.Is(context.Cause(ctx), errTransferTime) {
+		return errTransferTime
+	}
+	return err
+}
+
+// export serves GET …/export: the database as SQL text, or as a SQLite file.
+func (s *Server) export(x *exchange) error {
+	format := x.r.URL.Query().Get("format")
+	switch format {
+	case "":
+		format = "sql"
+	case "sql", "sqlite":
+	default:
+		return newFault(http.StatusBadRequest, codeBadRequest, "format must be sql or sqlite", "")
+	}
+	if err := x.openDatabase(false); err != nil {
+		return err
+	}
+	if err := x.mayTransfer(); err != nil {
+		return err
+	}
+	return x.transferring(func(ctx context.Context, dir string) error {
+		owner, err := s.opt.Placement.Owner(ctx, x.database.ID)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(dir, "copy.db")
+		if err := owner.Copy(ctx, x.database.ID, path); err != nil {
+			return err
+		}
+		out := &download{x: x, name: x.database.Slug + ".sql", contentType: "application/sql"}
+		if format == "sql" {
+			rows, err := transfer.Dump(ctx, out, path)
+			s.opt.Metrics.rows(rows, 0)
+			if err != nil {
+				return out.broken(err)
+			}
+			return out.end()
+		}
+		if err := transfer.Strip(ctx, path); err != nil {
+			return err
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("open export: %w", err)
+		}
+		defer file.Close()
+		info, err := file.Stat()
+		if err != nil {
+			return fmt.Errorf("open export: %w", err)
+		}
+		out.name, out.contentType, out.length = x.database.Slug+".db", "application/vnd.sqlite3", info.Size()
+		if _, err := io.CopyBuffer(struct{ io.Writer }{out}, file, make([]byte, 64<<10)); err != nil {
+			return out.broken(err)
+		}
+		return out.end()
+	})
+}
+
+// mayTransfer refuses a token that may not see or change all of the database.
+func (x *exchange) mayTransfer() error {
+	if x.token.Role != "admin" {
+		return newFault(http.StatusForbidden, codeForbidden, "Exports and imports need an admin token", "")
+	}
+	return nil
+}
+
+// download is an answer that is a file. Its header goes with the first byte, so that until then there can be a failure.
+type download struct {
+	x           *exchange
+	name        string
+	contentType string
+	length      int64 // 0 is unknown
+	begun       bool
+}
+
+func (d *download) begin() {
+	d.begun = true
+	d.x.sent = true
+	h := d.x.w.Header()
+	h["Content-Type"] = []string{d.contentType}
+	h["Content-Disposition"] = []string{mime.FormatMediaType("attachment", map[string]string{"filename": d.name})}
+	h["X-Request-Id"] = []string{d.x.id}
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+	if d.length > 0 {
+		h["Content-Length"] = []string{fmt.Sprint(d.length)}
+	}
+	d.x.w.WriteHeader(http.StatusOK)
+}
+
+// Write sends bytes to a client that reads on.
+func (d *download) Write(b []byte) (int, error) {
+	if !d.begun {
+		d.begin()
+	}
+	// A connection that takes no deadline is bounded by whoever made it.
+	_ = http.NewResponseController(d.x.w).SetWriteDeadline(time.Now().Add(stallTime))
+	return d.x.w.Write(b)
+}
+
+func (d *download) end() error {
+	if !d.begun {
+		d.begin()
+	}
+	_ = http.NewResponseController(d.x.w).SetWriteDeadline(time.Time{})
+	return nil
+}
+
+// broken ends a download that can't be finished. Once it has begun only a cut connection tells the client so.
+func (d *download) broken(err error) error {
+	if !d.begun {
+		return err
+	}
+	if d.x.r.Context().Err() == nil {
+		d.x.s.log.Warn("an export broke off", "database", d.x.database.ID, "error", err)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// imported is what an import answers.
+type imported struct {
+	Imported     bool   `json:"imported"`
+	Format       string `json:"format"`
+	Statements   int64  `json:"statements"`
+	RowsRead     int64  `json:"rowsRead"`
+	RowsWritten  int64  `json:"rowsWritten"`
+	DurationMs   int64  `json:"durationMs"`
+	DatabaseSlug string `json:"databaseSlug"`
+}
+
+// importFile serves POST …/import. SQL text runs, in one transaction, on what the database holds; a SQLite file takes
+// its place. Either is done on a file beside the database, which then takes its place: a failure changes nothing.
+func (s *Server) importFile(x *exchange) error {
+	if err := x.refuseAnyKey(); err != nil {
+		return err
+	}
+	if x.r.ContentLength > s.opt.MaxImport+1<<20 {
+		return errUploadTooLarge
+	}
+	if err := x.openDatabase(true); err != nil {
+		return err
+	}
+	if err := x.mayTransfer(); err != nil {
+		return err
+	}
+	return x.transferring(func(ctx context.Context, dir string) error {
+		upload := filepath.Join(dir, "upload")
+		if err := x.spool(upload, s.opt.MaxImport); err != nil {
+			return err
+		}
+		began := s.opt.Now()
+		answer := imported{Imported: true, Format: "sql", DatabaseSlug: x.database.Slug}
+		file, err := os.Open(upload)
+		if err != nil {
+			return fmt.Errorf("open upload: %w", err)
+		}
+		defer file.Close()
+		head := make([]byte, 16)
+		n, err := io.ReadFull(file, head)
+		if n == 0 {
+			return newFault(http.StatusBadRequest, "empty_file", "The file is empty", "send SQL text or a SQLite file")
+		}
+		if err != nil && err != io.ErrUnexpectedEOF {
+			return fmt.Errorf("read upload: %w", err)
+		}
+		if sqlite.IsDatabase(head[:n]) {
+			answer.Format = "sqlite"
+		}
+		if _, err := file.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("read upload: %w", err)
+		}
+		owner, err := s.opt.Placement.Owner(ctx, x.database.ID)
+		if err != nil {
+			return err
+		}
+		err = owner.Rebuild(ctx, x.database.ID, answer.Format == "sql", func(path string) error {
+			if answer.Format == "sql" {
+				report, err := transfer.Load(ctx, path, file, s.opt.Limits)
+				answer.Statements, answer.RowsRead, answer.RowsWritten = report.Statements, report.RowsRead, report.RowsWritten
+				return err
+			}
+			if err := os.Rename(upload, path); err != nil {
+				return fmt.Errorf("take the upload over: %w", err)
+			}
+			if err := transfer.Adopt(ctx, path, s.opt.Limits); err != nil {
+				return err
+			}
+			answer.RowsWritten, err = transfer.CountRows(ctx, path)
+			return err
+		})
+		s.opt.Metrics.rows(answer.RowsRead, answer.RowsWritten)
+		if err != nil {
+			return err
+		}
+		answer.DurationMs = s.opt.Now().Sub(began).Milliseconds()
+		return x.reply(answer)
+	})
+}
+
+// spool writes the file of an upload to disk: the part "file" of a form, or the body as it is.
+func (x *exchange) spool(path string, limit int64) error {
+	from, err := x.upload(nil)
+	if err != nil {
+		return err
+	}
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write upload: %w", store.DiskFull(err))
+	}
+	defer to.Close()
+	n, err := io.CopyBuffer(struct{ io.Writer }{to}, io.LimitReader(from, limit+1), make([]byte, 64<<10))
+	if err == nil && n > limit {
+		return errUploadTooLarge
+	}
+	if err != nil {
+		if full := store.DiskFull(err); errors.Is(full, store.ErrDiskFull) {
+			return full
+		}
+		return x.bodyError(err)
+	}
+	return to.Close()
+}
+
+// maxField is the longest value of a form's field, in bytes.
+const maxField = 1024
+
+// upload is the file of a request's body. With fields the values of a form's other fields are put there; those that
+// come behind the file are not seen.
+func (x *exchange) upload(fields map[string]string) (io.Reader, error) {
+	x.r.Body = &patient{ReadCloser: x.r.Body, control: http.NewResponseController(x.w)}
+	kind, _, err := mime.ParseMediaType(x.r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" {
+		for name := range fields {
+			fields[name] = x.r.URL.Query().Get(name)
+		}
+		return x.r.Body, nil
+	}
+	form, err := x.r.MultipartReader()
+	if err != nil {
+		return nil, newFault(http.StatusBadRequest, codeBadRequest, "The form can't be read: "+err.Error(), "send multipart/form-data with a part named file")
+	}
+	for {
+		part, err := form.NextPart()
+		if err == io.EOF {
+			return nil, newFault(http.StatusBadRequest, codeBadRequest, "The form has no part named file", "send multipart/form-data with a part named file, and it last")
+		}
+		if err != nil {
+			return nil, x.bodyError(err)
+		}
+		name := part.FormName()
+		if name == "file" {
+			return part, nil
+		}
+		value, err := io.ReadAll(io.LimitReader(part, maxField+1))
+		if err != nil {
+			return nil, x.bodyError(err)
+		}
+		if len(value) > maxField {
+			return nil, newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("A field of the form has more than %d bytes", maxField), "")
+		}
+		if _, ok := fields[name]; ok {
+			fields[name] = string(value)
+		}
+	}
+}
+
+// patient is a body that may take as long as it goes on coming.
+type patient struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	// A connection that takes no deadline is bounded by whoever made it.
+	_ = p.control.SetReadDeadline(time.Now().Add(stallTime))
+	n, err := p.ReadCloser.Read(b)
+	if err != nil {
+		_ = p.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// transferFault tells of an upload that was not taken.
+func transferFault(e *transfer.Error) *fault {
+	f := newFault(http.StatusBadRequest, "import_"+string(e.Reason), e.Message, e.Hint)
+	switch e.Reason {
+	case transfer.ReasonTooLarge:
+		f.status = http.StatusRequestEntityTooLarge
+	case transfer.ReasonNotAllowed:
+		f.status = http.StatusForbidden
+	}
+	var sqlErr *sqlite.Error
+	if errors.As(e, &sqlErr) && e.Place != nil {
+		f.detail = sqlFault(sqlErr, []byte(e.Place.SQL), "").detail
+		f.detail.offset = -1
+		f.index = int(e.Place.Statement - 1)
+		if f.hint == "" {
+			f.hint = f.detail.hint
+		}
+	}
+	return f
+}
+
+// loadCSV serves POST …/load-csv: rows of a CSV text, in one transaction.
+func (s *Server) loadCSV(x *exchange) error {
+	if x.r.ContentLength > s.opt.MaxCSV+1<<20 {
+		return errUploadTooLarge
+	}
+	if err := x.openDatabase(true); err != nil {
+		return err
+	}
+	if err := x.mayTransfer(); err != nil {
+		return err
+	}
+	fields := map[string]string{"table": "", "mode": "", "header": ""}
+	from, err := x.upload(fields)
+	if err != nil {
+		return err
+	}
+	// The text, and each value once more while it is read and bound.
+	if err := x.charge(int(min(max(x.r.ContentLength, freeBuffer), s.opt.MaxCSV)) * bodyFactor); err != nil {
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(from, s.opt.MaxCSV+1))
+	if err != nil {
+		return x.bodyError(err)
+	}
+	if int64(len(text)) > s.opt.MaxCSV {
+		return errUploadTooLarge
+	}
+	if err := x.charge(len(text) * bodyFactor); err != nil {
+		return err
+	}
+	job := &csvJob{x: x, table: fields["table"], mode: fields["mode"]}
+	header := true
+	switch fields["header"] {
+	case "", "true", "1", "yes", "on":
+	case "false", "0", "no", "off":
+		header = false
+	default:
+		return newFault(http.StatusBadRequest, codeBadRequest, "header must be true or false", "")
+	}
+	switch job.mode {
+	case "":
+		job.mode = "create"
+	case "create", "append", "replace":
+	default:
+		return newFault(http.StatusBadRequest, codeBadRequest, "mode must be create, append or replace", "")
+	}
+	if job.table == "" {
+		return newFault(http.StatusBadRequest, codeBadRequest, "The form has no field table before the file", "send table=<name>, and the file last")
+	}
+	if job.csv, err = transfer.ReadCSV(bytes.NewReader(text), transfer.CSVOptions{Header: header, MaxRows: int64(s.opt.MaxCSVRows), MaxBytes: s.opt.MaxCSV}); err != nil {
+		return err
+	}
+	if len(job.csv.Columns) == 0 {
+		return newFault(http.StatusBadRequest, "empty_file", "The file has no columns", "")
+	}
+	// The key stands for what is loaded, not for how the form was put together.
+	x.body = text
+	if err := x.readKey("load-csv\x00" + job.table + "\x00" + job.mode + "\x00" + fmt.Sprint(header)); err != nil {
+		return err
+	}
+	err = x.do(job)
+	s.opt.Metrics.rows(job.read, job.written)
+	if err == nil {
+		x.replayHeader()
+	}
+	return err
+}
+
+// csvJob is run as a store.Job.
+type csvJob struct {
+	x     *exchange
+	csv   *transfer.Table
+	table string
+	mode  string
+
+	read, written int64
+}
+
+// Run makes or empties the table and inserts the rows. The statements are judged like a client's.
+func (j *csvJob) Run(tx *store.Tx) error {
+	x := j.x
+	j.read, j.written = 0, 0
+	x.run.start(tx.Began())
+	if done, err := x.replay(tx); done || err != nil {
+		return err
+	}
+	if x.key.reused {
+		return store.ErrKeyReused
+	}
+	exists := false
+	err := tx.Query("SELECT 1 FROM pragma_table_list WHERE schema='main' AND type IN ('table','virtual') AND name=? COLLATE NOCASE", textParam(j.table), func(*sqlite.Stmt) error {
+		exists = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	name := transfer.Quote(j.table)
+	switch {
+	case exists && j.mode == "create":
+		return newFault(http.StatusConflict, "table_exists", fmt.Sprintf("The table %s exists already", j.table), "use mode=append or mode=replace, or another table")
+	case !exists && j.mode == "append":
+		f := newFault(http.StatusBadRequest, kindUnknownTable, "no such table: "+j.table, "use mode=create")
+		f.detail = &sqlDetail{kind: kindUnknownTable, message: f.message, table: j.table, hint: f.hint, offset: -1}
+		return f
+	case !exists:
+		err = j.run(tx, "CREATE TABLE "+name+"("+j.columns(true)+")", nil)
+	case j.mode == "replace":
+		err = j.run(tx, "DELETE FROM "+name, nil)
+	}
+	if err != nil {
+		return err
+	}
+	places := bytes.Repeat([]byte(",?"), len(j.csv.Columns))[1:]
+	insert := "INSERT INTO " + name + "(" + j.columns(false) + ") VALUES(" + string(places) + ")"
+	row := int64(0)
+	for values := range j.csv.Rows() {
+		row++
+		if err := j.run(tx, insert, values); err != nil {
+			f := *x.s.faultOf(err)
+			f.message = fmt.Sprintf("row %d: %s", row, f.message)
+			return &batchFault{fault: f, err: err}
+		}
+	}
+	x.success()
+	b := append(x.out, `{"table":`...)
+	b = wire.AppendString(b, j.table)
+	b = append(b, `,"rowsInserted":`...)
+	b = wire.AppendInt(b, row)
+	b = append(b, `,"columns":[`...)
+	for i, c := range j.csv.Columns {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = wire.AppendString(b, c.Name)
+	}
+	x.run.read, x.run.written = j.read, j.written
+	b = append(b, `]},"meta":`...)
+	b = x.run.appendMeta(b, int(row)+1, tx.End().Sub(tx.Began()))
+	x.out = append(b, '}')
+	if x.key.given {
+		return x.keep(tx)
+	}
+	return nil
+}
+
+// columns lists the columns, for CREATE TABLE with their types.
+func (j *csvJob) columns(types bool) string {
+	var b []byte
+	for i, c := range j.csv.Columns {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, transfer.Quote(c.Name)...)
+		if types {
+			switch c.Type {
+			case sqlite.Integer:
+				b = append(b, " INTEGER"...)
+			case sqlite.Real:
+				b = append(b, " REAL"...)
+			default:
+				b = append(b, " TEXT"...)
+			}
+		}
+	}
+	return string(b)
+}
+
+func (j *csvJob) run(tx *store.Tx, sql string, params []sqlite.Param) error {
+	s, err := j.x.run.prepare(tx, []byte(sql))
+	if err != nil {
+		return err
+	}
+	defer s.Done()
+	res, err := tx.Run(s, params, nil)
+	if err == nil && s.Alters {
+		err = j.x.run.reservedNames(tx, s)
+	}
+	j.read += res.RowsRead
+	j.written += res.RowsWritten
+	if err != nil {
+		return j.x.run.explain(tx, err, []byte(sql), j.table)
+	}
+	return nil
+}
+
+// refuseAnyKey refuses idempotency keys where an answer can't be kept with what was done.
+func (x *exchange) refuseAnyKey() error {
+	for _, name := range []string{"Idempotency-Key", "Plan-Key", "Plan-Step"} {
+		if x.r.Header[name] != nil {
+			return newFault(http.StatusBadRequest, "invalid_idempotency_key", "This call takes no "+name, "")
+		}
+	}
+	return nil
+}
