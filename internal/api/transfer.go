@@ -30,13 +30,20 @@ var (
 // stallTime is how long a client may pause in the middle of an upload or download.
 const stallTime = 60 * time.Second
 
+// transferWait is how long a transfer waits for another to end.
+const transferWait = time.Second
+
 // transferring runs f as one of the few transfers. Everything that f makes in the directory that it is given is removed.
 func (x *exchange) transferring(f func(ctx context.Context, dir string) error) error {
+	wait := time.NewTimer(transferWait)
+	defer wait.Stop()
 	select {
 	case x.s.transfers <- struct{}{}:
 		defer func() { <-x.s.transfers }()
-	default:
+	case <-wait.C:
 		return errTransfersBusy
+	case <-x.r.Context().Done():
+		return context.Canceled
 	}
 	dir := filepath.Join(x.s.opt.Temp, "transfer-"+rand.Text())
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -87,7 +94,7 @@ func (s *Server) export(x *exchange) error {
 			return out.end()
 		}
 		if err := transfer.Strip(ctx, path); err != nil {
-			return err
+			return store.Translate(err, s.opt.Temp)
 		}
 		file, err := os.Open(path)
 		if err != nil {
@@ -239,7 +246,7 @@ func (s *Server) importFile(x *exchange) error {
 		})
 		s.opt.Metrics.rows(answer.RowsRead, answer.RowsWritten)
 		if err != nil {
-			return err
+			return store.Translate(err, s.opt.Temp)
 		}
 		answer.DurationMs = s.opt.Now().Sub(began).Milliseconds()
 		return x.reply(answer)

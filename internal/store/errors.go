@@ -91,6 +91,13 @@ func translate(err error, quota bool) error {
 	return err
 }
 
+// Translate turns an error of the engine about a file beside the databases, in a directory of the same file system, into
+// one of this package's.
+func Translate(err error, dir string) error {
+	free, ferr := freeBytes(dir)
+	return translate(diskFull(err), ferr == nil && free > roomLeft)
+}
+
 // wrapped is a domain error with the engine's error that led to it.
 type wrapped struct{ is, err error }
 

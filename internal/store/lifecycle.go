@@ -365,8 +365,11 @@ func (w *worker) atQuota(a *actor) bool {
 	return w.diskHasRoom(a) || a.conn.Pages() >= limit
 }
 
+// roomLeft is how many bytes a disk must have left not to be the full one.
+const roomLeft = 16 << 20
+
 // diskHasRoom asks the file system, since a rollback has already taken back the pages that were too many.
 func (w *worker) diskHasRoom(a *actor) bool {
 	free, err := freeBytes(w.store.opt.Dir)
-	return err == nil && free > 16<<20
+	return err == nil && free > roomLeft
 }
