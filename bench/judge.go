@@ -147,6 +147,10 @@ func printTable(w io.Writer, verdicts []verdict) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "work\tmetric\tfloor\tours\tratio\tbar\t")
 	for _, v := range verdicts {
+		if v.Floor == 0 && v.Ratio == 0 { // measured alone
+			fmt.Fprintf(t, "%s\t%s\t\t%s\t\t%s\t%s\n", v.Work, v.Metric, v.format(v.Ours), v.Bar, v.result())
+			continue
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\n",
 			v.Work, v.Metric, v.format(v.Floor), v.format(v.Ours), v.Ratio, v.Bar, v.result())
 	}

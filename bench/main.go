@@ -75,7 +75,7 @@ func run(args []string) (int, error) {
 	if err != nil {
 		return exitError, err
 	}
-	selected, err := selectWorks(works(), o.only)
+	selected, tried, err := selectWorks(works(), trials(), o.only)
 	if err != nil {
 		return exitError, err
 	}
@@ -115,6 +115,15 @@ func run(args []string) (int, error) {
 			r.Verdicts = append(r.Verdicts, judge(w.name, b, rounds))
 		}
 	}
+	c.close()
+	for _, t := range tried {
+		fmt.Fprintln(os.Stderr, t.name)
+		verdicts, err := t.run(ctx, ours, c.pace)
+		if err != nil {
+			return exitError, fmt.Errorf("%s: %w", t.name, err)
+		}
+		r.Verdicts = append(r.Verdicts, verdicts...)
+	}
 	status := exitStatus(r.Verdicts)
 	r.Pass = status == exitPass
 	if err := printTable(os.Stdout, r.Verdicts); err != nil {
@@ -135,21 +144,25 @@ func paceOf(o options) pace {
 	return pace{window: window, warm: max(window/10, 300*time.Millisecond), settle: 3 * time.Second, count: o.memory}
 }
 
-func selectWorks(all []work, only string) ([]work, error) {
+func selectWorks(all []work, trials []trial, only string) (selected []work, tried []trial, err error) {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
-		return nil, fmt.Errorf("read -only: %w", err)
+		return nil, nil, fmt.Errorf("read -only: %w", err)
 	}
-	var selected []work
 	for _, w := range all {
 		if pattern.MatchString(w.name) {
 			selected = append(selected, w)
 		}
 	}
-	if len(selected) == 0 {
-		return nil, fmt.Errorf("no work matches -only %q", only)
+	for _, t := range trials {
+		if pattern.MatchString(t.name) {
+			tried = append(tried, t)
+		}
 	}
-	return selected, nil
+	if len(selected)+len(tried) == 0 {
+		return nil, nil, fmt.Errorf("no work matches -only %q", only)
+	}
+	return selected, tried, nil
 }
 
 // contestants builds what no flag names.

@@ -63,8 +63,10 @@ func (p *program) start(ctx context.Context, data string, maxOpen int) (*server,
 		"PERSQLD_DATA="+filepath.Join(p.dir, data),
 		"PERSQLD_TOKEN="+benchToken,
 		"PERSQLD_NAMESPACE="+benchNamespace,
-		"PERSQLD_LOG=warn",
-		"PERSQLD_MAX_OPEN="+strconv.Itoa(maxOpen))
+		"PERSQLD_LOG=warn")
+	if maxOpen > 0 {
+		s.cmd.Env = append(s.cmd.Env, "PERSQLD_MAX_OPEN="+strconv.Itoa(maxOpen))
+	}
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}

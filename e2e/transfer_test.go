@@ -219,7 +219,7 @@ func TestWritesWaitForAnImport(t *testing.T) {
 	d.Must("INSERT INTO t VALUES(0)")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	slow := "INSERT INTO t SELECT 7; WITH RECURSIVE c(n) AS (VALUES(1) UNION ALL SELECT n+1 FROM c LIMIT 20000000) SELECT count(*) FROM c;"
+	slow := "INSERT INTO t SELECT 7; WITH RECURSIVE c(n) AS (VALUES(1) UNION ALL SELECT n+1 FROM c LIMIT 6000000) SELECT count(*) FROM c;"
 	done := make(chan int, 1)
 	go func() { done <- s.Client(t, harness.Token).Send(ctx, d.Path("import"), harness.Raw(slow)) }()
 	refused := 0

@@ -156,8 +156,6 @@ func (d *sqlDetail) byPrimary(e *sqlite.Error, after string) int {
 		if e.Code == sqlite.CodeCorruptSequence {
 			d.hint = "sqlite_sequence holds something else than numbers for tables: correct it"
 		}
-	case sqlite.CodeFull:
-		d.hint = "the AUTOINCREMENT column of the table has reached the greatest rowid, 9223372036854775807"
 	case sqlite.CodeError:
 		d.byMessage(e.Message, after)
 	}

@@ -184,7 +184,11 @@ func (r *run) explain(tx *store.Tx, err error, sql []byte, table string) error {
 		return err
 	}
 	switch e.Code.Primary() {
-	case sqlite.CodeError, sqlite.CodeConstraint, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig, sqlite.CodeCorrupt, sqlite.CodeFull:
+	case sqlite.CodeError, sqlite.CodeConstraint, sqlite.CodeMismatch, sqlite.CodeRange, sqlite.CodeTooBig:
+	case sqlite.CodeCorrupt:
+		if errors.Is(err, store.ErrDamaged) {
+			return err
+		}
 	default:
 		return err
 	}

@@ -16,12 +16,12 @@ type DriverOptions struct {
 	VFS string
 }
 
-// driverPragmas are run on each new connection, in this order: exclusive locking must be set before the first access
-// in WAL mode, so that no shared-memory file is made and a server also starts on a full disk.
+// driverPragmas are run on each new connection. The driver puts them in an order of its own, by their names; exclusive
+// locking must be set before the first access in WAL mode, so that no shared-memory file is made and a server also starts
+// on a full disk. So nothing here may look into the file: journal_mode, which does, follows when the connection is open.
 var driverPragmas = []string{
 	"busy_timeout(5000)", // milliseconds
 	"locking_mode(EXCLUSIVE)",
-	"journal_mode(WAL)",
 	"synchronous(FULL)",
 	"foreign_keys(1)",
 }
@@ -59,9 +59,14 @@ func OpenDriver(path string, opts DriverOptions) (*sql.DB, error) {
 	db.SetMaxIdleConns(1)
 	db.SetConnMaxIdleTime(0)
 	db.SetConnMaxLifetime(0)
-	if err := db.Ping(); err != nil {
+	var mode string
+	if err := db.QueryRow("PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if mode != "wal" {
+		db.Close()
+		return nil, fmt.Errorf("open %s: the journal mode is %q instead of wal", path, mode)
 	}
 	return db, nil
 }

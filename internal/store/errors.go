@@ -44,6 +44,8 @@ var (
 	// ErrRebuilding is returned for a write, or another replacement, while the database is being replaced by an import
 	// or a restore. Reads go on.
 	ErrRebuilding = errors.New("the database is being replaced")
+	// ErrNoRowid is returned for an insert into an AUTOINCREMENT table that has used the greatest rowid. It was undone.
+	ErrNoRowid = errors.New("no rowid is left")
 	// ErrTransactionControl is returned for BEGIN, COMMIT and the like: transactions belong to the actor.
 	ErrTransactionControl = errors.New("transactions are the server's")
 
@@ -53,8 +55,6 @@ var (
 	errPreempted = errors.New("run again in a group of its own")
 	// errBoundary says that a request must run in a group of its own.
 	errBoundary = errors.New("commit the group first")
-	// errNoRowid says that a FULL is neither the disk's nor the quota's.
-	errNoRowid = errors.New("no rowid is left")
 	// errPinned says that the log can't be copied back yet: the file is being copied.
 	errPinned = errors.New("the file is being copied")
 	// errEnded is what the rest of a request gets when the transaction was lost under it.

@@ -444,7 +444,7 @@ func (tx *Tx) check(err error) error {
 	var e *sqlite.Error
 	if errors.As(err, &e) && e.Code.Primary() == sqlite.CodeFull {
 		if tx.outOfRowids() {
-			err = &wrapped{errNoRowid, err}
+			err = &wrapped{ErrNoRowid, err}
 		} else {
 			tx.quota = tx.w.atQuota(tx.a)
 		}
