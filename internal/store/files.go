@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,19 +12,26 @@ import (
 // Files is how the store makes and deletes files. The zero value works on the disk; tests put a function of their
 // own in to make one fail, or to note what would survive a power loss.
 type Files struct {
-	WriteFile func(path string, data []byte) error // makes the file, which must not exist, and syncs its content
-	SyncDir   func(dir string) error               // makes the names in dir durable
-	Mkdir     func(dir string) error
-	Remove    func(path string) error
-	Truncate  func(path string, size int64) error // cuts the file and syncs it
+	Open    func(path string, flag int, perm fs.FileMode) (File, error) // os.OpenFile
+	SyncDir func(dir string) error                                      // makes the names in dir durable
+	Mkdir   func(dir string) error
+	Remove  func(path string) error
+	Free    func(dir string) (int64, error) // the room on its disk, in bytes
+}
+
+// File is what the store does with an open file.
+type File interface {
+	io.WriteCloser
+	Truncate(size int64) error
+	Sync() error
 }
 
 func (f Files) withDefaults() Files {
-	if f.WriteFile == nil {
-		f.WriteFile = writeFile
+	if f.Open == nil {
+		f.Open = func(path string, flag int, perm fs.FileMode) (File, error) { return os.OpenFile(path, flag, perm) }
 	}
 	if f.SyncDir == nil {
-		f.SyncDir = syncDir
+		f.SyncDir = f.syncDir
 	}
 	if f.Mkdir == nil {
 		f.Mkdir = func(dir string) error { return os.Mkdir(dir, 0o700) }
@@ -31,38 +39,40 @@ func (f Files) withDefaults() Files {
 	if f.Remove == nil {
 		f.Remove = os.Remove
 	}
-	if f.Truncate == nil {
-		f.Truncate = truncate
+	if f.Free == nil {
+		f.Free = freeBytes
 	}
 	return f
 }
 
-func writeFile(path string, data []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// writeFile makes a file, which must not exist, and its content durable.
+func (f Files) writeFile(path string, data []byte) (err error) {
+	file, err := f.Open(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(data); err != nil {
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if _, err := file.Write(data); err != nil {
 		return err
 	}
-	return f.Sync()
+	return file.Sync()
 }
 
-func truncate(path string, size int64) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+// truncate cuts a file, durably.
+func (f Files) truncate(path string, size int64) (err error) {
+	file, err := f.Open(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := f.Truncate(size); err != nil {
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := file.Truncate(size); err != nil {
 		return err
 	}
-	return f.Sync()
+	return file.Sync()
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+func (f Files) syncDir(dir string) error {
+	d, err := f.Open(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

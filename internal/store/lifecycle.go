@@ -23,7 +23,7 @@ func (s *Store) Create(_ context.Context, database string) error {
 	if err := s.opt.Files.makeDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("create database: %w", diskFull(err))
 	}
-	if err := s.opt.Files.WriteFile(path, sqlite.EmptyFile()); err != nil {
+	if err := s.opt.Files.writeFile(path, sqlite.EmptyFile()); err != nil {
 		if !errors.Is(err, fs.ErrExist) {
 			s.opt.Files.Remove(path)
 		}
@@ -165,7 +165,7 @@ func (w *worker) reopen(a *actor) {
 	if err == nil {
 		var path string
 		if path, err = w.store.path(a.id); err == nil {
-			err = w.store.opt.Files.Truncate(path+"-wal", size)
+			err = w.store.opt.Files.truncate(path+"-wal", size)
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -375,6 +375,6 @@ func (w *worker) atQuota(a *actor) bool {
 
 // diskHasRoom asks the file system, since a rollback has already taken back the pages that were too many.
 func (w *worker) diskHasRoom(a *actor) bool {
-	free, err := freeBytes(w.store.opt.Dir)
+	free, err := w.store.opt.Files.Free(w.store.opt.Dir)
 	return err == nil && free > 16<<20
 }

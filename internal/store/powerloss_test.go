@@ -27,26 +27,12 @@ type (
 // recorded makes the store's own work on files part of the recording.
 func recorded(rec *crashfs.Recorder) store.Files {
 	return store.Files{
-		WriteFile: func(path string, data []byte) error {
-			f, err := rec.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			if err != nil {
-				return err
-			}
-			if _, err := f.Write(data); err != nil {
-				return err
-			}
-			return errors.Join(f.Sync(), f.Close())
+		Open: func(path string, flag int, perm fs.FileMode) (store.File, error) {
+			return rec.OpenFile(path, flag, perm)
 		},
 		SyncDir: rec.SyncDir,
 		Mkdir:   func(dir string) error { return rec.Mkdir(dir, 0o700) },
 		Remove:  rec.Remove,
-		Truncate: func(path string, size int64) error {
-			f, err := rec.OpenFile(path, os.O_WRONLY, 0)
-			if err != nil {
-				return err
-			}
-			return errors.Join(f.Truncate(size), f.Sync(), f.Close())
-		},
 	}
 }
 
