@@ -79,16 +79,19 @@ func (f Files) syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// makeDir makes dir if it isn't there, and its name durable.
-func (f Files) makeDir(dir string) error {
-	err := f.Mkdir(dir)
-	if errors.Is(err, fs.ErrExist) {
+// makeDir makes dir if it isn't there, and its name durable: who made it may not have come to that yet, or failed to.
+func (s *Store) makeDir(dir string) error {
+	if _, ok := s.dirs.Load(dir); ok {
 		return nil
 	}
-	if err != nil {
+	if err := s.opt.Files.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return f.SyncDir(filepath.Dir(dir))
+	if err := s.opt.Files.SyncDir(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	s.dirs.Store(dir, nil)
+	return nil
 }
 
 // path is the file of a database. It is named for the id, which the server makes: nothing that a client sends

@@ -20,7 +20,7 @@ func (s *Store) Create(_ context.Context, database string) error {
 	if err != nil {
 		return fmt.Errorf("create database: %w", err)
 	}
-	if err := s.opt.Files.makeDir(filepath.Dir(path)); err != nil {
+	if err := s.makeDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("create database: %w", diskFull(err))
 	}
 	if err := s.opt.Files.writeFile(path, sqlite.EmptyFile()); err != nil {

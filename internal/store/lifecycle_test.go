@@ -70,6 +70,35 @@ func TestCreateThatFails(t *testing.T) {
 	h.create("db_second_gh")
 }
 
+// A directory whose name is not on the disk yet must not be taken for one that is: another creation's sync may be on
+// its way, or have failed, or never have come to it before the process ended.
+func TestCreateInADirectoryOfAnother(t *testing.T) {
+	h := newHouse(t, store.Options{})
+	opt := h.opt
+	fails, synced := errors.New("no disk"), 0
+	opt.Files.SyncDir = func(dir string) error {
+		if dir != opt.Dir {
+			return nil
+		}
+		if synced++; synced == 1 {
+			return fails
+		}
+		return nil
+	}
+	s, err := store.New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	wantErr(t, "first", s.Create(t.Context(), "db_second_xy"), fails)
+	for i, id := range []string{"db_third_xy", "db_fourth_xy"} {
+		wantErr(t, "later", s.Create(t.Context(), id), nil)
+		if synced != 2 {
+			t.Errorf("after %d more databases the directory above was synced %d times, want 2", i+1, synced)
+		}
+	}
+}
+
 func TestEviction(t *testing.T) {
 	var seen commits
 	h := newHouse(t, store.Options{MaxOpen: 2, Observer: &seen}, tables...)

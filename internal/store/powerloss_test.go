@@ -260,3 +260,29 @@ func TestMissingSyncIsFound(t *testing.T) {
 		})
 	}
 }
+
+// A creation finds its directory made, by one whose sync has not happened: the process ended, or it is still under way.
+func TestCreationStandsInADirectoryOfAnother(t *testing.T) {
+	rec, err := crashfs.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := dbName(1)
+	if err := rec.Mkdir(filepath.Join(rec.Root(), id[len(id)-2:]), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.New(store.Options{Dir: rec.Root(), Files: recorded(rec)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	if err := s.Create(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	rec.Mark(created{id})
+	for seed := range uint64(50) { // of what is lost when the power fails after the answer
+		if err := rec.Log().Crashes(1, seed, t.TempDir(), stands); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

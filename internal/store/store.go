@@ -83,6 +83,7 @@ type Store struct {
 	running   int           // goroutines that hold actors; guarded by mu
 	drained   chan struct{} // closed when a closing store has none of them; guarded by mu
 	stopping  atomic.Bool   // running statements are to stop
+	dirs      sync.Map      // directories whose names are on the disk
 	reap      chan struct{} // more databases are open than should be
 	quit      chan struct{}
 	guardians sync.WaitGroup
