@@ -215,7 +215,7 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	conn := a.conn
 	err := a.attend(s, t, func() error {
 		var err error
-		if checkpoint && conn.LogFrames() > 0 {
+		if checkpoint && s.hasLog(a) {
 			// If it fails the log keeps what it has, and the next opening reads it from there.
 			err = conn.Checkpoint(sqlite.CheckpointTruncate)
 		}
@@ -223,6 +223,17 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	})
 	a.conn = nil
 	return err
+}
+
+// hasLog tells whether a database's log takes room. LogFrames does not: it is 0 after a checkpoint, which leaves the file
+// as long as it was.
+func (s *Store) hasLog(a *actor) bool {
+	path, err := s.path(a.id)
+	if err != nil {
+		return false
+	}
+	fi, err := os.Stat(path + "-wal")
+	return err == nil && fi.Size() > 0
 }
 
 // makeRoom closes the least recently used idle database if there are too many. Usually the reaper has done that:
@@ -327,12 +338,12 @@ func (s *Store) rest(t *sqlite.Thread) {
 			return
 		}
 		conn := a.conn
-		err := a.attend(s, t, func() error {
-			defer conn.ReleaseMemory()
-			if conn.LogFrames() > 0 {
-				return conn.Checkpoint(sqlite.CheckpointTruncate)
+		err := a.attend(s, t, func() (err error) {
+			if s.hasLog(a) {
+				err = conn.Checkpoint(sqlite.CheckpointTruncate)
 			}
-			return nil
+			conn.ReleaseMemory() // not deferred: after a fault nobody touches the connection
+			return err
 		})
 		if err != nil {
 			s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)

@@ -209,11 +209,10 @@ func TestBusyStaysOpen(t *testing.T) {
 // A database that rests gives its log back to the disk.
 func TestRest(t *testing.T) {
 	c := newClock()
-	h := newHouse(t, store.Options{Now: c.Now, IdleAfter: time.Second}, tables...)
+	h := newHouse(t, store.Options{Now: c.Now, IdleAfter: time.Second}, append(tables, spill)...)
 	if h.logSize(database) == 0 {
 		t.Fatal("nothing in the log")
 	}
-	h.must(spill, "INSERT INTO t VALUES(0)")
 	used := sqlite.MemoryUsed()
 	h.until("the log is copied back", func() bool {
 		c.Advance(time.Second)
@@ -361,6 +360,18 @@ func (h *house) takes() error {
 	j := script("SELECT 1")
 	h.on("db_nowhere1", j)
 	return j.err
+}
+
+// A log that was copied back while it was in use is cut at the end too.
+func TestCloseCutsALogThatWasCopied(t *testing.T) {
+	h := newHouse(t, store.Options{}, append(tables, spill)...)
+	for range 2 {
+		h.restart()
+		if n := h.logSize(database); n != 0 {
+			t.Errorf("the log holds %d bytes after a close", n)
+		}
+		h.must("SELECT 1")
+	}
 }
 
 func TestCloseInterruptsAtItsDeadline(t *testing.T) {
