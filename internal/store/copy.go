@@ -161,7 +161,7 @@ func (s *Store) Rebuild(ctx context.Context, database string, keep bool, build f
 	defer removeAll(scratch)
 	if keep {
 		err = s.opt.Files.Copy(ctx, from, scratch)
-	} else if err = s.opt.Files.WriteFile(scratch, sqlite.EmptyFile()); err != nil {
+	} else if err = s.opt.Files.writeFile(scratch, sqlite.EmptyFile()); err != nil {
 		err = fmt.Errorf("make scratch database: %w", diskFull(err))
 	}
 	unpin()
@@ -184,7 +184,7 @@ func (w *worker) swap(a *actor, scratch string) error {
 		return err
 	}
 	files := w.store.opt.Files
-	if err := files.Sync(scratch); err != nil {
+	if err := files.sync(scratch); err != nil {
 		return fmt.Errorf("sync the new file: %w", diskFull(err))
 	}
 	w.dropConn(a)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -201,6 +202,14 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
+// failing is a file whose sync fails.
+type failing struct {
+	store.File
+	err error
+}
+
+func (f failing) Sync() error { return f.err }
+
 func TestRebuildThatFailsChangesNothing(t *testing.T) {
 	boom := errors.New("boom")
 	tests := []struct {
@@ -211,7 +220,15 @@ func TestRebuildThatFailsChangesNothing(t *testing.T) {
 	}{
 		{"the builder", nil, func(*house, string) error { return boom }, boom},
 		{"the file is gone", nil, func(_ *house, path string) error { return os.Remove(path) }, os.ErrNotExist},
-		{"its sync", func(f *store.Files) { f.Sync = func(string) error { return boom } }, nil, boom},
+		{"its sync", func(f *store.Files) {
+			f.Open = func(path string, flag int, perm fs.FileMode) (store.File, error) {
+				file, err := os.OpenFile(path, flag, perm)
+				if strings.Contains(path, "rebuild-") {
+					return failing{file, boom}, err
+				}
+				return file, err
+			}
+		}, nil, boom},
 		{"the rename", func(f *store.Files) { f.Rename = func(string, string) error { return boom } }, nil, boom},
 		{"the database was deleted", nil, func(h *house, _ string) error { return h.Delete(context.Background(), database) }, store.ErrNotFound},
 	}

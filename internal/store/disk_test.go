@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 	"strings"
 	"testing"
 
@@ -46,6 +48,21 @@ func TestFullDiskAtCommit(t *testing.T) {
 			}
 			h.sound()
 		})
+	}
+}
+
+// SQLite says the same of a full disk and of a full database.
+func TestFullDiskIsNoQuota(t *testing.T) {
+	full := func(string) (int64, error) { return 1 << 20, nil }
+	h := newHouse(t, unhurried(store.Options{Files: store.Files{Free: full}}), tables...)
+	h.fail(crashfs.OpWrite, "-wal", crashfs.Full, 1)
+	first, big, last := script("INSERT INTO t VALUES(1)"), script("INSERT INTO t VALUES(-1)", spill), script("INSERT INTO t VALUES(2)")
+	h.group(first, big, last)
+	wantErr(t, "first", first.err, nil)
+	wantErr(t, "last", last.err, nil)
+	wantErr(t, "the one that filled it", big.err, store.ErrDiskFull)
+	if got := h.rows("SELECT a FROM t"); got != "1 2" {
+		t.Errorf("rows %s", got)
 	}
 }
 
@@ -98,7 +115,12 @@ func TestDiskErrorAtCommit(t *testing.T) {
 // The log can't be cut after a failed commit: the database stays closed, and others go on.
 func TestDiskErrorThatStays(t *testing.T) {
 	broken := errors.New("no disk")
-	h := newHouse(t, store.Options{Files: store.Files{Truncate: func(string, int64) error { return broken }}}, tables...)
+	h := newHouse(t, store.Options{Files: store.Files{Open: func(path string, flag int, perm fs.FileMode) (store.File, error) {
+		if strings.HasSuffix(path, "-wal") {
+			return nil, broken
+		}
+		return os.OpenFile(path, flag, perm)
+	}}}, tables...)
 	h.fail(crashfs.OpSync, "-wal", crashfs.ErrSync, 1)
 	wantErr(t, "commit", h.do(script("INSERT INTO t VALUES(1)")).err, store.ErrStorage)
 	for range 2 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,23 +13,29 @@ import (
 // Files is how the store makes and deletes files. The zero value works on the disk; tests put a function of their
 // own in to make one fail, or to note what would survive a power loss.
 type Files struct {
-	WriteFile func(path string, data []byte) error // makes the file, which must not exist, and syncs its content
-	SyncDir   func(dir string) error               // makes the names in dir durable
-	Mkdir     func(dir string) error
-	Remove    func(path string) error
-	Truncate  func(path string, size int64) error // cuts the file and syncs it
-	Sync      func(path string) error             // makes a file's content durable
-	Rename    func(from, to string) error         // gives a file the name of another, which it takes the place of
+	Open    func(path string, flag int, perm fs.FileMode) (File, error) // os.OpenFile
+	SyncDir func(dir string) error                                      // makes the names in dir durable
+	Mkdir   func(dir string) error
+	Remove  func(path string) error
+	Rename  func(from, to string) error     // gives a file the name of another, which it takes the place of
+	Free    func(dir string) (int64, error) // the room on its disk, in bytes
 	// Copy writes what from holds to a new file; nobody writes to from meanwhile.
 	Copy func(ctx context.Context, from *os.File, path string) error
 }
 
+// File is what the store does with an open file.
+type File interface {
+	io.WriteCloser
+	Truncate(size int64) error
+	Sync() error
+}
+
 func (f Files) withDefaults() Files {
-	if f.WriteFile == nil {
-		f.WriteFile = writeFile
+	if f.Open == nil {
+		f.Open = func(path string, flag int, perm fs.FileMode) (File, error) { return os.OpenFile(path, flag, perm) }
 	}
 	if f.SyncDir == nil {
-		f.SyncDir = syncDir
+		f.SyncDir = f.syncDir
 	}
 	if f.Mkdir == nil {
 		f.Mkdir = func(dir string) error { return os.Mkdir(dir, 0o700) }
@@ -36,11 +43,8 @@ func (f Files) withDefaults() Files {
 	if f.Remove == nil {
 		f.Remove = os.Remove
 	}
-	if f.Truncate == nil {
-		f.Truncate = truncate
-	}
-	if f.Sync == nil {
-		f.Sync = syncDir // a directory is opened and synced like a file
+	if f.Free == nil {
+		f.Free = freeBytes
 	}
 	if f.Rename == nil {
 		f.Rename = os.Rename
@@ -51,48 +55,57 @@ func (f Files) withDefaults() Files {
 	return f
 }
 
-func writeFile(path string, data []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// writeFile makes a file, which must not exist, and its content durable.
+func (f Files) writeFile(path string, data []byte) (err error) {
+	file, err := f.Open(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(data); err != nil {
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if _, err := file.Write(data); err != nil {
 		return err
 	}
-	return f.Sync()
+	return file.Sync()
 }
 
-func truncate(path string, size int64) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+// truncate cuts a file, durably.
+func (f Files) truncate(path string, size int64) (err error) {
+	file, err := f.Open(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := f.Truncate(size); err != nil {
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := file.Truncate(size); err != nil {
 		return err
 	}
-	return f.Sync()
+	return file.Sync()
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// sync makes a file's content durable.
+func (f Files) sync(path string) error {
+	file, err := f.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(file.Sync(), file.Close())
 }
 
-// makeDir makes dir if it isn't there, and its name durable.
-func (f Files) makeDir(dir string) error {
-	err := f.Mkdir(dir)
-	if errors.Is(err, fs.ErrExist) {
+// syncDir makes the names in a directory durable: it is opened and synced like a file.
+func (f Files) syncDir(dir string) error { return f.sync(dir) }
+
+// makeDir makes dir if it isn't there, and its name durable: who made it may not have come to that yet, or failed to.
+func (s *Store) makeDir(dir string) error {
+	if _, ok := s.dirs.Load(dir); ok {
 		return nil
 	}
-	if err != nil {
+	if err := s.opt.Files.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return f.SyncDir(filepath.Dir(dir))
+	if err := s.opt.Files.SyncDir(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	s.dirs.Store(dir, nil)
+	return nil
 }
 
 // path is the file of a database. It is named for the id, which the server makes: nothing that a client sends

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -44,6 +45,41 @@ func TestWaitingRequestsShareACommit(t *testing.T) {
 	}
 }
 
+// A group takes so many requests, however many wait.
+func TestGroupIsBounded(t *testing.T) {
+	var seen commits
+	h := newHouse(t, unhurried(store.Options{Observer: &seen}), tables...)
+	before := seen.n.Load()
+	jobs := make([]*job, 257)
+	for i := range jobs {
+		jobs[i] = script("INSERT INTO t VALUES(1)")
+	}
+	h.group(jobs...)
+	if got := seen.n.Load() - before; got != 2 {
+		t.Errorf("%d commits for 257 requests, want 2", got)
+	}
+}
+
+// A group that takes long commits early, for those whose writes wait.
+func TestGroupCommitsAfterItsTime(t *testing.T) {
+	var seen commits
+	c := newClock()
+	h := newHouse(t, store.Options{Observer: &seen, Now: c.Now}, tables...)
+	before := seen.n.Load()
+	var got []int64
+	takes := func(d time.Duration) *job {
+		return hooked(func(int, *store.Tx) error {
+			got = append(got, seen.n.Load()-before)
+			c.Advance(d)
+			return nil
+		})
+	}
+	h.group(takes(time.Second), script("INSERT INTO t VALUES(1)"), takes(20*time.Millisecond), takes(time.Millisecond), takes(0))
+	if want := []int64{0, 0, 0, 1}; !slices.Equal(got, want) {
+		t.Errorf("commits before each of the requests that take time: %v, want %v", got, want)
+	}
+}
+
 // A sync that waits holds back every answer that depends on it, and no other.
 func TestAnswersWaitForTheSync(t *testing.T) {
 	h := newHouse(t, store.Options{}, tables...)
@@ -63,7 +99,7 @@ func TestAnswersWaitForTheSync(t *testing.T) {
 	h.queue(early, write, late, failed)
 	release()
 	h.wait(early) // saw nothing that is not durable
-	<-syncing
+	h.reach("the sync", syncing)
 	// The commit stands still. Whoever was answered has time to say so while another database answers.
 	h.create("db_another1")
 	for range 50 {
@@ -108,6 +144,7 @@ func TestLongStatementRunsApart(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				h := newHouse(t, store.Options{StatementTimeout: patience}, tables...)
 				again, proceed := make(chan struct{}), make(chan struct{})
+				went := false
 				long := script("INSERT INTO t VALUES(-1)")
 				long.steps = stepwise
 				long.hook = func(run int, tx *store.Tx) error {
@@ -126,13 +163,14 @@ func TestLongStatementRunsApart(t *testing.T) {
 					if err := long.statement(tx, statement); err == nil {
 						return errors.New("the statement ended")
 					}
+					went = long.statement(tx, "SELECT 1") == nil
 					return nil
 				}
 				first, second, after := script("INSERT INTO t VALUES(1)"), script("INSERT INTO t VALUES(2)"), script("INSERT INTO t VALUES(3)")
 				release := h.hold()
 				h.queue(first, second, long, after)
 				release()
-				<-again
+				h.reach("the second run", again)
 				h.wait(first, second)
 				close(proceed)
 				h.wait(long, after)
@@ -144,6 +182,9 @@ func TestLongStatementRunsApart(t *testing.T) {
 				}
 				if long.runs != 2 {
 					t.Errorf("%d runs, want 2", long.runs)
+				}
+				if went {
+					t.Error("the first run went on, though it was to be undone")
 				}
 			})
 		}
@@ -257,11 +298,18 @@ func TestCancelledWhileRunning(t *testing.T) {
 	read := script(endlessRead)
 	read.ctx, read.hook = ctx, func(int, *store.Tx) error { close(entered); return nil }
 	h.begin(read)
-	<-entered
+	h.reach("the read", entered)
 	cancel()
 	h.wait(read)
 	wantErr(t, "read", read.err, context.Canceled)
-	h.must("INSERT INTO t VALUES(1)")
+
+	ctx, cancel = context.WithCancel(t.Context())
+	write := script("WITH RECURSIVE c(n) AS (VALUES(1) UNION ALL SELECT n+1 FROM c WHERE n<5000) INSERT INTO t SELECT n FROM c")
+	write.ctx, write.hook = ctx, func(int, *store.Tx) error { cancel(); return nil }
+	wantErr(t, "write", h.do(write).err, nil)
+	if got := h.rows("SELECT count(*) FROM t"); got != "5000" {
+		t.Errorf("%s rows, want 5000", got)
+	}
 }
 
 func TestTimeLimit(t *testing.T) {
@@ -287,8 +335,9 @@ func TestAbandonedStatement(t *testing.T) {
 	h := newHouse(t, store.Options{StatementTimeout: 20 * time.Millisecond, Grace: 20 * time.Millisecond}, tables...)
 	// Others of the group: one whose write is finished, one that was taken with it and one that comes later.
 	first, stuck, batched := script("INSERT INTO t VALUES(1)"), script("INSERT INTO t VALUES(2)", uninterruptible, "INSERT INTO t VALUES(3)"), script("INSERT INTO t VALUES(4)")
+	came := script("INSERT INTO t VALUES(7)") // while it runs
 	var began time.Time
-	stuck.hook = func(int, *store.Tx) error { began = time.Now(); return nil }
+	stuck.hook = func(int, *store.Tx) error { h.queue(came); began = time.Now(); return nil }
 	release := h.hold()
 	h.queue(first, stuck, batched)
 	release()
@@ -300,18 +349,39 @@ func TestAbandonedStatement(t *testing.T) {
 		t.Errorf("it was answered after %v, its limit is 20 ms", took)
 	}
 	later := h.do(script("INSERT INTO t VALUES(5)"))
-	h.wait(first, batched)
+	h.wait(first, batched, came)
 	wantErr(t, "finished before", first.err, store.ErrStuck)
 	wantErr(t, "taken with it", batched.err, store.ErrStuck)
+	wantErr(t, "in the queue", came.err, store.ErrStuck)
 	wantErr(t, "asked meanwhile", later.err, store.ErrStuck)
 	h.until("the database takes requests again", func() bool { return h.do(script("INSERT INTO t VALUES(6)")).err == nil })
 	if got := h.rows("SELECT a FROM t"); got != "6" {
 		t.Errorf("rows %s, want 6 alone", got)
 	}
-	if batched.runs+later.runs != 0 {
+	if batched.runs+came.runs+later.runs != 0 {
 		t.Error("a request that was told that it didn't run ran")
 	}
 	h.sound()
+}
+
+// A request that runs again is watched like one that runs for the first time.
+func TestAbandonedWhenRunAgain(t *testing.T) {
+	h := newHouse(t, store.Options{StatementTimeout: 100 * time.Millisecond, Grace: 20 * time.Millisecond}, tables...)
+	long := hooked(nil)
+	long.hook = func(run int, tx *store.Tx) error {
+		if run == 1 {
+			return long.statement(tx, endlessRead) // until it is found to be long
+		}
+		return long.statement(tx, uninterruptible)
+	}
+	first := script("INSERT INTO t VALUES(1)")
+	h.group(first, long)
+	wantErr(t, "before", first.err, nil)
+	wantErr(t, "the statement", long.err, store.ErrAbandoned)
+	h.until("the database takes requests again", func() bool { return h.do(script("INSERT INTO t VALUES(2)")).err == nil })
+	if got := h.rows("SELECT a FROM t"); got != "1 2" {
+		t.Errorf("rows %s, want 1 2", got)
+	}
 }
 
 // While one database is stuck or busy, others answer.
@@ -355,5 +425,44 @@ func TestFewWorkers(t *testing.T) {
 	h.wait(jobs...)
 	for _, j := range jobs {
 		wantErr(t, "request", j.err, nil)
+	}
+}
+
+// A database that always has work leaves the worker to others after each group.
+func TestEachGetsItsTurn(t *testing.T) {
+	h := newHouse(t, store.Options{Workers: 1}, tables...)
+	h.create("db_another1")
+	other := script("SELECT 1")
+	other.done = make(chan struct{})
+	const enough = 1000
+	jobs := make(chan *job, enough)
+	n := 0
+	var next func(int, *store.Tx) error
+	next = func(int, *store.Tx) error {
+		select {
+		case <-other.done:
+			close(jobs)
+			return nil
+		default:
+		}
+		if n++; n == enough {
+			close(jobs)
+			return nil
+		}
+		if n == 1 {
+			go func() { defer close(other.done); h.on("db_another1", other) }()
+			h.until("the other one waits", func() bool { return h.Waiting("db_another1") == 1 })
+		}
+		j := hooked(next)
+		h.queue(j)
+		jobs <- j
+		return nil
+	}
+	h.wait(h.begin(hooked(next)), other)
+	for j := range jobs {
+		h.wait(j)
+	}
+	if n == enough {
+		t.Errorf("another database waited for %d groups", n)
 	}
 }

@@ -268,6 +268,16 @@ func (h *house) wait(jobs ...*job) {
 	}
 }
 
+// reach waits until something is reached that closes ch.
+func (h *house) reach(what string, ch <-chan struct{}) {
+	h.t.Helper()
+	select {
+	case <-ch:
+	case <-time.After(patience):
+		h.t.Fatalf("%s is not reached", what)
+	}
+}
+
 // hold keeps the database busy until the returned function is called.
 func (h *house) hold() (release func()) {
 	h.t.Helper()
@@ -277,11 +287,7 @@ func (h *house) hold() (release func()) {
 		<-gate
 		return nil
 	}))
-	select {
-	case <-entered:
-	case <-time.After(patience):
-		h.t.Fatal("the database does not run")
-	}
+	h.reach("the request that holds the database", entered)
 	return func() { close(gate); h.wait(blocker) }
 }
 

@@ -81,6 +81,18 @@ func TestFailureHarmsNoOther(t *testing.T) {
 			}
 			return j
 		}, want: store.ErrFault},
+		{name: "panic with a statement in use", culprit: func() *job {
+			j := script("INSERT INTO t VALUES(-1)")
+			j.hook = func(_ int, tx *store.Tx) error {
+				st, _, err := tx.Prepare([]byte("INSERT INTO t VALUES(-2),(-3) RETURNING a"))
+				if err != nil {
+					return err
+				}
+				_, err = tx.Run(st, nil, func(*sqlite.Stmt) error { panic("boom") })
+				return err
+			}
+			return j
+		}, want: store.ErrFault},
 		{name: "fault inside the engine", prepare: func(h *house) *fault {
 			f := &fault{op: crashfs.OpWrite, file: "-wal", code: -1, times: 1}
 			h.rec.Intercept(func(op crashfs.FileOp, rel string) int32 {
@@ -264,6 +276,88 @@ func TestStepsStandByThemselves(t *testing.T) {
 				h.sound()
 			})
 		}
+	}
+}
+
+// The replay fails where the first run did not: each request gets what it deserves, alone.
+func TestReplayThatFails(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		runs int // that meet the fault
+		want error
+		rows string
+	}{
+		{"once", 1, nil, "1 2 3 4"},
+		{"always", 2, store.ErrStorage, "1 3 4"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHouse(t, unhurried(store.Options{}), tables...)
+			f := h.fail(crashfs.OpWrite, "-wal", crashfs.ErrWrite, 0)
+			big := script("INSERT INTO t VALUES(2)", spill)
+			big.hook = func(run int, _ *store.Tx) error {
+				if run > 1 && run <= 1+tt.runs {
+					f.arm()
+				}
+				return nil
+			}
+			first, third, last := script("INSERT INTO t VALUES(1)"), script("INSERT INTO t VALUES(3)"), script("INSERT INTO t VALUES(4)")
+			culprit := script("INSERT INTO t VALUES(-1)", "INSERT OR ROLLBACK INTO u VALUES(1)")
+			h.group(script("SELECT 1"), first, big, third, culprit, last)
+			for i, j := range []*job{first, third, last} {
+				if j.err != nil {
+					t.Errorf("bystander %d: %v", i, j.err)
+				}
+			}
+			if !errors.Is(big.err, tt.want) {
+				t.Errorf("the one that fails: %v, want %v", big.err, tt.want)
+			}
+			if code(culprit.err).Primary() != sqlite.CodeConstraint {
+				t.Errorf("culprit: %v", culprit.err)
+			}
+			if f.hits() != tt.runs {
+				t.Errorf("the fault was met %d times, want %d", f.hits(), tt.runs)
+			}
+			if got := h.rows("SELECT a FROM t ORDER BY a"); got != tt.rows {
+				t.Errorf("rows %s, want %s", got, tt.rows)
+			}
+			h.sound()
+		})
+	}
+}
+
+// What was compiled while the schema was another one is not run after that schema was undone.
+func TestStatementsOfAnUndoneSchema(t *testing.T) {
+	const insert = "INSERT INTO t VALUES(1)"
+	undone := []string{"DROP TRIGGER heard", insert, "INSERT INTO u VALUES(1)"}
+	for name, culprit := range map[string]*job{"alone": script(undone...), "in a group": script(undone...), "step": steps("SELECT 1")} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, store.Options{}, append(tables, "CREATE TRIGGER heard AFTER INSERT ON t BEGIN INSERT INTO big VALUES(new.a); END")...)
+			if name == "step" {
+				culprit.hook = func(_ int, tx *store.Tx) error {
+					for _, sql := range undone[:2] {
+						if err := culprit.statement(tx, sql); err != nil {
+							return err
+						}
+					}
+					tx.Undo()
+					return culprit.statement(tx, insert)
+				}
+			}
+			after := script(insert)
+			if name == "alone" {
+				h.do(culprit)
+				h.do(after)
+			} else {
+				h.group(script("INSERT INTO t VALUES(0)"), culprit, after)
+			}
+			wantErr(t, "afterwards", after.err, nil)
+			if name == "step" {
+				wantErr(t, "after the step that was undone", culprit.err, nil)
+			}
+			if rows, heard := h.rows("SELECT count(*) FROM t"), h.rows("SELECT count(*) FROM big"); rows != heard {
+				t.Errorf("%s rows, the trigger heard of %s", rows, heard)
+			}
+		})
 	}
 }
 

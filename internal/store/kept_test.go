@@ -1,11 +1,13 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 )
 
@@ -151,6 +153,89 @@ func TestKeysAreCapped(t *testing.T) {
 	wantErr(t, "no room again", keep(7), store.ErrKeptFull)
 	h.restart()
 	wantErr(t, "after a restart", keep(8), store.ErrKeptFull)
+}
+
+// Sweeps cost time, so they are rare: once a minute, once a second while there is no room.
+func TestSweepsAreRare(t *testing.T) {
+	c := newClock()
+	h := newHouse(t, store.Options{Now: c.Now, KeptFor: 10*time.Minute + 500*time.Millisecond, KeptBytes: 3000}, tables...)
+	keep := func(n byte) error {
+		return h.do(hooked(func(_ int, tx *store.Tx) error { return tx.Keep(key(n, 1), make([]byte, 700)) })).err
+	}
+	kept := func() (n int64) {
+		h.do(hooked(func(_ int, tx *store.Tx) error {
+			return tx.Query("SELECT count(*) FROM sqlite_persql_kept_v1", nil, func(s *sqlite.Stmt) error { n = s.Column(0).Int; return nil })
+		}))
+		return n
+	}
+	wantErr(t, "room", keep(1), nil)
+	c.Advance(9*time.Minute + 30*time.Second)
+	wantErr(t, "room", keep(2), nil) // with a sweep
+	c.Advance(59 * time.Second)
+	wantErr(t, "room", keep(3), nil)
+	if got := kept(); got != 3 {
+		t.Errorf("%d are kept: there was a sweep within a minute", got)
+	}
+	c.Advance(time.Second)
+	wantErr(t, "room", keep(4), nil)
+	if got := kept(); got != 3 {
+		t.Errorf("%d are kept: there was no sweep after a minute", got)
+	}
+	c.Advance(9 * time.Minute)
+	wantErr(t, "no room", keep(5), store.ErrKeptFull) // the second one has half a second left
+	c.Advance(time.Second - time.Millisecond)
+	wantErr(t, "within a second", keep(5), store.ErrKeptFull)
+	c.Advance(time.Millisecond)
+	wantErr(t, "after a second", keep(5), nil)
+}
+
+// What was undone doesn't count.
+func TestUndoneKeysTakeNoRoom(t *testing.T) {
+	for name, fails := range map[string]string{"failed": "nonsense", "rolled back": "INSERT OR ROLLBACK INTO u VALUES(1)"} {
+		for _, grouped := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				h := newHouse(t, unhurried(store.Options{KeptBytes: 3000}), tables...)
+				keep := func(n byte, stmts ...string) *job {
+					return hooked(func(_ int, tx *store.Tx) error { return tx.Keep(key(n, 1), make([]byte, 700)) }, stmts...)
+				}
+				wantErr(t, "room", h.do(keep(1)).err, nil)
+				for range 5 {
+					j := keep(2, fails)
+					if grouped {
+						h.group(script("INSERT INTO t VALUES(1)"), j)
+					} else {
+						h.do(j)
+					}
+					if j.err == nil || errors.Is(j.err, store.ErrKeptFull) {
+						t.Errorf("the one that is undone: %v", j.err)
+					}
+				}
+				wantErr(t, "room for two more", h.do(keep(3)).err, nil)
+				wantErr(t, "room for one more", h.do(keep(4)).err, nil)
+				wantErr(t, "no room", h.do(keep(5)).err, store.ErrKeptFull)
+			})
+		}
+	}
+}
+
+// A note is undone with the request that made it.
+func TestNoteIsUndoneWithItsRequest(t *testing.T) {
+	h := newHouse(t, store.Options{}, tables...)
+	note := func(text string, stmts ...string) *job {
+		return hooked(func(_ int, tx *store.Tx) error { return tx.SetNote(store.Note{Table: "t", Text: text}) }, stmts...)
+	}
+	wantErr(t, "first", h.do(note("first")).err, nil) // the table stands
+	for range 2 {
+		if j := h.do(note("alone", "nonsense")); j.err == nil {
+			t.Error("nonsense ran")
+		}
+	}
+	h.group(script("INSERT INTO t VALUES(1)"), note("in a group", "nonsense"))
+	var notes []store.Note
+	h.do(hooked(func(_ int, tx *store.Tx) (err error) { notes, err = tx.Notes(); return err }))
+	if got := fmt.Sprint(notes); got != "[{t  first}]" {
+		t.Errorf("notes %s", got)
+	}
 }
 
 func TestNotes(t *testing.T) {

@@ -20,10 +20,10 @@ func (s *Store) Create(_ context.Context, database string) error {
 	if err != nil {
 		return fmt.Errorf("create database: %w", err)
 	}
-	if err := s.opt.Files.makeDir(filepath.Dir(path)); err != nil {
+	if err := s.makeDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("create database: %w", diskFull(err))
 	}
-	if err := s.opt.Files.WriteFile(path, sqlite.EmptyFile()); err != nil {
+	if err := s.opt.Files.writeFile(path, sqlite.EmptyFile()); err != nil {
 		if !errors.Is(err, fs.ErrExist) {
 			s.opt.Files.Remove(path)
 		}
@@ -159,7 +159,7 @@ func (w *worker) reopen(a *actor) {
 	if err == nil {
 		var path string
 		if path, err = w.store.path(a.id); err == nil {
-			err = w.store.opt.Files.Truncate(path+"-wal", size)
+			err = w.store.opt.Files.truncate(path+"-wal", size)
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -209,7 +209,7 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	conn := a.conn
 	err := a.attend(s, t, func() error {
 		var err error
-		if checkpoint && conn.LogFrames() > 0 && a.pins.Load() == 0 {
+		if checkpoint && a.pins.Load() == 0 && s.hasLog(a) {
 			// If it fails the log keeps what it has, and the next opening reads it from there.
 			err = conn.Checkpoint(sqlite.CheckpointTruncate)
 		}
@@ -217,6 +217,17 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	})
 	a.conn = nil
 	return err
+}
+
+// hasLog tells whether a database's log takes room. LogFrames does not: it is 0 after a checkpoint, which leaves the file
+// as long as it was.
+func (s *Store) hasLog(a *actor) bool {
+	path, err := s.path(a.id)
+	if err != nil {
+		return false
+	}
+	fi, err := os.Stat(path + "-wal")
+	return err == nil && fi.Size() > 0
 }
 
 // makeRoom closes the least recently used idle database if there are too many. Usually the reaper has done that:
@@ -319,12 +330,12 @@ func (s *Store) rest(t *sqlite.Thread) {
 			return
 		}
 		conn := a.conn
-		err := a.attend(s, t, func() error {
-			defer conn.ReleaseMemory()
-			if conn.LogFrames() > 0 {
-				return conn.Checkpoint(sqlite.CheckpointTruncate)
+		err := a.attend(s, t, func() (err error) {
+			if s.hasLog(a) {
+				err = conn.Checkpoint(sqlite.CheckpointTruncate)
 			}
-			return nil
+			conn.ReleaseMemory() // not deferred: after a fault nobody touches the connection
+			return err
 		})
 		if err != nil {
 			s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)
@@ -370,6 +381,6 @@ const roomLeft = 16 << 20
 
 // diskHasRoom asks the file system, since a rollback has already taken back the pages that were too many.
 func (w *worker) diskHasRoom(a *actor) bool {
-	free, err := freeBytes(w.store.opt.Dir)
+	free, err := w.store.opt.Files.Free(w.store.opt.Dir)
 	return err == nil && free > roomLeft
 }

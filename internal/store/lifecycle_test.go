@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/sqlite/crashfs"
 	"github.com/persqld/persqld/internal/store"
 )
 
@@ -66,6 +70,35 @@ func TestCreateThatFails(t *testing.T) {
 	h.create("db_second_gh")
 }
 
+// A directory whose name is not on the disk yet must not be taken for one that is: another creation's sync may be on
+// its way, or have failed, or never have come to it before the process ended.
+func TestCreateInADirectoryOfAnother(t *testing.T) {
+	h := newHouse(t, store.Options{})
+	opt := h.opt
+	fails, synced := errors.New("no disk"), 0
+	opt.Files.SyncDir = func(dir string) error {
+		if dir != opt.Dir {
+			return nil
+		}
+		if synced++; synced == 1 {
+			return fails
+		}
+		return nil
+	}
+	s, err := store.New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	wantErr(t, "first", s.Create(t.Context(), "db_second_xy"), fails)
+	for i, id := range []string{"db_third_xy", "db_fourth_xy"} {
+		wantErr(t, "later", s.Create(t.Context(), id), nil)
+		if synced != 2 {
+			t.Errorf("after %d more databases the directory above was synced %d times, want 2", i+1, synced)
+		}
+	}
+}
+
 func TestEviction(t *testing.T) {
 	var seen commits
 	h := newHouse(t, store.Options{MaxOpen: 2, Observer: &seen}, tables...)
@@ -90,6 +123,60 @@ func TestEviction(t *testing.T) {
 			t.Fatalf("database %d after its eviction: %v, %v", i, j.results, j.err)
 		}
 	}
+}
+
+// The one that was used least recently is closed.
+func TestEvictionTakesTheLeastRecentlyUsed(t *testing.T) {
+	var seen commits
+	h := newHouse(t, store.Options{MaxOpen: 2, Observer: &seen}, tables...)
+	h.create("db_another1", "db_another2")
+	for _, id := range []string{"db_another1", database, "db_another2"} {
+		j := script("CREATE TABLE IF NOT EXISTS x(a)")
+		h.on(id, j)
+		wantErr(t, id, j.err, nil)
+	}
+	h.until("one is closed", func() bool { return seen.open.Load() == 2 })
+	if h.logSize("db_another1") != 0 || h.logSize(database) == 0 || h.logSize("db_another2") == 0 {
+		t.Error("another one than the least recently used was closed")
+	}
+}
+
+// When the reaper is behind, a request that opens a database closes another.
+func TestEvictionWithoutTheReaper(t *testing.T) {
+	var seen commits
+	h := newHouse(t, store.Options{MaxOpen: 1, Observer: &seen}, tables...)
+	held, proceed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	h.rec.Intercept(func(op crashfs.FileOp, rel string) int32 {
+		if op == crashfs.OpWrite && strings.HasSuffix(rel, database+".db") {
+			once.Do(func() { close(held); <-proceed })
+		}
+		return crashfs.OK
+	})
+	for i := range 20 {
+		id := fmt.Sprintf("db_many_%04d", i)
+		h.create(id)
+		j := script("CREATE TABLE x(a)")
+		h.on(id, j)
+		wantErr(t, "write", j.err, nil)
+		if i == 0 {
+			h.reach("the checkpoint", held)
+		}
+		if n := seen.open.Load(); n > 1+8 {
+			t.Errorf("%d databases are open", n)
+			break
+		}
+	}
+	close(proceed)
+	h.until("idle ones are closed", func() bool { return seen.open.Load() == 1 })
+}
+
+// Too much memory in use closes idle databases.
+func TestMemoryHigh(t *testing.T) {
+	var seen commits
+	h := newHouse(t, store.Options{MemoryHigh: 1, Observer: &seen}, tables...)
+	h.until("idle ones are closed", func() bool { return seen.open.Load() == 0 })
+	h.must("INSERT INTO t VALUES(1)")
 }
 
 // A busy database isn't evicted, however many others are opened.
@@ -122,15 +209,45 @@ func TestBusyStaysOpen(t *testing.T) {
 // A database that rests gives its log back to the disk.
 func TestRest(t *testing.T) {
 	c := newClock()
-	h := newHouse(t, store.Options{Now: c.Now, IdleAfter: time.Second}, tables...)
+	h := newHouse(t, store.Options{Now: c.Now, IdleAfter: time.Second}, append(tables, spill)...)
 	if h.logSize(database) == 0 {
 		t.Fatal("nothing in the log")
 	}
+	used := sqlite.MemoryUsed()
 	h.until("the log is copied back", func() bool {
 		c.Advance(time.Second)
 		return h.logSize(database) == 0
 	})
+	h.until("the pages are given back", func() bool { return sqlite.MemoryUsed() < used-500<<10 })
 	h.must("INSERT INTO t VALUES(1)")
+}
+
+// The engine faults while nobody's request runs: in the checkpoint of a database that rests, or is closed.
+func TestFaultInTheReaper(t *testing.T) {
+	for name, opt := range map[string]store.Options{"rest": {IdleAfter: time.Second}, "eviction": {MaxOpen: 1}} {
+		t.Run(name, func(t *testing.T) {
+			c := newClock()
+			opt.Now = c.Now
+			h := newHouse(t, opt, tables...)
+			f := &fault{op: crashfs.OpWrite, file: database + ".db", code: -1, times: 1}
+			h.rec.Intercept(func(op crashfs.FileOp, rel string) int32 {
+				if f.ask(op, rel) != crashfs.OK {
+					panic("fault")
+				}
+				return crashfs.OK
+			})
+			if name == "eviction" {
+				h.create("db_another1")
+				h.on("db_another1", script("SELECT 1"))
+			}
+			h.until("the fault is met", func() bool { c.Advance(time.Second); return f.hits() == 1 })
+			h.must("INSERT INTO t VALUES(1)")
+			if got := h.rows("SELECT a FROM t"); got != "1" {
+				t.Errorf("rows %s", got)
+			}
+			h.sound()
+		})
+	}
 }
 
 func TestDelete(t *testing.T) {
@@ -152,6 +269,16 @@ func TestDelete(t *testing.T) {
 	if err != nil || len(left) != 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
+	// One that was begun is finished, though its caller leaves.
+	h.create("db_another1")
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	h.on("db_another1", hooked(func(int, *store.Tx) error {
+		go func() { deleted <- h.Delete(gone, "db_another1") }()
+		h.until("the deletion is in the queue", func() bool { return h.Waiting("db_another1") == 1 })
+		return nil
+	}))
+	wantErr(t, "deletion without its caller", <-deleted, nil)
 	if err := h.Delete(t.Context(), database); err != nil {
 		t.Errorf("again: %v", err)
 	}
@@ -235,13 +362,25 @@ func (h *house) takes() error {
 	return j.err
 }
 
+// A log that was copied back while it was in use is cut at the end too.
+func TestCloseCutsALogThatWasCopied(t *testing.T) {
+	h := newHouse(t, store.Options{}, append(tables, spill)...)
+	for range 2 {
+		h.restart()
+		if n := h.logSize(database); n != 0 {
+			t.Errorf("the log holds %d bytes after a close", n)
+		}
+		h.must("SELECT 1")
+	}
+}
+
 func TestCloseInterruptsAtItsDeadline(t *testing.T) {
 	h := newHouse(t, store.Options{StatementTimeout: time.Hour}, tables...)
 	entered := make(chan struct{})
 	running := script("INSERT INTO t VALUES(1)", endlessWrite)
 	running.hook = func(int, *store.Tx) error { close(entered); return nil }
 	h.begin(running)
-	<-entered
+	h.reach("the write", entered)
 	waiting := script("INSERT INTO t VALUES(2)")
 	h.queue(waiting)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -94,6 +94,7 @@ type Store struct {
 	stopping  atomic.Bool   // running statements are to stop
 	stop      chan struct{} // closed then
 	turns     *turns
+	dirs      sync.Map      // directories whose names are on the disk
 	reap      chan struct{} // more databases are open than should be
 	quit      chan struct{}
 	guardians sync.WaitGroup
