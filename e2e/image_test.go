@@ -88,6 +88,12 @@ func TestImage(t *testing.T) {
 			t.Errorf("asked on another port: exit status %d: %s", code, out)
 		}
 	})
+	t.Run("subcommand", func(t *testing.T) {
+		out, code := c.Exec("/persqld", "token", "create", "--namespace", "default")
+		if made := regexp.MustCompile(`psql_live_[A-Za-z0-9_-]+`).FindString(out); code != 0 || made == "" || made == token {
+			t.Errorf("docker exec … token create: exit status %d: %s", code, out)
+		}
+	})
 	t.Run("privileges", func(t *testing.T) { checkPrivileges(t, c, image.User) })
 	t.Run("only the volume is writable", func(t *testing.T) { checkReadOnly(t, c, root, run.target) })
 	t.Run("big sort", func(t *testing.T) { checkSort(t, c, run.port, token) })
