@@ -18,7 +18,7 @@ import (
 	"os"
 )
 
-var errUsage = errors.New("usage: deploycheck dockerfile FILE | compose FILE | manifests WHEEL FILE... | queries FILE...")
+var errUsage = errors.New("give a command and its files: dockerfile FILE, compose FILE, manifests WHEEL FILE [FILE], or queries FILE [FILE]")
 
 func main() {
 	result, err := run(context.Background(), os.Args[1:])

@@ -85,6 +85,7 @@ func ofDashboard(p parser.Parser, file string) ([]query, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read dashboard: %w", err)
 	}
+	//lint:ignore SA1019 The classic schema is the one that every supported Grafana imports; the second version is not.
 	var strict dashboard.Dashboard
 	// An empty list of errors comes as an error, too.
 	var problems cog.BuildErrors
