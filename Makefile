@@ -5,6 +5,8 @@ GO      ?= go
 ARGS    ?=
 FUZZTIME ?= 10m
 N       ?= 200
+DOCKER  ?= docker
+IMAGE   ?= persqld
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -18,7 +20,7 @@ RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/li
 # What runs once more against a server that has the race detector.
 CONCURRENT = Crash|Racing|UnderLoad|AtOnce|Restart|Termination|QueueFull|StatementTimeout
 
-.PHONY: run build test bench lint fuzz torture
+.PHONY: run build image test bench lint fuzz torture
 
 ## run: build and start the server, with nothing to configure. ARGS are flags of persqld serve.
 run: build
@@ -27,6 +29,10 @@ run: build
 ## build: make bin/persqld, one static binary.
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/persqld ./cmd/persqld
+
+## image: build the container image. IMAGE is its name (persqld), DOCKER the program that builds it.
+image:
+	$(DOCKER) build -t $(IMAGE) .
 
 ## test: vet, then every test, the end-to-end suite and the fuzz corpora included. CI=1 makes a skipped test a failure.
 test:

@@ -27,10 +27,11 @@ const (
 type cli struct {
 	JSON bool `name:"json" help:"Print one JSON object."`
 
-	Serve     serveCmd     `cmd:"" help:"Run the server."`
-	Token     tokenCmd     `cmd:"" help:"Make, list and revoke tokens."`
-	Namespace namespaceCmd `cmd:"" help:"Make and list namespaces."`
-	Version   versionCmd   `cmd:"" help:"Print the versions of the program and of SQLite."`
+	Serve       serveCmd       `cmd:"" help:"Run the server."`
+	Token       tokenCmd       `cmd:"" help:"Make, list and revoke tokens."`
+	Namespace   namespaceCmd   `cmd:"" help:"Make and list namespaces."`
+	Healthcheck healthcheckCmd `cmd:"" help:"Ask the server that runs here whether it takes requests; exit 0 if it does, 1 if not."`
+	Version     versionCmd     `cmd:"" help:"Print the versions of the program and of SQLite."`
 }
 
 // app is what a subcommand gets beside its own flags.

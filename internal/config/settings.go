@@ -13,8 +13,8 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 )
 
-// Group is the kong group that marks a flag as a setting. It must be the group of the embedded field where Settings or
-// Location are embedded in a command: `embed:"" group:"settings"`.
+// Group is the kong group that marks a flag as a setting. It must be the group of the embedded field where Settings,
+// Location or Address are embedded in a command: `embed:"" group:"settings"`.
 const Group = "settings"
 
 // Location says where the server's files are. It is all that most subcommands need.
@@ -23,12 +23,20 @@ type Location struct {
 	Config string `help:"YAML file of settings; a key is a flag's name." placeholder:"FILE"`
 }
 
+// Address says where the server listens. Subcommands that speak to it over HTTP need it.
+type Address struct {
+	Listen string `default:":8080" help:"Address to listen on." placeholder:"ADDRESS"`
+}
+
+// Validate returns an error that names the setting where it is no address.
+func (a *Address) Validate() error { return checkAddress("listen", a.Listen) }
+
 // Settings are all settings of the server. A zero value of one that has an auto tag stands for what that tag says, and
 // is filled in by Fill. Secrets, which must not be logged, have a secret tag.
 type Settings struct {
 	Location `embed:""`
+	Address  `embed:""`
 
-	Listen           string   `default:":8080" help:"Address to listen on." placeholder:"ADDRESS"`
 	BaseURL          string   `name:"base-url" auto:"http://localhost:<port>" help:"Public origin of the server." placeholder:"URL"`
 	Namespace        string   `default:"default" help:"Namespace made at the first start." placeholder:"SLUG"`
 	Token            string   `auto:"generated" secret:"true" help:"Admin token of that namespace: psql_live_ and at least 32 letters, digits, _ or -. If it is not given, one is generated and printed once, at the first start." placeholder:"TOKEN"`
@@ -64,7 +72,7 @@ func (s *Settings) Validate() error {
 	if s.Data == "" {
 		return fmt.Errorf("%s is empty; give a directory", name("data"))
 	}
-	if err := checkAddress("listen", s.Listen); err != nil {
+	if err := s.Address.Validate(); err != nil {
 		return err
 	}
 	if s.AdminListen != "" {
