@@ -12,6 +12,7 @@ import (
 type group struct {
 	open    bool    // BEGIN was run
 	wrote   bool    // it holds the finished work of a request
+	altered bool    // something in it changed the schema
 	pending []*call // requests that wait for its commit, in order, with their results
 	began   time.Time
 }
@@ -245,7 +246,7 @@ func (w *worker) commit(a *actor, alone bool) {
 }
 
 func (g *group) reset() {
-	g.open, g.wrote = false, false
+	g.open, g.wrote, g.altered = false, false, false
 	g.pending = g.pending[:0]
 }
 
@@ -270,11 +271,22 @@ func (w *worker) rollback(a *actor) {
 			w.reopen(a)
 		}
 	}
-	if a.conn != nil && a.conn.Altered() {
-		a.conn.DropStatements()
+	if a.conn != nil {
+		w.dropStale(a)
 	}
 	a.tables.forget()
 	a.kept.forget()
+}
+
+// dropStale drops the statements that may have been compiled for a schema which a rollback took back. The group remembers
+// that there was one: an earlier savepoint may hold it while a later one is undone.
+func (w *worker) dropStale(a *actor) {
+	if a.conn.Altered() {
+		w.group.altered = true
+	}
+	if w.group.altered {
+		a.conn.DropStatements()
+	}
 }
 
 // own runs one of the actor's own statements: they must not be stopped by the watch of the request's.

@@ -361,6 +361,37 @@ func TestStatementsOfAnUndoneSchema(t *testing.T) {
 	}
 }
 
+// A step that is undone doesn't make the transaction forget that an earlier one changed the schema.
+func TestStatementsOfAnUndoneStepAndSchema(t *testing.T) {
+	const drop = "DROP TABLE IF EXISTS strict" // does nothing when it is compiled without the table
+	h := newHouse(t, store.Options{}, tables...)
+	batch := &job{steps: true}
+	batch.hook = func(_ int, tx *store.Tx) error {
+		if err := batch.statement(tx, drop); err != nil {
+			return err
+		}
+		if err := tx.Commit(); err != nil {
+			return err
+		}
+		if err := batch.statement(tx, "INSERT INTO u VALUES(1)"); err == nil {
+			return errors.New("no conflict")
+		}
+		tx.Undo()
+		if err := batch.statement(tx, drop); err != nil {
+			return err
+		}
+		return errors.New("undo it all")
+	}
+	// In a group, so that it is undone to a savepoint, and alone.
+	h.group(script("INSERT INTO t VALUES(1)"), batch, script(drop))
+	h.must("CREATE TABLE strict(p)")
+	h.do(batch)
+	h.must(drop)
+	if got := h.rows("SELECT count(*) FROM sqlite_schema WHERE name='strict'"); got != "0" {
+		t.Error("the table is still there")
+	}
+}
+
 // A transaction of a request's own is whole or not at all.
 func TestTransactionIsWhole(t *testing.T) {
 	h := newHouse(t, store.Options{}, tables...)

@@ -317,9 +317,7 @@ func (tx *Tx) back(undo, release string) bool {
 
 // forget drops what a rollback may have made untrue.
 func (tx *Tx) forget(kept keptState) {
-	if tx.a.conn.Altered() {
-		tx.a.conn.DropStatements()
-	}
+	tx.w.dropStale(tx.a)
 	tx.a.tables.forget()
 	tx.a.kept = kept
 }
