@@ -158,8 +158,8 @@ func rebuild(ctx context.Context, c *sqlite.Conn) error {
 		return damaged(err)
 	}
 	limits := sqlite.Limits{Statements: 4}
-	return use(ctx, sqlite.Scratch{Hostile: true, Limits: limits}, func(made *sqlite.Conn) error {
-		return use(ctx, sqlite.Scratch{Hostile: true, Limits: limits}, func(apart *sqlite.Conn) error {
+	return use(ctx, sqlite.Scratch{Limits: limits}, func(made *sqlite.Conn) error {
+		return use(ctx, sqlite.Scratch{Limits: limits}, func(apart *sqlite.Conn) error {
 			b := &rebuilder{from: c, shapes: from, made: made, apart: apart}
 			// Virtual tables first, which make tables.
 			err := each(c, `SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema ORDER BY CASE type

@@ -14,14 +14,14 @@ import (
 // inspect looks at a scratch file as the next one to open it will: whether it is whole, and whether its views and
 // triggers do only what a client may. Then it finishes it.
 func inspect(ctx context.Context, path string) error {
-	err := use(ctx, sqlite.Scratch{Path: path, Hostile: true}, func(c *sqlite.Conn) error {
+	err := use(ctx, sqlite.Scratch{Path: path}, func(c *sqlite.Conn) error {
 		if err := integrity(c); err != nil {
 			return err
 		}
 		if err := judge(c); err != nil {
 			return err
 		}
-		return c.Exec("PRAGMA journal_mode=WAL")
+		return toWAL(c)
 	})
 	if err != nil {
 		return err
@@ -218,13 +218,20 @@ func (st *stock) since(before *stock) error {
 
 // finish gives a scratch file the form that sqlite.Open expects, and makes it durable.
 func finish(ctx context.Context, path string) error {
-	err := use(ctx, sqlite.Scratch{Path: path}, func(c *sqlite.Conn) error {
-		return c.Exec("PRAGMA journal_mode=WAL")
-	})
+	err := use(ctx, sqlite.Scratch{Path: path}, toWAL)
 	if err != nil {
 		return err
 	}
 	return settle(path)
+}
+
+// toWAL is the last that is done to a file: its header says from then on that it is written through a log.
+func toWAL(c *sqlite.Conn) error {
+	v, err := first(c, "PRAGMA journal_mode=WAL")
+	if err == nil && string(v.Bytes) != "wal" {
+		err = fmt.Errorf("the journal mode stays %q", v.Bytes)
+	}
+	return err
 }
 
 // settle makes a closed file durable, and sees to it that nothing is left beside it.
