@@ -69,10 +69,7 @@ func adopt(ctx context.Context, path string, limits sqlite.Limits) error {
 		}
 		return damaged(vacuumInto(c, fresh))
 	})
-	var e *sqlite.Error
-	if errors.As(err, &e) && e.Code.Primary() != sqlite.CodeAuth {
-		err = damaged(err) // also where it could not be opened
-	}
+	err = damaged(err) // also where it could not be opened
 	if err == nil && head.encoding > 1 {
 		err = convert(ctx, path, fresh, limits)
 	}

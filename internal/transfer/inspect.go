@@ -24,7 +24,7 @@ func inspect(ctx context.Context, path string) error {
 		return toWAL(c)
 	})
 	if err != nil {
-		return err
+		return damaged(err) // what the text did to a shadow table can be in the way of the schema
 	}
 	return settle(path)
 }
@@ -123,7 +123,8 @@ func stops(err error) bool {
 // damaged words an error that comes from the content of a file.
 func damaged(err error) error {
 	var e *sqlite.Error
-	if !errors.As(err, &e) {
+	var mine *Error
+	if !errors.As(err, &e) || errors.As(err, &mine) {
 		return err
 	}
 	switch e.Code.Primary() {

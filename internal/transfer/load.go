@@ -162,6 +162,9 @@ func (l *loader) step(s *sqlite.Stmt) error {
 		return &gate.Refusal{Code: gate.CodeNotAllowed, Message: "The statement has parameters, and an import has no values for them",
 			Hint: "write the values into the text"}
 	}
+	if err := l.onShadow(s); err != nil {
+		return err
+	}
 	if len(s.Accesses) == 0 && !s.Writes && s.Columns() == 0 {
 		return nil // skipped
 	}
@@ -182,6 +185,23 @@ func (l *loader) step(s *sqlite.Stmt) error {
 	if !l.cleared {
 		for _, a := range s.Accesses {
 			l.cleared = l.cleared || a.Action == sqlite.Delete && strings.EqualFold(a.Name, "sqlite_sequence") && !s.Alters
+		}
+	}
+	return nil
+}
+
+// onShadow refuses a trigger of a shadow table, which no client can make and with which the schema can't be read.
+func (l *loader) onShadow(s *sqlite.Stmt) error {
+	for _, a := range s.Accesses {
+		if a.Action != sqlite.CreateTrigger || sqlite.ShadowOf(a.Detail) == "" {
+			continue
+		}
+		shapes, err := l.conn.Shapes()
+		if err != nil {
+			return err
+		}
+		if shapes[lower(a.Detail)].Shadow {
+			return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("%s belongs to a virtual table and can't have a trigger", a.Detail), Hint: "take the trigger out"}
 		}
 	}
 	return nil
