@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // inspect looks at a scratch file as the next one to open it will: whether it is whole, and whether its views and
-// triggers do only what a client may. Then it finishes it.
+// triggers do only what a client may. Then it gives it the form that sqlite.Open expects, and makes it durable.
 func inspect(ctx context.Context, path string) error {
 	err := use(ctx, sqlite.Scratch{Path: path}, func(c *sqlite.Conn) error {
 		if err := integrity(c); err != nil {
@@ -217,15 +218,6 @@ func (st *stock) since(before *stock) error {
 	return nil
 }
 
-// finish gives a scratch file the form that sqlite.Open expects, and makes it durable.
-func finish(ctx context.Context, path string) error {
-	err := use(ctx, sqlite.Scratch{Path: path}, toWAL)
-	if err != nil {
-		return err
-	}
-	return settle(path)
-}
-
 // toWAL is the last that is done to a file: its header says from then on that it is written through a log.
 func toWAL(c *sqlite.Conn) error {
 	v, err := first(c, "PRAGMA journal_mode=WAL")
@@ -251,3 +243,19 @@ func settle(path string) error {
 
 // besides are the names of what SQLite keeps beside a file while it works.
 var besides = []string{"-wal", "-shm", "-journal"}
+
+// Remove deletes a scratch file and whatever a function of this package left beside it when it failed.
+func Remove(path string) error {
+	var errs []error
+	for _, name := range []string{path, path + freshSuffix} {
+		for _, suffix := range append([]string{""}, besides...) {
+			if err := os.Remove(name + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// freshSuffix names the file that Adopt and Strip write beside theirs.
+const freshSuffix = "-new"

@@ -19,15 +19,18 @@ type Report struct {
 }
 
 // Load runs SQL text on the scratch database at path, in one transaction: all of it or nothing. The text is read in
-// pieces; memory is bounded by its longest statement, whose length has no limit but SQLite's 1,000,000,000 bytes.
-// Of the limits, Length, TriggerDepth and Pages are the database's own.
+// pieces; memory is bounded by some six times its longest statement. That is Limits.SQL bytes at most, by default
+// SQLite's own bound of 1,000,000,000. The other limits are the database's.
 //
 // BEGIN, COMMIT, END and the pragmas of skippedPragmas are skipped; a text that has begun a transaction and doesn't end
 // it is incomplete. What the shell's .dump writes for virtual tables is carried out as CREATE VIRTUAL TABLE. Foreign keys
 // are checked in the end. After an error the scratch is worthless.
 func Load(ctx context.Context, path string, sql io.Reader, limits sqlite.Limits) (Report, error) {
-	l := &loader{ctx: ctx, script: script{r: sql}}
-	limits.SQL, limits.Statements = 0, 4
+	if limits.SQL <= 0 {
+		limits.SQL = maxLength
+	}
+	limits.Statements = 4 // no text is worth keeping, hardly any comes twice
+	l := &loader{ctx: ctx, script: script{r: sql, max: limits.SQL}}
 	err := use(ctx, sqlite.Scratch{Path: path, Shadows: true, Limits: limits}, func(c *sqlite.Conn) error {
 		l.conn = c
 		return l.run()
@@ -100,6 +103,11 @@ func (l *loader) statements() error {
 			return err
 		}
 		b, last, err := l.script.piece(min)
+		if err == errTooLong {
+			place := l.script.place(l.number+1, b)
+			return &Error{Reason: ReasonTooLarge, Place: place, Message: fmt.Sprintf("%v: a statement of more than %d bytes, which is the limit: %s", place, l.script.max, place.SQL),
+				Hint: "split it, or look for a quote that isn't closed"}
+		}
 		if err != nil {
 			return fmt.Errorf("read the text: %w", err)
 		}

@@ -93,6 +93,18 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
+func TestLoadLimitsStatement(t *testing.T) {
+	text := "CREATE TABLE t(a); INSERT INTO t VALUES('" + strings.Repeat("x", 300_000) + "');"
+	_, err := transfer.Load(context.Background(), fresh(t), strings.NewReader(text+strings.Repeat(" ", 1<<20)), sqlite.Limits{SQL: 100_000})
+	var e *transfer.Error
+	if !errors.As(err, &e) || e.Reason != transfer.ReasonTooLarge || !strings.HasPrefix(e.Message, "statement 2 (line 1, byte 19): a statement of more than 100000 bytes") {
+		t.Errorf("%v", err)
+	}
+	if _, err := transfer.Load(context.Background(), fresh(t), strings.NewReader(text), sqlite.Limits{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // An import adds to what is there, and leaves alone what it doesn't name.
 func TestLoadAdds(t *testing.T) {
 	path := fresh(t)
