@@ -135,7 +135,7 @@ func TestIgnore(t *testing.T) {
 	policy := func(a sqlite.Access) error {
 		if a.Action == sqlite.Pragma || a.Action == sqlite.Transaction || a.Action == sqlite.CreateTable {
 			asked++
-			return sqlite.Ignore
+			return sqlite.ErrIgnore
 		}
 		return nil
 	}

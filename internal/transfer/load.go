@@ -243,10 +243,10 @@ func (l *loader) permit(a sqlite.Access) error {
 		switch a.Name {
 		case "BEGIN":
 			l.seen.begin = true
-			return sqlite.Ignore
+			return sqlite.ErrIgnore
 		case "COMMIT": // and END
 			l.seen.commit = true
-			return sqlite.Ignore
+			return sqlite.ErrIgnore
 		}
 		return &gate.Refusal{Code: gate.CodeTransaction, Message: "ROLLBACK can't be imported: the text runs as one transaction",
 			Hint: "a dump of the sqlite3 shell that ends in ROLLBACK was made from a damaged database: repair it with .recover first"}
@@ -255,7 +255,7 @@ func (l *loader) permit(a sqlite.Access) error {
 			Hint: "take them out of the text"}
 	case sqlite.Pragma:
 		if skippedPragmas[lower(a.Name)] {
-			return sqlite.Ignore
+			return sqlite.ErrIgnore
 		}
 	case sqlite.CreateTable, sqlite.CreateIndex, sqlite.CreateView, sqlite.CreateTrigger, sqlite.CreateVTable:
 		l.seen.create = true

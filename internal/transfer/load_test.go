@@ -171,7 +171,7 @@ func TestLoadOfCutDump(t *testing.T) {
 			want := content(t, path)
 			r := rand.New(rand.NewPCG(1, uint64(len(text))))
 			cuts := []int{0, 1, 24, 25, 26, 30, len(text) - 1, len(text) - 2, len(text) - 3, len(text) - 8, len(text) - 9, len(text) - 10}
-			for range 12 {
+			for range 8 {
 				cuts = append(cuts, r.IntN(len(text)))
 			}
 			for _, n := range cuts {
@@ -204,7 +204,7 @@ func TestLoadEndsInTime(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%.60s: %v", sql, err)
 		}
-		if d := time.Since(begin); d > 5*time.Second {
+		if d := time.Since(begin); d > 15*time.Second {
 			t.Errorf("%.60s: %v", sql, d)
 		}
 	}
