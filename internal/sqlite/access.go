@@ -67,12 +67,12 @@ type Access struct {
 // Policy says whether a statement may be compiled at all: an error denies the access and is the Cause of the
 // Error that Prepare returns. It is asked during prepare, since SQLite carries some pragmas out there.
 //
-// [Ignore] leaves the statement out instead of denying it.
+// [ErrIgnore] leaves the statement out instead of denying it.
 type Policy func(Access) error
 
-// Ignore is a policy's answer to a Pragma or a Transaction access: the statement compiles to one that does nothing, so
+// ErrIgnore is a policy's answer to a Pragma or a Transaction access: the statement compiles to one that does nothing, so
 // that its length is known. To any other access it is a denial.
-var Ignore = errors.New("left out")
+var ErrIgnore = errors.New("left out")
 
 type mode uint8
 
@@ -163,7 +163,7 @@ func onAccess(_ *libc.TLS, h uintptr, action int32, name, detail, schema, by uin
 	case modeStep:
 		err = c.nested.permits(a)
 	}
-	if err == Ignore && c.mode == modePrepare && (a.Action == Pragma || a.Action == Transaction) {
+	if err == ErrIgnore && c.mode == modePrepare && (a.Action == Pragma || a.Action == Transaction) {
 		c.collect.ignore()
 		return sqlite3.SQLITE_IGNORE
 	}

@@ -18,8 +18,9 @@ type Scratch struct {
 	// Hostile is for a file that somebody else made: cells are checked as they are read, and what its schema says
 	// (views, triggers) runs only what is harmless.
 	Hostile bool
-	// Shadows lets statements write the tables that virtual tables keep their content in, as SQL text by the sqlite3
-	// shell does. PRAGMA writable_schema then works too: a policy has to refuse it.
+	// Shadows is for running SQL text that somebody else made: statements may write the tables that virtual tables keep
+	// their content in, as the sqlite3 shell's .dump does. PRAGMA writable_schema works too then, and a policy has to
+	// refuse it. They are not told the file's name, without which its journal mode can't become WAL.
 	Shadows bool
 	// Limits are those of Config, but SQL is 1,000,000,000 bytes by default, SQLite's own bound.
 	Limits Limits
@@ -99,7 +100,7 @@ func OpenScratch(cfg Scratch, t *Thread) (c *Conn, err error) {
 			return c, fmt.Errorf("open scratch file: %w", err)
 		}
 	}
-	if cfg.Path != "" {
+	if cfg.Shadows && cfg.Path != "" {
 		c.hideName()
 	}
 	return c, nil

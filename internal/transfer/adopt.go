@@ -45,11 +45,11 @@ func adopt(ctx context.Context, path string, limits sqlite.Limits) error {
 			return fmt.Errorf("there is a file %s beside the scratch", suffix)
 		}
 	}
-	fresh := path + "-new"
-	if err := remove(fresh); err != nil {
+	fresh := path + freshSuffix
+	if err := Remove(fresh); err != nil {
 		return err
 	}
-	defer remove(fresh)
+	defer Remove(fresh)
 	// Its pages may be smaller than ours: their number is not bounded, the file's size was.
 	err = use(ctx, sqlite.Scratch{Path: path, Hostile: true, Limits: sqlite.Limits{Length: maxLength, Pages: maxPages}}, func(c *sqlite.Conn) error {
 		if err := integrity(c); err != nil {
@@ -69,10 +69,7 @@ func adopt(ctx context.Context, path string, limits sqlite.Limits) error {
 		}
 		return damaged(vacuumInto(c, fresh))
 	})
-	var e *sqlite.Error
-	if errors.As(err, &e) && e.Code.Primary() != sqlite.CodeAuth {
-		err = damaged(err) // also where it could not be opened
-	}
+	err = damaged(err) // also where it could not be opened
 	if err == nil && head.encoding > 1 {
 		err = convert(ctx, path, fresh, limits)
 	}
@@ -89,7 +86,7 @@ func adopt(ctx context.Context, path string, limits sqlite.Limits) error {
 	if err := os.Rename(fresh, path); err != nil {
 		return err
 	}
-	return finish(ctx, path)
+	return inspect(ctx, path)
 }
 
 // maxPages is SQLite's own bound.
@@ -158,14 +155,20 @@ func rebuild(ctx context.Context, c *sqlite.Conn) error {
 		return damaged(err)
 	}
 	limits := sqlite.Limits{Statements: 4}
-	return use(ctx, sqlite.Scratch{Hostile: true, Limits: limits}, func(made *sqlite.Conn) error {
-		return use(ctx, sqlite.Scratch{Hostile: true, Limits: limits}, func(apart *sqlite.Conn) error {
+	return use(ctx, sqlite.Scratch{Limits: limits}, func(made *sqlite.Conn) error {
+		return use(ctx, sqlite.Scratch{Limits: limits}, func(apart *sqlite.Conn) error {
 			b := &rebuilder{from: c, shapes: from, made: made, apart: apart}
 			// Virtual tables first, which make tables.
 			err := each(c, `SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema ORDER BY CASE type
 				WHEN 'table' THEN rootpage<>0 WHEN 'index' THEN 2 WHEN 'view' THEN 3 ELSE 4 END, rowid`, nil, func(s *sqlite.Stmt) error {
 				at := func(i int) string { return string(s.Column(i).Bytes) }
 				root := s.Column(3)
+				// SQLite reads a row whose type is the blob 'table', and doesn't find it again by its type.
+				for i := range 3 {
+					if s.Column(i).Kind != sqlite.Text {
+						return &Error{Reason: ReasonFile, Message: fmt.Sprintf("The row of %q in sqlite_schema is damaged", at(1)), Hint: "repair the database with the sqlite3 shell's .recover"}
+					}
+				}
 				return b.object(schemaEntry{typ: at(0), name: at(1), table: at(2), sql: at(4),
 					rootless: root.Kind == sqlite.Integer && root.Int == 0}, s.Column(4).Kind == sqlite.Null)
 			})
@@ -355,14 +358,4 @@ func convert(ctx context.Context, from, to string, limits sqlite.Limits) error {
 	r.CloseWithError(errors.New("the import has ended"))
 	<-done
 	return err
-}
-
-// remove deletes a file, and what SQLite kept beside it, if they are there.
-func remove(path string) error {
-	for _, suffix := range append([]string{""}, besides...) {
-		if err := os.Remove(path + suffix); err != nil && !os.IsNotExist(err) {
-			return err
-		}
-	}
-	return nil
 }

@@ -19,11 +19,22 @@ import (
 // fresh is an empty scratch database.
 func fresh(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "scratch.db")
+	path := filepath.Join(tempDir(t), "scratch.db")
 	if err := os.WriteFile(path, sqlite.EmptyFile(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// tempDir is a directory of the test's, in memory where that can be had: what is tested here is not the disk.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "persqld-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // edit runs SQL on a scratch file as the server's own.
@@ -45,7 +56,7 @@ func edit(t testing.TB, path string, statements ...string) {
 func with(path string, f func(*sqlite.Conn) error) error {
 	th := sqlite.NewThread()
 	defer th.Close()
-	c, err := sqlite.OpenScratch(sqlite.Scratch{Path: path, Shadows: true, Limits: sqlite.Limits{Length: 1 << 29}}, th)
+	c, err := sqlite.OpenScratch(sqlite.Scratch{Path: path, Limits: sqlite.Limits{Length: 1 << 29}}, th)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -12,19 +13,19 @@ import (
 )
 
 // inspect looks at a scratch file as the next one to open it will: whether it is whole, and whether its views and
-// triggers do only what a client may. Then it finishes it.
+// triggers do only what a client may. Then it gives it the form that sqlite.Open expects, and makes it durable.
 func inspect(ctx context.Context, path string) error {
-	err := use(ctx, sqlite.Scratch{Path: path, Hostile: true}, func(c *sqlite.Conn) error {
+	err := use(ctx, sqlite.Scratch{Path: path}, func(c *sqlite.Conn) error {
 		if err := integrity(c); err != nil {
 			return err
 		}
 		if err := judge(c); err != nil {
 			return err
 		}
-		return c.Exec("PRAGMA journal_mode=WAL")
+		return toWAL(c)
 	})
 	if err != nil {
-		return err
+		return damaged(err) // what the text did to a shadow table can be in the way of the schema
 	}
 	return settle(path)
 }
@@ -123,7 +124,8 @@ func stops(err error) bool {
 // damaged words an error that comes from the content of a file.
 func damaged(err error) error {
 	var e *sqlite.Error
-	if !errors.As(err, &e) {
+	var mine *Error
+	if !errors.As(err, &e) || errors.As(err, &mine) {
 		return err
 	}
 	switch e.Code.Primary() {
@@ -216,15 +218,13 @@ func (st *stock) since(before *stock) error {
 	return nil
 }
 
-// finish gives a scratch file the form that sqlite.Open expects, and makes it durable.
-func finish(ctx context.Context, path string) error {
-	err := use(ctx, sqlite.Scratch{Path: path}, func(c *sqlite.Conn) error {
-		return c.Exec("PRAGMA journal_mode=WAL")
-	})
-	if err != nil {
-		return err
+// toWAL is the last that is done to a file: its header says from then on that it is written through a log.
+func toWAL(c *sqlite.Conn) error {
+	v, err := first(c, "PRAGMA journal_mode=WAL")
+	if err == nil && string(v.Bytes) != "wal" {
+		err = fmt.Errorf("the journal mode stays %q", v.Bytes)
 	}
-	return settle(path)
+	return err
 }
 
 // settle makes a closed file durable, and sees to it that nothing is left beside it.
@@ -243,3 +243,19 @@ func settle(path string) error {
 
 // besides are the names of what SQLite keeps beside a file while it works.
 var besides = []string{"-wal", "-shm", "-journal"}
+
+// Remove deletes a scratch file and whatever a function of this package left beside it when it failed.
+func Remove(path string) error {
+	var errs []error
+	for _, name := range []string{path, path + freshSuffix} {
+		for _, suffix := range append([]string{""}, besides...) {
+			if err := os.Remove(name + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// freshSuffix names the file that Adopt and Strip write beside theirs.
+const freshSuffix = "-new"

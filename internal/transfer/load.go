@@ -19,15 +19,18 @@ type Report struct {
 }
 
 // Load runs SQL text on the scratch database at path, in one transaction: all of it or nothing. The text is read in
-// pieces; memory is bounded by its longest statement, whose length has no limit but SQLite's 1,000,000,000 bytes.
-// Of the limits, Length, TriggerDepth and Pages are the database's own.
+// pieces; memory is bounded by some six times its longest statement. That is Limits.SQL bytes at most, by default
+// SQLite's own bound of 1,000,000,000. The other limits are the database's.
 //
 // BEGIN, COMMIT, END and the pragmas of skippedPragmas are skipped; a text that has begun a transaction and doesn't end
 // it is incomplete. What the shell's .dump writes for virtual tables is carried out as CREATE VIRTUAL TABLE. Foreign keys
 // are checked in the end. After an error the scratch is worthless.
 func Load(ctx context.Context, path string, sql io.Reader, limits sqlite.Limits) (Report, error) {
-	l := &loader{ctx: ctx, script: script{r: sql}}
-	limits.SQL, limits.Statements = 0, 4
+	if limits.SQL <= 0 {
+		limits.SQL = maxLength
+	}
+	limits.Statements = 4 // no text is worth keeping, hardly any comes twice
+	l := &loader{ctx: ctx, script: script{r: sql, max: limits.SQL}}
 	err := use(ctx, sqlite.Scratch{Path: path, Shadows: true, Limits: limits}, func(c *sqlite.Conn) error {
 		l.conn = c
 		return l.run()
@@ -100,6 +103,11 @@ func (l *loader) statements() error {
 			return err
 		}
 		b, last, err := l.script.piece(min)
+		if err == errTooLong {
+			place := l.script.place(l.number+1, b)
+			return &Error{Reason: ReasonTooLarge, Place: place, Message: fmt.Sprintf("%v: a statement of more than %d bytes, which is the limit: %s", place, l.script.max, place.SQL),
+				Hint: "split it, or look for a quote that isn't closed"}
+		}
 		if err != nil {
 			return fmt.Errorf("read the text: %w", err)
 		}
@@ -162,6 +170,9 @@ func (l *loader) step(s *sqlite.Stmt) error {
 		return &gate.Refusal{Code: gate.CodeNotAllowed, Message: "The statement has parameters, and an import has no values for them",
 			Hint: "write the values into the text"}
 	}
+	if err := l.onShadow(s); err != nil {
+		return err
+	}
 	if len(s.Accesses) == 0 && !s.Writes && s.Columns() == 0 {
 		return nil // skipped
 	}
@@ -182,6 +193,23 @@ func (l *loader) step(s *sqlite.Stmt) error {
 	if !l.cleared {
 		for _, a := range s.Accesses {
 			l.cleared = l.cleared || a.Action == sqlite.Delete && strings.EqualFold(a.Name, "sqlite_sequence") && !s.Alters
+		}
+	}
+	return nil
+}
+
+// onShadow refuses a trigger of a shadow table, which no client can make and with which the schema can't be read.
+func (l *loader) onShadow(s *sqlite.Stmt) error {
+	for _, a := range s.Accesses {
+		if a.Action != sqlite.CreateTrigger || sqlite.ShadowOf(a.Detail) == "" {
+			continue
+		}
+		shapes, err := l.conn.Shapes()
+		if err != nil {
+			return err
+		}
+		if shapes[lower(a.Detail)].Shadow {
+			return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("%s belongs to a virtual table and can't have a trigger", a.Detail), Hint: "take the trigger out"}
 		}
 	}
 	return nil
@@ -215,10 +243,10 @@ func (l *loader) permit(a sqlite.Access) error {
 		switch a.Name {
 		case "BEGIN":
 			l.seen.begin = true
-			return sqlite.Ignore
+			return sqlite.ErrIgnore
 		case "COMMIT": // and END
 			l.seen.commit = true
-			return sqlite.Ignore
+			return sqlite.ErrIgnore
 		}
 		return &gate.Refusal{Code: gate.CodeTransaction, Message: "ROLLBACK can't be imported: the text runs as one transaction",
 			Hint: "a dump of the sqlite3 shell that ends in ROLLBACK was made from a damaged database: repair it with .recover first"}
@@ -227,7 +255,7 @@ func (l *loader) permit(a sqlite.Access) error {
 			Hint: "take them out of the text"}
 	case sqlite.Pragma:
 		if skippedPragmas[lower(a.Name)] {
-			return sqlite.Ignore
+			return sqlite.ErrIgnore
 		}
 	case sqlite.CreateTable, sqlite.CreateIndex, sqlite.CreateView, sqlite.CreateTrigger, sqlite.CreateVTable:
 		l.seen.create = true

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -83,12 +84,24 @@ func TestLoadRefuses(t *testing.T) {
 			if e.Reason != tt.reason || !strings.Contains(e.Message, tt.message) {
 				t.Errorf("%s: %s\nwant %s: %s", e.Reason, e.Message, tt.reason, tt.message)
 			}
-			for _, secret := range []string{path, os.TempDir() + "/Test"} {
+			for _, secret := range []string{path, filepath.Dir(path)} {
 				if strings.Contains(err.Error(), secret) {
 					t.Errorf("a path of the server: %v", err)
 				}
 			}
 		})
+	}
+}
+
+func TestLoadLimitsStatement(t *testing.T) {
+	text := "CREATE TABLE t(a); INSERT INTO t VALUES('" + strings.Repeat("x", 300_000) + "');"
+	_, err := transfer.Load(context.Background(), fresh(t), strings.NewReader(text+strings.Repeat(" ", 1<<20)), sqlite.Limits{SQL: 100_000})
+	var e *transfer.Error
+	if !errors.As(err, &e) || e.Reason != transfer.ReasonTooLarge || !strings.HasPrefix(e.Message, "statement 2 (line 1, byte 19): a statement of more than 100000 bytes") {
+		t.Errorf("%v", err)
+	}
+	if _, err := transfer.Load(context.Background(), fresh(t), strings.NewReader(text), sqlite.Limits{}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -158,7 +171,7 @@ func TestLoadOfCutDump(t *testing.T) {
 			want := content(t, path)
 			r := rand.New(rand.NewPCG(1, uint64(len(text))))
 			cuts := []int{0, 1, 24, 25, 26, 30, len(text) - 1, len(text) - 2, len(text) - 3, len(text) - 8, len(text) - 9, len(text) - 10}
-			for range 12 {
+			for range 8 {
 				cuts = append(cuts, r.IntN(len(text)))
 			}
 			for _, n := range cuts {
@@ -191,7 +204,7 @@ func TestLoadEndsInTime(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%.60s: %v", sql, err)
 		}
-		if d := time.Since(begin); d > 5*time.Second {
+		if d := time.Since(begin); d > 15*time.Second {
 			t.Errorf("%.60s: %v", sql, d)
 		}
 	}

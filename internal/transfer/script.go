@@ -14,6 +14,7 @@ type script struct {
 	from int // where the next statement begins in buf
 	eof  bool
 	scan scanner
+	max  int // bytes of a statement
 
 	offset int64 // of the next statement in the text
 	line   int64 // complete lines before it
@@ -23,7 +24,7 @@ type script struct {
 const readSize = 64 << 10
 
 // piece is the text from the next statement to where it probably ends, but at least min bytes if there are as many.
-// last says that it goes to the end of the text. It is valid until the next call.
+// last says that it goes to the end of the text. It is valid until the next call. With errTooLong it is a beginning.
 func (s *script) piece(min int) (b []byte, last bool, err error) {
 	s.scan = scanner{}
 	cut := 0 // pieces that were found too short end here
@@ -39,11 +40,16 @@ func (s *script) piece(min int) (b []byte, last bool, err error) {
 		if s.eof {
 			return rest, true, nil
 		}
+		if len(rest) > s.max {
+			return rest, false, errTooLong
+		}
 		if err := s.more(); err != nil {
 			return nil, false, err
 		}
 	}
 }
+
+var errTooLong = errors.New("the statement is too long")
 
 // more reads on.
 func (s *script) more() error {

@@ -19,11 +19,11 @@ func Strip(ctx context.Context, path string) error {
 }
 
 func strip(ctx context.Context, path string) error {
-	fresh := path + "-new"
-	if err := remove(fresh); err != nil {
+	fresh := path + freshSuffix
+	if err := Remove(fresh); err != nil {
 		return err
 	}
-	defer remove(fresh)
+	defer Remove(fresh)
 	err := use(ctx, sqlite.Scratch{Path: path, Limits: sqlite.Limits{Length: maxLength, Pages: maxPages}}, func(c *sqlite.Conn) error {
 		if err := dropOurs(c); err != nil {
 			return err
