@@ -29,6 +29,8 @@ var requests = map[string]struct {
 	"explain":         {body: harness.Body("SELECT a FROM v8")},
 	"search":          {query: "?q=table&limit=200"},
 	"searchByBody":    {body: body{"q": "table", "limit": 200}},
+	"importDatabase":  {body: harness.Raw(endless + ";")},
+	"loadCSV":         {query: "?table=t", body: harness.Raw("a\n1\n")},
 	"putDescriptions": {body: body{"databaseDescription": "x"}},
 }
 
@@ -91,7 +93,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		each(t, http.StatusNotFound, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", nil) })
 	})
 	t.Run("408 over the time limit", func(t *testing.T) {
-		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_STATEMENT_TIMEOUT=10ms"}})
+		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_STATEMENT_TIMEOUT=10ms", "PERSQLD_TRANSFER_TIMEOUT=1s"}})
 		c := s.Client(t, harness.Token)
 		d := c.DB("heavy")
 		top := makeHeavy(t, d)
@@ -103,7 +105,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		})
 	})
 	t.Run("413 over the limits of bodies and results", func(t *testing.T) {
-		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_MAX_REQUEST=4KB", "PERSQLD_MAX_RESULT=1KB"}})
+		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_MAX_REQUEST=4KB", "PERSQLD_MAX_RESULT=1KB", "PERSQLD_MAX_IMPORT=4KB", "PERSQLD_MAX_CSV=4KB"}})
 		c := s.Client(t, harness.Token)
 		d := newDB(t, c)
 		for range 40 {

@@ -173,9 +173,14 @@ func (l *loader) operation(path, method, at string, item map[string]any) (*Opera
 		body, at := l.follow(o["requestBody"], in+"/requestBody")
 		op.HasBody = true
 		op.bodyRequired, _ = body["required"].(bool)
-		var err error
-		if op.body, err = l.compiler.Compile(open + "#" + at + "/content/application~1json/schema"); err != nil {
-			return nil, fmt.Errorf("schema of the request: %w", err)
+		// A file or a form is not looked into.
+		if content := object(body["content"]); content["application/json"] != nil {
+			var err error
+			if op.body, err = l.compiler.Compile(open + "#" + at + "/content/application~1json/schema"); err != nil {
+				return nil, fmt.Errorf("schema of the request: %w", err)
+			}
+		} else if len(content) == 0 {
+			return nil, fmt.Errorf("the request has no content")
 		}
 	}
 	responses := object(o["responses"])

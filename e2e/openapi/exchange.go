@@ -141,9 +141,9 @@ func (op *Operation) checkRequest(e *Exchange, u *url.URL, parts []string) error
 	switch {
 	case len(body) == 0 && op.bodyRequired:
 		errs = append(errs, errors.New("the request has no body"))
-	case len(body) > 0 && op.body == nil:
+	case len(body) > 0 && !op.HasBody:
 		errs = append(errs, errors.New("the document has no body for the request"))
-	case len(body) > 0:
+	case len(body) > 0 && op.body != nil:
 		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 		if err == nil {
 			err = op.body.Validate(v)
