@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -36,17 +34,10 @@ func (a pageAnswer) header(name string) string {
 // TestBrowserOfAnotherOrigin lets a page that another origin serves query /v1 with a bearer, in Chromium.
 func TestBrowserOfAnotherOrigin(t *testing.T) {
 	row(t, "DP-CORS-1", "DP-CORS-2", "DP-CORS-3")
-	node, npm, chromium := harness.Need(t, "node"), harness.Need(t, "npm"), harness.Need(t, "chromium")
+	node, chromium := harness.Need(t, "node"), harness.Need(t, "chromium")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	if _, err := os.Stat(filepath.Join("browser", "node_modules", "playwright-core", "package.json")); err != nil {
-		install := exec.CommandContext(ctx, npm, "ci", "--no-audit", "--no-fund")
-		install.Dir = "browser"
-		if out, err := install.CombinedOutput(); err != nil {
-			t.Logf("npm ci: %v\n%s", err, out)
-			harness.Lacking(t, "playwright-core (npm ci failed)")
-		}
-	}
+	npmFolder(ctx, t, "browser", "playwright-core")
 	page := httptest.NewServer(http.FileServer(http.Dir("browser")))
 	defer page.Close()
 	s := harness.Start(t, binary, harness.Options{})

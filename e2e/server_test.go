@@ -65,7 +65,7 @@ func TestAdminListener(t *testing.T) {
 	admin := harness.FreeAddr(t)
 	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_ADMIN_LISTEN=" + admin}})
 	s.Client(t, harness.Token).DB("x").Must("SELECT 1")
-	private := harness.NewClient(t, "http://"+admin, "", s.Data)
+	private := harness.NewClient(t, "http://"+admin, "", s.Data).Apart()
 	if a := private.Get("/metrics"); a.Status != http.StatusOK || !strings.Contains(string(a.Raw), "persqld_http_requests_total") {
 		t.Errorf("/metrics of the admin listener: %d", a.Status)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"mime/multipart"
 	"net"
 	"net/http"
@@ -52,26 +51,10 @@ func loads(t testing.TB, d *harness.DB, csv string, fields ...string) *harness.A
 }
 
 // download reads an export as it is.
-func download(t testing.TB, d *harness.DB, rest string) (*http.Response, []byte) {
+func download(t testing.TB, d *harness.DB, rest string) (*harness.Answer, []byte) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.URL()+d.Path(rest), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+d.Token())
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if res.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %d %s", rest, res.StatusCode, b)
-	}
-	return res, b
+	a := d.With(t).Get(d.Path(rest)).OK()
+	return a, a.Raw
 }
 
 var shopSchema = []any{
@@ -190,7 +173,7 @@ func TestImportThatFailsChangesNothing(t *testing.T) {
 			if got := d.One(fingerprint); got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
-				d.Batch(true, "INSERT INTO parts VALUES(4, 99)", "DELETE FROM parts WHERE n = 99").OK()
+			d.Batch(true, "INSERT INTO parts VALUES(4, 99)", "DELETE FROM parts WHERE n = 99").OK()
 		})
 	}
 	// A body that ends early.

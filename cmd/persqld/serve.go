@@ -104,7 +104,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		return err
 	}
 	options := api.Options{
-		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(),
+		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
 		Buffers: int64(cmd.Memory) / 4,
 		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
 		MaxTransfers: cmd.MaxTransfers, TransferTimeout: cmd.TransferTimeout.Duration,

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/persqld/persqld/e2e/openapi"
 )
 
 // transport keeps connections open between tests and clients.
@@ -24,6 +26,7 @@ type Client struct {
 	url   string
 	token string
 	data  string // the server's data directory, which no answer may name
+	apart bool   // what it talks with is not what the OpenAPI document describes
 	http  *http.Client
 }
 
@@ -52,6 +55,13 @@ func (c *Client) As(token string) *Client {
 	return &d
 }
 
+// Apart is the same client for a listener that serves other things than the OpenAPI document says.
+func (c *Client) Apart() *Client {
+	d := *c
+	d.apart = true
+	return &d
+}
+
 // Raw is a body that is sent as it is.
 type Raw string
 
@@ -71,10 +81,11 @@ type Header string
 // or a Stream.
 func (c *Client) Try(method, path string, body any, headers ...Header) (*Answer, error) {
 	var reader io.Reader
+	var sent []byte
 	switch b := body.(type) {
 	case nil:
 	case Raw:
-		reader = strings.NewReader(string(b))
+		sent = []byte(b)
 	case Stream:
 		reader = b
 	default:
@@ -84,7 +95,11 @@ func (c *Client) Try(method, path string, body any, headers ...Header) (*Answer,
 		if err := enc.Encode(body); err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
-		reader = &buf
+		sent = buf.Bytes()
+	}
+	_, unknown := body.(Stream)
+	if body != nil && !unknown {
+		reader = bytes.NewReader(sent)
 	}
 	req, err := http.NewRequestWithContext(c.t.Context(), method, c.url+path, reader)
 	if err != nil {
@@ -115,6 +130,9 @@ func (c *Client) Try(method, path string, body any, headers ...Header) (*Answer,
 	a := &Answer{t: c.t, What: what(method, path, body), Status: resp.StatusCode, Header: resp.Header, Raw: raw, Took: time.Since(begin)}
 	if strings.HasPrefix(path, "/v1") && method != http.MethodOptions && method != http.MethodHead {
 		a.check(c.data)
+	}
+	if !c.apart {
+		a.checkDocument(&openapi.Exchange{Method: method, Target: path, RequestHeader: req.Header, RequestBody: sent, BodyUnknown: unknown})
 	}
 	return a, nil
 }
@@ -191,7 +209,11 @@ func (c *Client) Target(method, target, body string) *Answer {
 	if err != nil {
 		c.t.Fatalf("%s %q: read answer: %v", method, target, err)
 	}
-	return &Answer{t: c.t, What: method + " " + target, Status: resp.StatusCode, Header: resp.Header, Raw: raw}
+	a := &Answer{t: c.t, What: method + " " + target, Status: resp.StatusCode, Header: resp.Header, Raw: raw}
+	if !c.apart {
+		a.checkDocument(&openapi.Exchange{Method: method, Target: target, RequestBody: []byte(body)})
+	}
+	return a
 }
 
 // what names a request in messages.

@@ -70,6 +70,10 @@ func Run(bin string, o Options) (*Server, error) {
 		<-s.done
 		return nil, fmt.Errorf("%w\nstdout: %s\nstderr: %s", err, s.Out(), s.Log())
 	}
+	if err := loadDocument(s.URL); err != nil {
+		s.Kill()
+		return nil, err
+	}
 	return s, nil
 }
 

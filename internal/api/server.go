@@ -27,6 +27,7 @@ type Options struct {
 	QueryLog  *querylog.Log
 	Metrics   *Metrics
 	Version   string
+	BaseURL   string // the public origin, for the OpenAPI document
 
 	AutoCreate      bool
 	Temp            string        // directory for the files of exports and imports
@@ -68,6 +69,7 @@ type Server struct {
 	ready     atomic.Bool
 	foreign   sync.Once
 	lastHost  atomic.Pointer[string] // the Host that was looked at last
+	document  func() (*document, error)
 }
 
 // New returns the Server. It answers 503 on /readyz until SetReady.
@@ -115,6 +117,7 @@ func New(opt Options) *Server {
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
 	s.budget.limit = opt.Buffers
 	s.transfers = make(chan struct{}, opt.MaxTransfers)
+	s.document = sync.OnceValues(s.newDocument)
 	s.exchanges.New = func() any { return newExchange(s) }
 	s.routes()
 	return s
@@ -173,7 +176,8 @@ func (s *Server) routes() {
 	v1("POST", db+"/import", s.importFile)
 	v1("POST", db+"/load-csv", s.loadCSV)
 
-	for path, h := range map[string]handler{"/healthz": s.healthz, "/readyz": s.readyz, "/version": s.version} {
+	for path, h := range map[string]handler{"/healthz": s.healthz, "/readyz": s.readyz, "/version": s.version,
+		"/api/openapi.json": s.openAPI, "/openapi.json": s.openAPI} {
 		served := s.call(path, false, h)
 		r.Method(http.MethodGet, path, served)
 		r.Method(http.MethodHead, path, served) // what load balancers ask with
