@@ -30,6 +30,7 @@ type cli struct {
 	Serve       serveCmd       `cmd:"" help:"Run the server."`
 	Token       tokenCmd       `cmd:"" help:"Make, list and revoke tokens."`
 	Namespace   namespaceCmd   `cmd:"" help:"Make and list namespaces."`
+	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the server that runs here whether it takes requests; exit 0 if it does, 1 if not."`
 	Version     versionCmd     `cmd:"" help:"Print the versions of the program and of SQLite."`
 }

@@ -39,7 +39,11 @@ func (s *Store) Create(_ context.Context, database string) error {
 // Delete ends a database. Requests that wait behind it get ErrNotFound.
 func (s *Store) Delete(ctx context.Context, database string) error {
 	// A caller that leaves doesn't stop a deletion that was begun.
-	return s.act(context.WithoutCancel(ctx), database, (*worker).delete)
+	err := s.act(context.WithoutCancel(ctx), database, (*worker).delete)
+	if err == nil {
+		err = s.Admit(ctx, database) // there is nothing left to keep requests from
+	}
+	return err
 }
 
 // delete closes the database and takes its files away.
@@ -328,6 +332,9 @@ func (s *Store) rest(t *sqlite.Thread) {
 		a := s.tired(before)
 		if a == nil {
 			return
+		}
+		if s.closeRetired(a, t) {
+			continue
 		}
 		conn := a.conn
 		err := a.attend(s, t, func() (err error) {
