@@ -78,6 +78,8 @@ var hints = []struct {
 }{
 	{errNoData, "not_found", "give the server's directory with --data, or run persqld serve or persqld namespace create first"},
 	{datadir.ErrLocked, "locked", "stop the other server, or give another directory with --data"},
+	{datadir.ErrNewer, "newer_version", "run the version of persqld that wrote it, or a newer one"},
+	{catalog.ErrNewer, "newer_version", "run the version of persqld that wrote it, or a newer one"},
 	{catalog.ErrNamespaceNotFound, "not_found", "persqld namespace list shows those that exist; persqld namespace create makes one"},
 	{catalog.ErrNamespaceExists, "conflict", ""},
 	{errNoTrashed, "not_found", "persqld database list --deleted shows what can be brought back"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
@@ -110,6 +111,13 @@ func (s *Server) faultOf(err error) *fault {
 	var up *transfer.Error
 	if errors.As(err, &up) {
 		return transferFault(up)
+	}
+	var newer *store.NewerError
+	if errors.As(err, &newer) {
+		message := newer.Error()
+		f := newFault(http.StatusServiceUnavailable, "database_newer", strings.ToUpper(message[:1])+message[1:], "run the version of the server that wrote it, or a newer one; other databases are not concerned")
+		f.retry = time.Minute
+		return f
 	}
 	var w *wire.Error
 	if errors.As(err, &w) {

@@ -96,7 +96,7 @@ func TestNewerCatalogIsRefused(t *testing.T) {
 	}
 	db.Close()
 	_, err := catalog.Open(t.Context(), path, catalog.Options{})
-	if err == nil || !strings.Contains(err.Error(), "newer version") {
+	if !errors.Is(err, catalog.ErrNewer) || !strings.Contains(err.Error(), "newer version") {
 		t.Errorf("got %v", err)
 	}
 }

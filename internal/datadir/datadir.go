@@ -49,10 +49,13 @@ type Dir struct {
 	lock *os.File
 }
 
-// Open makes the directory (mode 0700) and its folders where they are missing, takes its lock and empties its folder of
-// temporary files. It returns an error that is ErrLocked when another process holds the lock. The lock goes with the
-// process, however it ends.
-func Open(path string) (dir *Dir, err error) {
+// Open makes the directory (mode 0700) and its folders where they are missing, takes its lock, brings it to the format of
+// this version and empties its folder of temporary files. It returns an error that is ErrLocked when another process
+// holds the lock, or ErrNewer for a directory of a newer format, which it leaves as it is. The lock goes with the process,
+// however it ends.
+func Open(path string) (dir *Dir, err error) { return open(path, formatSteps()) }
+
+func open(path string, steps []step) (dir *Dir, err error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("resolve data directory %s: %w", path, err)
@@ -79,6 +82,9 @@ func Open(path string) (dir *Dir, err error) {
 	}
 	if err := writeHolder(lock); err != nil {
 		return nil, fmt.Errorf("write lock file: %w", err)
+	}
+	if err := upgrade(layout, steps); err != nil {
+		return nil, err
 	}
 	if err := os.RemoveAll(layout.Temp()); err != nil {
 		return nil, fmt.Errorf("empty temporary folder: %w", err)
@@ -116,7 +122,7 @@ func writeHolder(lock *os.File) error {
 		return err
 	}
 	_, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if isFull(err) {
 		return nil
 	}
 	return err

@@ -106,7 +106,6 @@ func (w *worker) ensureOpen(a *actor) error {
 		return translate(err, false)
 	}
 	a.conn = conn
-	conn.Watch(w.watch)
 	s.mu.Lock()
 	s.open++
 	s.recent.push(a)
@@ -116,6 +115,15 @@ func (w *worker) ensureOpen(a *actor) error {
 	if over {
 		s.wantReap()
 	}
+	// Before anything is written: it may be the work of a newer version.
+	if err := w.guard(a, func() error { return a.tables.look(conn, &s.system) }); err != nil {
+		if a.conn != nil {
+			w.dropConn(a)
+		}
+		s.log.Error("open database", "database", a.id, "error", err)
+		return translate(err, false)
+	}
+	conn.Watch(w.watch)
 	return nil
 }
 

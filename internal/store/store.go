@@ -77,7 +77,8 @@ type Store struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	actors  map[string]*actor   // those that are open or busy
+	actors  map[string]*actor // those that are open or busy
+	system  systemSet
 	retired map[string]struct{} // databases that take no requests; those of this run of the process
 	recent  list                // the open ones, the least recently used at the tail
 	open    int
@@ -142,7 +143,7 @@ func New(opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %s is no directory", opt.Dir)
 	}
 	s := &Store{
-		opt: opt, log: opt.Logger,
+		opt: opt, log: opt.Logger, system: systemSet{keptTable, notesTable},
 		actors: map[string]*actor{}, retired: map[string]struct{}{},
 		stop:   make(chan struct{}),
 		turns:  newTurns(opt.LongStatements),
