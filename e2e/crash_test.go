@@ -101,6 +101,9 @@ func TestCrash(t *testing.T) {
 		deleted[d.Slug] = remove(t, d)
 		next.Kill()
 	}
+	if report, code := doctor(t, data, "--full"); code != 0 {
+		t.Errorf("persqld doctor finds, after the last kill: %v", report)
+	}
 	s := startCrashed(t, data)
 	c := s.Client(t, harness.Token)
 	retryKeyed(t, c, workers, random)

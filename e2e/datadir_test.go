@@ -241,6 +241,9 @@ func TestDataDirOfEachRelease(t *testing.T) {
 			}); err != nil || late != 1 {
 				t.Fatalf("%d databases have a log that is not copied back, %v: the directory shows too little", late, err)
 			}
+			if report, code := doctor(t, data, "--full"); code != 0 {
+				t.Errorf("persqld doctor finds: %v", report)
+			}
 			s := harness.Start(t, binary, harness.Options{Data: data})
 			c := s.Client(t, harness.Token)
 			findFixture(t, s, c, name != "v0.0") // which had no trash

@@ -28,7 +28,9 @@ func TestDropReserved(t *testing.T) {
 		}
 		exec("INSERT INTO " + name + " SELECT 'a' || value, value, hex(randomblob(200)) FROM (WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 500) SELECT value FROM n)")
 	}
-	schema := func() string { return rows(t, c, "SELECT group_concat(name, ' ') FROM (SELECT name FROM sqlite_schema ORDER BY name)") }
+	schema := func() string {
+		return rows(t, c, "SELECT group_concat(name, ' ') FROM (SELECT name FROM sqlite_schema ORDER BY name)")
+	}
 	exec("CREATE TABLE mine(a PRIMARY KEY)", "INSERT INTO mine VALUES('x')", "CREATE INDEX mine_a ON mine(a)")
 	was := schema()
 	build("sqlite_persql_x_v1")

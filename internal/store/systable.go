@@ -86,6 +86,13 @@ func (s *systemSet) check(name string) error {
 	return e
 }
 
+// CheckSystemTable returns a *NewerError for a table that this version doesn't know, among those whose names begin with
+// SystemPrefix.
+func CheckSystemTable(name string) error {
+	set := systemSet{keptTable, notesTable}
+	return set.check(strings.ToLower(name))
+}
+
 // family is a table's name without its version.
 func family(name string) string {
 	if i := strings.LastIndex(name, "_v"); i >= 0 {
