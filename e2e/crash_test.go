@@ -60,6 +60,7 @@ func TestCrash(t *testing.T) {
 		workers[i] = &worker{n: i, random: rand.New(rand.NewPCG(seed, uint64(i+1))), tries: map[string]int64{}, counted: map[string]int64{}}
 	}
 	made := map[string]bool{}
+	deleted := map[string]string{} // ids, by slug
 	for round := range rounds {
 		s := startCrashed(t, data)
 		c := s.Client(t, harness.Token)
@@ -74,20 +75,34 @@ func TestCrash(t *testing.T) {
 				t.Errorf("database %s, made in an earlier round, has %s rows", slug, got)
 			}
 		}
+		for slug, id := range deleted {
+			c.DB(slug).Query("SELECT 1").Fails(http.StatusNotFound, "")
+			undelete(c, id, "").OK()
+			if got := c.DB(slug).One("SELECT count(*) FROM t"); got != "1" {
+				t.Errorf("database %s, deleted in an earlier round, came back with %s rows", slug, got)
+			}
+		}
 		if t.Failed() {
 			t.Fatalf("stopped after round %d; the server's log:\n%s", round, s.Log())
 		}
 		load(t, s, c, workers, time.Duration(50+random.IntN(400))*time.Millisecond)
 
-		// A database that was made just before the end lasts, too.
+		// A database that was made just before the end lasts, too, and so does a deletion.
 		s.CheckLog(t)
 		clear(made)
+		clear(deleted)
 		next := startCrashed(t, data)
 		slug := fmt.Sprintf("round-%d", round)
 		d := next.Client(t, harness.Token).DB(slug)
 		d.Batch(true, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1)").OK()
 		made[slug] = true
+		d = next.Client(t, harness.Token).DB(fmt.Sprintf("deleted-%d", round))
+		d.Batch(true, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1)").OK()
+		deleted[d.Slug] = remove(t, d)
 		next.Kill()
+	}
+	if report, code := doctor(t, data, "--full"); code != 0 {
+		t.Errorf("persqld doctor finds, after the last kill: %v", report)
 	}
 	s := startCrashed(t, data)
 	c := s.Client(t, harness.Token)

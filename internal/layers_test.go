@@ -33,7 +33,10 @@ var floors = [][]string{
 		"internal/gate",   // who may run what: the one place that decides
 		"internal/config", // settings, checked by the rules of the packages that they are for
 	},
-	{"internal/transfer"},  // data in and out, on files that nobody else has open
+	{
+		"internal/transfer", // data in and out, on files that nobody else has open
+		"internal/doctor",   // what is wrong with a directory that nobody serves
+	},
 	{"internal/api"},       // the door
 	{"internal/adminsock"}, // the operator's door
 	{"cmd/persqld"},        // the program

@@ -16,9 +16,16 @@ import (
 	"github.com/persqld/persqld/internal/datadir"
 )
 
+// books are the catalog as an operation sees it.
+type books struct {
+	*catalog.Catalog
+	// undelete is the catalog's own without a server, else the server's, which lets requests reach the database again.
+	undelete func(ctx context.Context, id, slug string) (*catalog.Database, error)
+}
+
 // operation is something that a subcommand asks of the catalog, in the running server or, without one, in the
 // subcommand's own process.
-type operation func(ctx context.Context, c *catalog.Catalog, args json.RawMessage) (any, error)
+type operation func(ctx context.Context, c *books, args json.RawMessage) (any, error)
 
 // operations are all operations by name.
 func operations() map[string]operation {
@@ -28,12 +35,15 @@ func operations() map[string]operation {
 		"token.create":     typed(createToken),
 		"token.list":       typed(listTokens),
 		"token.revoke":     typed(revokeToken),
+
+		"database.list":     typed(listDatabases),
+		"database.undelete": typed(undeleteDatabase),
 	}
 }
 
 // typed decodes an operation's arguments.
-func typed[A, R any](do func(context.Context, *catalog.Catalog, A) (R, error)) operation {
-	return func(ctx context.Context, c *catalog.Catalog, raw json.RawMessage) (any, error) {
+func typed[A, R any](do func(context.Context, *books, A) (R, error)) operation {
+	return func(ctx context.Context, c *books, raw json.RawMessage) (any, error) {
 		var args A
 		if err := json.Unmarshal(raw, &args); err != nil {
 			return nil, fmt.Errorf("decode arguments: %w", err)
@@ -43,7 +53,7 @@ func typed[A, R any](do func(context.Context, *catalog.Catalog, A) (R, error)) o
 }
 
 // adminHandler answers subcommands in the running server.
-func adminHandler(c *catalog.Catalog) adminsock.Handler {
+func adminHandler(c *books) adminsock.Handler {
 	known := operations()
 	return func(ctx context.Context, op string, args json.RawMessage) (any, error) {
 		do, ok := known[op]
@@ -68,9 +78,14 @@ var hints = []struct {
 }{
 	{errNoData, "not_found", "give the server's directory with --data, or run persqld serve or persqld namespace create first"},
 	{datadir.ErrLocked, "locked", "stop the other server, or give another directory with --data"},
+	{datadir.ErrNewer, "newer_version", "run the version of persqld that wrote it, or a newer one"},
+	{catalog.ErrNewer, "newer_version", "run the version of persqld that wrote it, or a newer one"},
 	{catalog.ErrNamespaceNotFound, "not_found", "persqld namespace list shows those that exist; persqld namespace create makes one"},
 	{catalog.ErrNamespaceExists, "conflict", ""},
+	{errNoTrashed, "not_found", "persqld database list --deleted shows what can be brought back"},
 	{catalog.ErrDatabaseNotFound, "not_found", "a token can be pinned to a database that exists; make it first"},
+	{catalog.ErrDatabaseLives, "conflict", "persqld database list shows its slug"},
+	{catalog.ErrSlugTaken, "slug_taken", "give another slug with --slug"},
 	{catalog.ErrTokenNotFound, "not_found", "persqld token list shows the ids"},
 	{catalog.ErrTokenRevoked, "token_revoked", "give PERSQLD_TOKEN a new value"},
 	{catalog.ErrTokenTaken, "conflict", "give PERSQLD_TOKEN a value of this namespace alone"},
@@ -135,7 +150,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](ctx, c, raw)
+	got, err := operations()[op](ctx, &books{c, c.UndeleteDatabase}, raw)
 	if err != nil {
 		return err
 	}

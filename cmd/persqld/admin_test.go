@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,9 +72,13 @@ func runJSON(t *testing.T, wantStatus int, args ...string) map[string]any {
 }
 
 // startServer runs serve on data until it takes subcommands.
-func startServer(t *testing.T, data string) *exec.Cmd {
+func startServer(t *testing.T, data string, env ...string) *exec.Cmd {
 	t.Helper()
-	server := command(nil, "serve", "--data", data, "--listen", "127.0.0.1:0")
+	args := []string{"serve", "--data", data}
+	if env == nil {
+		args = append(args, "--listen", "127.0.0.1:0")
+	}
+	server := command(env, args...)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +160,110 @@ func TestSubcommands(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A deleted database is listed and brought back the same way with a server, without one, and after one was killed.
+func TestDatabaseSubcommands(t *testing.T) {
+	for _, state := range []string{"server", "killed", "stopped"} {
+		t.Run(state, func(t *testing.T) {
+			data := filepath.Join(t.TempDir(), "d")
+			server, url := listeningServer(t, data)
+			ids := map[string]string{}
+			for _, slug := range []string{"orders", "visits"} {
+				ids[slug], _ = call(t, url, http.MethodPost, "/v1/databases", `{"slug":"`+slug+`"}`)["id"].(string)
+			}
+			call(t, url, http.MethodPost, "/v1/db/default/orders/query", `{"sql":"CREATE TABLE t(a)"}`)
+			call(t, url, http.MethodDelete, "/v1/databases/orders", "")
+			switch state {
+			case "killed":
+				server.Process.Kill()
+				server.Wait()
+			case "stopped":
+				server.Process.Signal(syscall.SIGTERM)
+				server.Wait()
+			}
+			list := func(args ...string) string {
+				var names []string
+				for _, one := range runJSON(t, 0, append([]string{"database", "list", "--data", data}, args...)...)["databases"].([]any) {
+					d := one.(map[string]any)
+					names = append(names, fmt.Sprint(d["namespace"], "/", d["slug"]))
+					if deleted := d["deletedAt"] != nil && d["restorableUntil"] != nil; deleted != (len(args) > 0 && args[0] == "--deleted") {
+						t.Errorf("database %v", d)
+					}
+				}
+				return strings.Join(names, " ")
+			}
+			if got := list(); got != "default/visits" {
+				t.Errorf("databases %s", got)
+			}
+			if got := list("--deleted", "--namespace", "default"); got != "default/orders" {
+				t.Errorf("the trash %s", got)
+			}
+			if _, out, _ := run(t, nil, "database", "list", "--deleted", "--data", data); !strings.Contains(out, "default/orders") || !strings.Contains(out, ids["orders"]) {
+				t.Errorf("the trash for people: %s", out)
+			}
+			for _, tt := range []struct {
+				code string
+				args []string
+			}{
+				{"not_found", []string{"undelete", "db_none"}},
+				{"not_found", []string{"list", "--namespace", "none"}},
+				{"slug_taken", []string{"undelete", ids["orders"], "--slug", "visits"}},
+				{"bad_slug", []string{"undelete", ids["orders"], "--slug", "No"}},
+			} {
+				got := runJSON(t, 1, append(append([]string{"database"}, tt.args...), "--data", data)...)
+				if got["code"] != tt.code || got["error"] == "" {
+					t.Errorf("%v: %v, want %s", tt.args, got, tt.code)
+				}
+			}
+			back := runJSON(t, 0, "database", "undelete", ids["orders"], "--slug", "old-orders", "--data", data)
+			if back["id"] != ids["orders"] || back["namespace"] != "default" || back["slug"] != "old-orders" || back["status"] != "healthy" {
+				t.Errorf("undeleted %v", back)
+			}
+			if state != "server" {
+				_, url = listeningServer(t, data)
+			}
+			call(t, url, http.MethodPost, "/v1/db/default/old-orders/query", `{"sql":"INSERT INTO t VALUES(1)"}`)
+		})
+	}
+}
+
+const testToken = "psql_live_testTokenOfTheSubcommands000000000"
+
+// listeningServer is startServer with a token and an address that a client can use.
+func listeningServer(t *testing.T, data string) (server *exec.Cmd, url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	return startServer(t, data, "PERSQLD_LISTEN="+address, "PERSQLD_TOKEN="+testToken), "http://" + address
+}
+
+// call sends a request that must succeed and returns its data, if that is an object.
+func call(t *testing.T, url, method, path, body string) map[string]any {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+testToken)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Success bool
+		Data    map[string]any
+		Error   string
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || !answer.Success {
+		t.Fatalf("%s %s: %d %+v, %v", method, path, resp.StatusCode, answer, err)
+	}
+	return answer.Data
 }
 
 func TestSecondServerIsRefused(t *testing.T) {

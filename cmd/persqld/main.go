@@ -30,6 +30,8 @@ type cli struct {
 	Serve       serveCmd       `cmd:"" help:"Run the server."`
 	Token       tokenCmd       `cmd:"" help:"Make, list and revoke tokens."`
 	Namespace   namespaceCmd   `cmd:"" help:"Make and list namespaces."`
+	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`
+	Doctor      doctorCmd      `cmd:"" help:"Examine a data directory that no server uses; changes nothing."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the server that runs here whether it takes requests; exit 0 if it does, 1 if not."`
 	Version     versionCmd     `cmd:"" help:"Print the versions of the program and of SQLite."`
 }
@@ -79,7 +81,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitUsage
 	}
 	a := &app{ctx: ctx, json: c.JSON, stdout: stdout, stderr: stderr}
-	if err := command.Run(a); err != nil {
+	if err := command.Run(a); errors.Is(err, errReported) {
+		return exitFailed
+	} else if err != nil {
 		report(stdout, stderr, c.JSON, describe(err))
 		return exitFailed
 	}

@@ -7,7 +7,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 )
 
@@ -40,12 +39,12 @@ type namespaceArgs struct {
 	Slug string `json:"slug"`
 }
 
-func createNamespace(ctx context.Context, c *catalog.Catalog, args namespaceArgs) (namespaceInfo, error) {
+func createNamespace(ctx context.Context, c *books, args namespaceArgs) (namespaceInfo, error) {
 	ns, err := c.CreateNamespace(ctx, args.Slug)
 	return namespaceInfo(ns), err
 }
 
-func listNamespaces(_ context.Context, c *catalog.Catalog, _ struct{}) (namespaceList, error) {
+func listNamespaces(_ context.Context, c *books, _ struct{}) (namespaceList, error) {
 	list := namespaceList{Namespaces: []namespaceInfo{}}
 	for _, ns := range c.Namespaces() {
 		list.Namespaces = append(list.Namespaces, namespaceInfo(ns))

@@ -108,7 +108,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		Buffers: int64(cmd.Memory) / 4,
 		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
 		MaxTransfers: cmd.MaxTransfers, TransferTimeout: cmd.TransferTimeout.Duration,
-		AutoCreate: cmd.AutoCreate, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
+		AutoCreate: cmd.AutoCreate, Trash: cmd.Trash.Duration, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,
 	}
@@ -123,9 +123,6 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	storage := datadir.NewMeter(dir.Databases())
 	metrics.Register("persqld_storage_bytes", "Bytes on disk of all databases with their logs, a minute old at most.", func() float64 { return float64(storage.Bytes()) })
 	metrics.RegisterCounter("persqld_query_log_dropped_total", "Entries of the query log that found no room.", func() float64 { return float64(qlog.Stats().Dropped) })
-	if err := purgeDeleted(ctx, cat, door, logger); err != nil {
-		return err
-	}
 
 	web := newHTTPServer(door, logger)
 	guard := api.NewConnGuard(nil)
@@ -154,9 +151,16 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, adminHandler(cat)); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, adminHandler(&books{cat, door.Undelete})); err != nil {
 			failed <- err
 		}
+	}()
+	sweepCtx, stopSweep := context.WithCancel(context.Background())
+	defer stopSweep()
+	sweepDone := make(chan struct{})
+	go func() {
+		defer close(sweepDone)
+		door.SweepTrash(sweepCtx)
 	}()
 	go func() { failed <- web.Serve(guarded) }()
 	door.SetReady()
@@ -175,7 +179,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		err = fmt.Errorf("serve: %w", err)
 	}
 	stop()
+	stopSweep()
 	err = errors.Join(err, shutDown(door, web, st))
+	<-sweepDone
 	closeSocket()
 	<-socketDone
 	logger.Info("stopped")
@@ -243,20 +249,6 @@ func makeDatabasesDir(dir *datadir.Dir) error {
 	}
 	if err := dir.Sync(); err != nil {
 		return fmt.Errorf("sync data directory: %w", err)
-	}
-	return nil
-}
-
-// purgeDeleted takes away what a crash left of deleted databases.
-func purgeDeleted(ctx context.Context, cat *catalog.Catalog, door *api.Server, logger *slog.Logger) error {
-	left, err := cat.Deleted(ctx)
-	if err != nil {
-		return err
-	}
-	for _, d := range left {
-		if err := door.Purge(ctx, d.ID); err != nil {
-			logger.Warn("take away a deleted database", "database", d.ID, "error", err)
-		}
 	}
 	return nil
 }

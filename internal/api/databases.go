@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -116,18 +115,16 @@ func (s *Server) createMade(t *catalog.Token, n catalog.NewDatabase) (made, erro
 
 // listDatabases serves GET /v1/databases.
 func (s *Server) listDatabases(x *exchange) error {
-	page := catalog.Page{Number: 1, Size: 100, TestOnly: x.token.Test}
-	q := x.r.URL.Query()
-	for name, to := range map[string]*int{"page": &page.Number, "pageSize": &page.Size} {
-		v := q.Get(name)
-		if v == "" {
-			continue
-		}
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || name == "pageSize" && n > catalog.MaxPageSize {
-			return newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("%s must be a whole number from 1%s", name, map[string]string{"pageSize": fmt.Sprintf(" to %d", catalog.MaxPageSize)}[name]), "")
-		}
-		*to = n
+	page, err := x.page()
+	if err != nil {
+		return err
+	}
+	switch v := x.r.URL.Query().Get("deleted"); v {
+	case "", "false":
+	case "true":
+		return s.listTrash(x, page)
+	default:
+		return newFault(http.StatusBadRequest, codeBadRequest, "deleted must be true or false", "")
 	}
 	var list []*catalog.Database
 	if x.token.Database != "" {
@@ -147,6 +144,24 @@ func (s *Server) listDatabases(x *exchange) error {
 	}
 	x.out = append(b, `]}`...)
 	return nil
+}
+
+// page reads which page of a list is asked for.
+func (x *exchange) page() (catalog.Page, error) {
+	page := catalog.Page{Number: 1, Size: 100, TestOnly: x.token.Test}
+	q := x.r.URL.Query()
+	for name, to := range map[string]*int{"page": &page.Number, "pageSize": &page.Size} {
+		v := q.Get(name)
+		if v == "" {
+			continue
+		}
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || name == "pageSize" && n > catalog.MaxPageSize {
+			return page, newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("%s must be a whole number from 1%s", name, map[string]string{"pageSize": fmt.Sprintf(" to %d", catalog.MaxPageSize)}[name]), "")
+		}
+		*to = n
+	}
+	return page, nil
 }
 
 // appendDatabase writes a database's object, but for its closing brace.
@@ -205,7 +220,7 @@ func (s *Server) createDatabase(x *exchange) error {
 		return err
 	}
 	if x.token.Test && !m.d.Test {
-		return newFault(http.StatusConflict, "slug_taken", "A database that is no test database has this slug", "choose another slug")
+		return newFault(http.StatusConflict, codeSlugTaken, "A database that is no test database has this slug", "choose another slug")
 	}
 	x.success()
 	x.out = append(appendDatabase(x.out, m.d), `}}`...)
@@ -277,45 +292,3 @@ func (s *Server) getDatabase(x *exchange) error {
 
 // notSystem leaves the system's objects out of a list of names.
 const notSystem = `name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE '\_persql\_%' ESCAPE '\'`
-
-// deleteDatabase serves DELETE /v1/databases/:slug.
-func (s *Server) deleteDatabase(x *exchange) error {
-	if err := x.refuseKey(); err != nil {
-		return err
-	}
-	d, err := x.find(unescape(x.param("db")))
-	if err != nil {
-		return err
-	}
-	if !x.token.Unscoped() {
-		return errNotScoped
-	}
-	// A deletion that was begun is finished, whether or not the client waits for it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), time.Minute)
-	defer cancel()
-	// First the name, so that no new request comes; what a crash leaves between the two is done at the next start.
-	if err := s.opt.Catalog.DeleteDatabase(ctx, d.ID); err != nil {
-		return err
-	}
-	if err := s.Purge(ctx, d.ID); err != nil {
-		s.log.Error("delete database", "database", d.ID, "error", err)
-	}
-	x.success()
-	x.out = append(x.out, `{"deleted":true}}`...)
-	return nil
-}
-
-// Purge takes the files of a deleted database away.
-func (s *Server) Purge(ctx context.Context, id string) error {
-	owner, err := s.opt.Placement.Owner(ctx, id)
-	if err != nil {
-		return err
-	}
-	if err := owner.Delete(ctx, id); err != nil {
-		return err
-	}
-	if s.opt.QueryLog != nil {
-		s.opt.QueryLog.Forget(id)
-	}
-	return s.opt.Catalog.PurgeDatabase(ctx, id)
-}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
@@ -45,6 +46,7 @@ const (
 	codeBadRequest   = "bad_request"
 	codeSyntax       = "syntax_error"
 	codeTooManyReqs  = "too_many_requests"
+	codeSlugTaken    = "slug_taken"
 )
 
 // table says what each error of the rooms below means to a client.
@@ -58,9 +60,12 @@ var table = []struct {
 }{
 	{err: catalog.ErrTokenFormat, status: http.StatusUnauthorized, code: codeUnauthorized, message: "Invalid token format", hint: "send the header Authorization: Bearer psql_live_…"},
 	{err: catalog.ErrTokenUnknown, status: http.StatusUnauthorized, code: codeUnauthorized, message: "Invalid or expired token"},
+	{err: catalog.ErrDatabaseEnded, status: http.StatusNotFound, code: codeNotFound, message: "Database not found", hint: "one of that slug was deleted: GET /v1/databases?deleted=true shows what can be brought back, POST /v1/databases makes a new one"},
 	{err: catalog.ErrDatabaseNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Database not found", hint: "POST /v1/databases makes one"},
 	{err: store.ErrNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Database not found"},
 	{err: catalog.ErrSlug, status: http.StatusBadRequest, code: "invalid_slug", message: "A slug has 1 to 63 characters from a-z, 0-9 and -, and does not begin with -"},
+	{err: catalog.ErrSlugTaken, status: http.StatusConflict, code: codeSlugTaken, message: "Another database has this slug", hint: "give another one: {\"slug\": \"…\"}"},
+	{err: catalog.ErrDatabaseLives, status: http.StatusConflict, code: "not_deleted", message: "The database is not deleted", hint: "it lives under another slug; GET /v1/databases shows which"},
 	{err: catalog.ErrName, status: http.StatusBadRequest, code: codeBadRequest, message: "A name has at most 200 characters, none of them control characters"},
 	{err: store.ErrAbandoned, status: http.StatusRequestTimeout, code: "statement_timeout", message: "The statement ran over its time limit and is being undone", hint: "until it is, the database answers 429"},
 	{err: store.ErrTimeout, status: http.StatusRequestTimeout, code: "statement_timeout", message: "The statement ran over its time limit and was stopped; it changed nothing", hint: "an index, a LIMIT or smaller steps make it shorter"},
@@ -106,6 +111,13 @@ func (s *Server) faultOf(err error) *fault {
 	var up *transfer.Error
 	if errors.As(err, &up) {
 		return transferFault(up)
+	}
+	var newer *store.NewerError
+	if errors.As(err, &newer) {
+		message := newer.Error()
+		f := newFault(http.StatusServiceUnavailable, "database_newer", strings.ToUpper(message[:1])+message[1:], "run the version of the server that wrote it, or a newer one; other databases are not concerned")
+		f.retry = time.Minute
+		return f
 	}
 	var w *wire.Error
 	if errors.As(err, &w) {

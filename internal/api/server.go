@@ -37,6 +37,7 @@ type Options struct {
 	MaxCSVRows      int           // 100,000
 	MaxTransfers    int           // exports and imports at the same time; 4
 	TransferTimeout time.Duration // of one of them; 1 h
+	Trash           time.Duration // how long a deleted database can be brought back; 0 is not at all
 	Buffers         int64         // bytes of the buffers of all requests and results together; 0 is no limit
 	MaxRequest      int64         // bytes of a request's body; 10 MB
 	MaxResult       int64         // bytes of a result; 32 MB
@@ -62,6 +63,7 @@ type Server struct {
 	router    chi.Router
 	exchanges sync.Pool
 	creating  singleflight.Group
+	ending    keyedMutex // a database's, by its id, while it goes to the trash or comes from there
 	flood     *flood
 	budget    budget
 	transfers chan struct{} // holds one for each export or import under way
@@ -157,6 +159,7 @@ func (s *Server) routes() {
 	v1("POST", "/v1/databases", s.createDatabase)
 	v1("GET", "/v1/databases/{db}", s.getDatabase)
 	v1("DELETE", "/v1/databases/{db}", s.deleteDatabase)
+	v1("POST", "/v1/databases/{db}/undelete", s.undeleteDatabase)
 
 	const db = "/v1/db/{ns}/{db}"
 	v1("POST", db+"/query", s.query)

@@ -96,7 +96,7 @@ func (c *Catalog) migrate(ctx context.Context) error {
 		return err
 	}
 	if have > latest {
-		return fmt.Errorf("it was written by a newer version of the server (schema %d, this version knows %d)", have, latest)
+		return fmt.Errorf("%w: it has schema %d, this version of persqld knows schema %d", ErrNewer, have, latest)
 	}
 	if have == latest {
 		return nil

@@ -26,7 +26,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := mustDatabase(t, c, ns, "gone")
-	if err := c.DeleteDatabase(t.Context(), gone.ID); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), gone.ID, 0); err != nil {
 		t.Fatal(err)
 	}
 	token, secret := mustToken(t, c, catalog.NewToken{
@@ -45,7 +45,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	if _, err := c.Database(ns.ID, "gone"); !errors.Is(err, catalog.ErrDatabaseEnded) {
 		t.Errorf("deleted database: %v", err)
 	}
-	if list, err := c.Deleted(t.Context()); err != nil || len(list) != 1 || *list[0] != *gone {
+	if list, err := c.CondemnOverdue(t.Context()); err != nil || len(list) != 1 || *list[0] != *gone {
 		t.Errorf("deleted databases %v, %v, want %+v", list, err, gone)
 	}
 	if got, err := c.Authenticate(secret); err != nil || *got != *token {
@@ -68,8 +68,8 @@ func TestMigrationsRunOnce(t *testing.T) {
 	}
 	db := rawOpen(t, path)
 	var applied int
-	if err := db.QueryRow(`SELECT count(*) FROM goose_db_version WHERE version_id > 0`).Scan(&applied); err != nil || applied != 1 {
-		t.Errorf("%d migrations applied, %v, want 1", applied, err)
+	if err := db.QueryRow(`SELECT count(*) FROM goose_db_version WHERE version_id > 0`).Scan(&applied); err != nil || applied != 2 {
+		t.Errorf("%d migrations applied, %v, want 2", applied, err)
 	}
 	for _, table := range []string{"namespaces", "databases", "ended_slugs", "tokens", "settings"} {
 		var strict bool
@@ -96,7 +96,7 @@ func TestNewerCatalogIsRefused(t *testing.T) {
 	}
 	db.Close()
 	_, err := catalog.Open(t.Context(), path, catalog.Options{})
-	if err == nil || !strings.Contains(err.Error(), "newer version") {
+	if !errors.Is(err, catalog.ErrNewer) || !strings.Contains(err.Error(), "newer version") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -249,10 +249,10 @@ func TestEndedSlug(t *testing.T) {
 	ns := mustNamespace(t, c, "acme")
 	first := mustDatabase(t, c, ns, "orders")
 	_, pinned := mustToken(t, c, catalog.NewToken{NamespaceID: ns.ID, Database: first.ID})
-	if err := c.DeleteDatabase(t.Context(), first.ID); err != nil {
+	if until, err := c.DeleteDatabase(t.Context(), first.ID, 0); err != nil || !until.IsZero() {
 		t.Fatal(err)
 	}
-	if err := c.DeleteDatabase(t.Context(), first.ID); !errors.Is(err, catalog.ErrDatabaseNotFound) {
+	if _, err := c.DeleteDatabase(t.Context(), first.ID, 0); !errors.Is(err, catalog.ErrDatabaseNotFound) {
 		t.Errorf("deleted twice: %v", err)
 	}
 	if list := c.Databases(ns.ID, catalog.Page{}); len(list) != 0 {
@@ -386,7 +386,7 @@ func TestManyDatabases(t *testing.T) {
 	if len(last) != 500 || last[499].Slug != "d1" {
 		t.Errorf("the last page has %d, ends with %v", len(last), last[len(last)-1])
 	}
-	if err := c.DeleteDatabase(t.Context(), d.ID); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if got := len(c.Databases(ns.ID, catalog.Page{Number: n / 500, Size: 500})); got != 499 {

@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// StatusHealthy is the status of a database that can be used.
-const StatusHealthy = "healthy"
+const (
+	// StatusHealthy is the status of a database that can be used.
+	StatusHealthy = "healthy"
+	// StatusDeleting is what is told of a database in the trash; its own status is kept for its return.
+	StatusDeleting = "deleting"
+)
 
 // Database is a tenant's database as the catalog knows it. It is not changed after it was handed out.
 type Database struct {
@@ -21,6 +25,8 @@ type Database struct {
 	Status      string
 	Test        bool // made by a test token
 	CreatedAt   time.Time
+
+	seq int64 // the order of creation
 }
 
 // NewDatabase is what a database is made of.
@@ -96,33 +102,38 @@ func (c *Catalog) DatabaseByID(id string) (*Database, error) {
 
 // Databases is a page of a namespace's databases, the newest first. Beyond the last page it is empty.
 func (c *Catalog) Databases(namespaceID string, page Page) []*Database {
-	if page.Number < 1 {
-		page.Number = 1
-	}
-	if page.Size < 1 || page.Size > MaxPageSize {
-		page.Size = MaxPageSize
-	}
 	c.mirror.mu.RLock()
 	defer c.mirror.mu.RUnlock()
 	h, ok := c.mirror.byID[namespaceID]
 	if !ok {
 		return nil
 	}
+	return pageOf(h.order, page, func(d *Database) bool { return d.Test || !page.TestOnly })
+}
+
+// pageOf is a page of what is shown of a list, the last first.
+func pageOf[T any](all []T, page Page, shown func(T) bool) []T {
+	if page.Number < 1 {
+		page.Number = 1
+	}
+	if page.Size < 1 || page.Size > MaxPageSize {
+		page.Size = MaxPageSize
+	}
 	// A page number from a client may be so great that the product has no meaning.
-	if page.Number-1 > len(h.order)/page.Size {
+	if page.Number-1 > len(all)/page.Size {
 		return nil
 	}
 	skip := (page.Number - 1) * page.Size
-	list := make([]*Database, 0, min(page.Size, len(h.order)))
-	for i := len(h.order) - 1; i >= 0 && len(list) < page.Size; i-- {
-		if page.TestOnly && !h.order[i].Test {
+	list := make([]T, 0, min(page.Size, len(all)))
+	for i := len(all) - 1; i >= 0 && len(list) < page.Size; i-- {
+		if !shown(all[i]) {
 			continue
 		}
 		if skip > 0 {
 			skip--
 			continue
 		}
-		list = append(list, h.order[i])
+		list = append(list, all[i])
 	}
 	return list
 }
@@ -179,10 +190,13 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 		CreatedAt:   c.moment(),
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at)
+		result, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 			d.ID, d.NamespaceID, d.Slug, d.Name, d.Region, d.Status, d.Test, d.CreatedAt.UnixMilli())
 		if err != nil {
+			return err
+		}
+		if d.seq, err = result.LastInsertId(); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug)
@@ -196,68 +210,6 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 	return d, true, nil
 }
 
-// DeleteDatabase ends a database: from now on nobody finds it, and its slug is dead until CreateDatabase asks for it.
-// It stays in Deleted until PurgeDatabase is told that its files are gone. It returns ErrDatabaseNotFound.
-func (c *Catalog) DeleteDatabase(ctx context.Context, id string) error {
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	d, err := c.DatabaseByID(id)
-	if err != nil {
-		return fmt.Errorf("delete database: %w", err)
-	}
-	now := c.moment().UnixMilli()
-	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE databases SET deleted_at = ? WHERE id = ?`, now, id); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO ended_slugs (namespace_id, slug, ended_at) VALUES (?, ?, ?)
-			ON CONFLICT DO UPDATE SET ended_at = excluded.ended_at`, d.NamespaceID, d.Slug, now)
-		return err
-	}, func(m *mirror) {
-		m.endDatabase(d)
-	})
-	if err != nil {
-		return fmt.Errorf("delete database %q: %w", d.Slug, err)
-	}
-	return nil
-}
-
-// Deleted are the deleted databases whose files may still be there, since the process may have ended between
-// DeleteDatabase and their removal. It reads the file.
-func (c *Catalog) Deleted(ctx context.Context) ([]*Database, error) {
-	var list []*Database
-	err := each(ctx, c.db, selectDatabases+` WHERE deleted_at IS NOT NULL ORDER BY deleted_at, seq`, func(rows *sql.Rows) error {
-		d, err := scanDatabase(rows)
-		list = append(list, d)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list deleted databases: %w", err)
-	}
-	return list, nil
-}
-
-// PurgeDatabase forgets a deleted database whose files are gone; its slug stays dead. It returns ErrDatabaseNotFound
-// for a database that is not deleted.
-func (c *Catalog) PurgeDatabase(ctx context.Context, id string) error {
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	err := c.change(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, `DELETE FROM databases WHERE id = ? AND deleted_at IS NOT NULL`, id)
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return ErrDatabaseNotFound
-		}
-		return nil
-	}, func(*mirror) {})
-	if err != nil {
-		return fmt.Errorf("purge database %s: %w", id, err)
-	}
-	return nil
-}
-
 func (c *Catalog) namespaceByID(id string) (Namespace, bool) {
 	c.mirror.mu.RLock()
 	defer c.mirror.mu.RUnlock()
@@ -268,14 +220,16 @@ func (c *Catalog) namespaceByID(id string) (Namespace, bool) {
 	return h.Namespace, true
 }
 
-const selectDatabases = `SELECT id, namespace_id, slug, name, region, status, test, created_at FROM databases`
+const selectDatabases = `SELECT seq, id, namespace_id, slug, name, region, status, test, created_at, deleted_at, restorable_until FROM databases`
 
-func scanDatabase(rows *sql.Rows) (*Database, error) {
-	var d Database
+// scanDatabase reads a row of selectDatabases; a living database's has no times of the trash.
+func scanDatabase(rows *sql.Rows) (*Trashed, error) {
+	var d Trashed
 	var created int64
-	if err := rows.Scan(&d.ID, &d.NamespaceID, &d.Slug, &d.Name, &d.Region, &d.Status, &d.Test, &created); err != nil {
+	var deleted, until sql.NullInt64
+	if err := rows.Scan(&d.seq, &d.ID, &d.NamespaceID, &d.Slug, &d.Name, &d.Region, &d.Status, &d.Test, &created, &deleted, &until); err != nil {
 		return nil, err
 	}
-	d.CreatedAt = fromMillis(created)
+	d.CreatedAt, d.DeletedAt, d.RestorableUntil = fromMillis(created), fromNullMillis(deleted), fromNullMillis(until)
 	return &d, nil
 }

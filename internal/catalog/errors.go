@@ -39,6 +39,14 @@ var (
 	ErrDatabaseNotFound = errors.New("database not found")
 	// ErrDatabaseEnded is returned for the slug of a database that was deleted: it makes no new one by being used.
 	ErrDatabaseEnded = fmt.Errorf("%w: it was deleted", ErrDatabaseNotFound)
+	// ErrDatabaseLives is returned when a database is to be brought back that lives, under another slug.
+	ErrDatabaseLives = errors.New("the database is not deleted")
+	// ErrSlugTaken is returned when a database is to be brought back under the slug of another one.
+	ErrSlugTaken = errors.New("another database has this slug")
+
+	// ErrNewer is returned by Open for a file that a newer version of the program wrote. The error's text names its schema
+	// and the one that this version knows.
+	ErrNewer = errors.New("the catalog is of a newer version")
 
 	// ErrDiskFull is returned by a change for which the disk has no room; nothing was changed. Look-ups go on.
 	ErrDiskFull = errors.New("disk is full")

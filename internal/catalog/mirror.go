@@ -15,7 +15,8 @@ type mirror struct {
 	namespaces map[string]*holding // by slug
 	byID       map[string]*holding // the same, by id
 	databases  map[string]*Database
-	tokens     map[Hash]*Token // not revoked; an expired one may still be here
+	trash      map[string]*Trashed // deleted, not yet condemned; the time of one may be over
+	tokens     map[Hash]*Token     // not revoked; an expired one may still be here
 	settings   map[string]string
 }
 
@@ -24,6 +25,7 @@ type holding struct {
 	Namespace
 	bySlug map[string]*Database
 	order  []*Database         // in order of creation
+	trash  []*Trashed          // in order of deletion
 	ended  map[string]struct{} // slugs
 }
 
@@ -40,7 +42,12 @@ func (m *mirror) addNamespace(ns Namespace) {
 func (m *mirror) addDatabase(d *Database) {
 	h := m.byID[d.NamespaceID]
 	h.bySlug[d.Slug] = d
-	h.order = append(h.order, d)
+	// The newest is the last; one that comes back from the trash has the place that it had.
+	at := len(h.order)
+	for at > 0 && h.order[at-1].seq > d.seq {
+		at--
+	}
+	h.order = slices.Insert(h.order, at, d)
 	delete(h.ended, d.Slug)
 	m.databases[d.ID] = d
 }
@@ -59,11 +66,26 @@ func (m *mirror) endDatabase(d *Database) {
 	h.ended[d.Slug] = struct{}{}
 }
 
+func (m *mirror) addTrashed(t *Trashed) {
+	h := m.byID[t.NamespaceID]
+	h.trash = append(h.trash, t)
+	m.trash[t.ID] = t
+}
+
+func (m *mirror) endTrashed(t *Trashed) {
+	h := m.byID[t.NamespaceID]
+	if i := slices.Index(h.trash, t); i >= 0 {
+		h.trash = slices.Delete(h.trash, i, i+1)
+	}
+	delete(m.trash, t.ID)
+}
+
 // load reads the whole catalog. It needs no lock: nobody else has the mirror yet.
 func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	m.namespaces = map[string]*holding{}
 	m.byID = map[string]*holding{}
 	m.databases = map[string]*Database{}
+	m.trash = map[string]*Trashed{}
 	m.tokens = map[Hash]*Token{}
 	m.settings = map[string]string{}
 
@@ -81,24 +103,29 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("read namespaces: %w", err)
 	}
 	err = each(ctx, db, selectDatabases+` WHERE deleted_at IS NULL ORDER BY seq`, func(rows *sql.Rows) error {
-		d, err := scanDatabase(rows)
+		t, err := scanDatabase(rows)
 		if err != nil {
 			return err
 		}
-		// One copy of these few words instead of 100,000.
-		d.NamespaceID = m.byID[d.NamespaceID].ID
-		d.Region = canonicalRegion(d.Region)
-		if d.Status == StatusHealthy {
-			d.Status = StatusHealthy
-		}
-		if d.Name == d.Slug {
-			d.Name = d.Slug
-		}
-		m.addDatabase(d)
+		d := t.Database // without the times of the trash: there may be 100,000 of them
+		m.share(&d)
+		m.addDatabase(&d)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read databases: %w", err)
+	}
+	err = each(ctx, db, selectDatabases+` WHERE deleted_at IS NOT NULL AND condemned_at IS NULL ORDER BY deleted_at, seq`, func(rows *sql.Rows) error {
+		t, err := scanDatabase(rows)
+		if err != nil {
+			return err
+		}
+		m.share(&t.Database)
+		m.addTrashed(t)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read deleted databases: %w", err)
 	}
 	err = each(ctx, db, `SELECT namespace_id, slug FROM ended_slugs`, func(rows *sql.Rows) error {
 		var id, slug string
@@ -134,6 +161,18 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("read settings: %w", err)
 	}
 	return nil
+}
+
+// share makes a database that was read use one copy of the few words that all of them have, instead of 100,000.
+func (m *mirror) share(d *Database) {
+	d.NamespaceID = m.byID[d.NamespaceID].ID
+	d.Region = canonicalRegion(d.Region)
+	if d.Status == StatusHealthy {
+		d.Status = StatusHealthy
+	}
+	if d.Name == d.Slug {
+		d.Name = d.Slug
+	}
 }
 
 // each calls row for every row of a query.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -35,7 +36,8 @@ func changes(t *testing.T, drop string) *crashfs.Recorder {
 	if drop != "" {
 		rec.DropSyncs(drop)
 	}
-	c, err := catalog.Open(t.Context(), filepath.Join(rec.Root(), "catalog.db"), catalog.Options{VFS: vfs})
+	clock := newClock()
+	c, err := catalog.Open(t.Context(), filepath.Join(rec.Root(), "catalog.db"), catalog.Options{VFS: vfs, Now: clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,24 +87,65 @@ func changes(t *testing.T, drop string) *crashfs.Recorder {
 			})
 		}
 		if n%4 == 0 {
-			ack(d.ID, nil)
-			if err := c.DeleteDatabase(t.Context(), d.ID); err != nil {
-				t.Fatal(err)
-			}
-			ack(d.ID, func(c *catalog.Catalog) error {
-				if _, err := c.Database(ns.ID, "orders"); !errors.Is(err, catalog.ErrDatabaseEnded) {
-					return fmt.Errorf("a deleted database: %v", err)
-				}
-				return nil
-			})
+			deletions(t, c, clock, ns, d, n%8 == 0, ack)
 		}
 	}
 	return rec
 }
 
+// deletions deletes a database and, with back, brings it back under another slug, else ends its time in the trash.
+func deletions(t *testing.T, c *catalog.Catalog, clock *clock, ns catalog.Namespace, d *catalog.Database, back bool, ack func(string, func(*catalog.Catalog) error)) {
+	t.Helper()
+	ack(d.ID, nil)
+	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	ack(d.ID, func(c *catalog.Catalog) error {
+		if _, err := c.Database(ns.ID, "orders"); !errors.Is(err, catalog.ErrDatabaseEnded) {
+			return fmt.Errorf("a deleted database: %v", err)
+		}
+		if _, err := c.Trashed(d.ID); err != nil && back {
+			return fmt.Errorf("the trash: %w", err)
+		}
+		return nil
+	})
+	if back {
+		ack(d.ID, nil)
+		if _, err := c.UndeleteDatabase(t.Context(), d.ID, "again"); err != nil {
+			t.Fatal(err)
+		}
+		ack(d.ID, func(c *catalog.Catalog) error {
+			if got, err := c.Database(ns.ID, "again"); err != nil || got.ID != d.ID {
+				return fmt.Errorf("an undeleted database: %v, %w", got, err)
+			}
+			if _, err := c.Database(ns.ID, "orders"); !errors.Is(err, catalog.ErrDatabaseEnded) {
+				return fmt.Errorf("its old slug: %v", err)
+			}
+			return nil
+		})
+		return
+	}
+	ack(d.ID, nil)
+	clock.Advance(time.Hour)
+	if list, err := c.CondemnOverdue(t.Context()); err != nil || len(list) != 1 {
+		t.Fatalf("condemned %v, %v", list, err)
+	}
+	gone := func(c *catalog.Catalog) error {
+		if got, err := c.UndeleteDatabase(context.Background(), d.ID, "again"); !errors.Is(err, catalog.ErrDatabaseNotFound) {
+			return fmt.Errorf("a condemned database came back: %v, %v", got, err)
+		}
+		return nil
+	}
+	ack(d.ID, gone)
+	if err := c.PurgeDatabase(t.Context(), d.ID); err != nil {
+		t.Fatal(err)
+	}
+	ack(d.ID, gone)
+}
+
 // stands checks that the catalog opens after a power loss and answers as was acknowledged.
 func stands(crash crashfs.Crash) (err error) {
-	c, err := catalog.Open(context.Background(), filepath.Join(crash.Dir, "catalog.db"), catalog.Options{})
+	c, err := catalog.Open(context.Background(), filepath.Join(crash.Dir, "catalog.db"), catalog.Options{Now: newClock().Now})
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func TestDefaults(t *testing.T) {
 		ParkTimeout: config.Duration{Duration: 30 * time.Second},
 		MaxImport:   1e9, MaxCSV: 10e6, MaxCSVRows: 100_000, MaxTransfers: 4, TransferTimeout: config.Duration{Duration: time.Hour},
 		MaxRequest: 10e6, MaxResult: 32e6, MaxSQL: 100e3, MaxDatabase: 10e9, MaxStatements: 100, Log: "info",
-		QueryLogText: true, IdempotencyMax: 64 << 20,
+		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,
 	}
 	s.TrustProxy = nil
 	if !reflect.DeepEqual(s, want) {

@@ -60,6 +60,7 @@ type Settings struct {
 	TrustProxy       Networks `help:"Networks of proxies whose X-Forwarded-For and X-Forwarded-Proto count, as CIDRs with commas between them." placeholder:"CIDR,..."`
 	AdminListen      string   `help:"Address of a listener of its own for /metrics and pprof, which then leave the public one." placeholder:"ADDRESS"`
 	Log              string   `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error." placeholder:"LEVEL"`
+	Trash            Duration `default:"168h" range:"0s..87600h" unit:"time" help:"How long a deleted database can be brought back; 0s deletes for good at once. It counts at the deletion: a change leaves what is in the trash already as it is." placeholder:"TIME"`
 	QueryLogText     bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
 	IdempotencyMax   Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }

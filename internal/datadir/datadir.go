@@ -49,10 +49,13 @@ type Dir struct {
 	lock *os.File
 }
 
-// Open makes the directory (mode 0700) and its folders where they are missing, takes its lock and empties its folder of
-// temporary files. It returns an error that is ErrLocked when another process holds the lock. The lock goes with the
-// process, however it ends.
-func Open(path string) (dir *Dir, err error) {
+// Open makes the directory (mode 0700) and its folders where they are missing, takes its lock, brings it to the format of
+// this version and empties its folder of temporary files. It returns an error that is ErrLocked when another process
+// holds the lock, or ErrNewer for a directory of a newer format, which it leaves as it is. The lock goes with the process,
+// however it ends.
+func Open(path string) (dir *Dir, err error) { return open(path, formatSteps()) }
+
+func open(path string, steps []step) (dir *Dir, err error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("resolve data directory %s: %w", path, err)
@@ -80,6 +83,9 @@ func Open(path string) (dir *Dir, err error) {
 	if err := writeHolder(lock); err != nil {
 		return nil, fmt.Errorf("write lock file: %w", err)
 	}
+	if err := upgrade(layout, steps); err != nil {
+		return nil, err
+	}
 	if err := os.RemoveAll(layout.Temp()); err != nil {
 		return nil, fmt.Errorf("empty temporary folder: %w", err)
 	}
@@ -94,11 +100,49 @@ func Open(path string) (dir *Dir, err error) {
 	return &Dir{Layout: layout, lock: lock}, nil
 }
 
+// Hold takes the lock of a directory and changes nothing in it: no file is made, and nothing of a crash is cleared away. It
+// returns an error that is ErrLocked when another process holds the lock. A directory without a lock file has never been
+// opened; nothing holds it then.
+func Hold(path string) (*Dir, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("resolve data directory %s: %w", path, err)
+	}
+	layout := Layout(abs)
+	info, err := os.Stat(abs)
+	if err != nil {
+		return nil, fmt.Errorf("look at data directory: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("look at data directory: %s is not a directory", abs)
+	}
+	lock, err := os.Open(layout.Lock())
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Dir{Layout: layout}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open lock file: %w", err)
+	}
+	if err := flock(lock); err != nil {
+		defer lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s is held by %s", ErrLocked, abs, holder(lock))
+		}
+		return nil, fmt.Errorf("lock data directory %s: %w", abs, err)
+	}
+	return &Dir{Layout: layout, lock: lock}, nil
+}
+
 // Sync makes names that were made or removed in the directory itself (not in its folders) last through a power loss.
 func (d *Dir) Sync() error { return syncDir(d.Root()) }
 
 // Close lets the directory go.
-func (d *Dir) Close() error { return d.lock.Close() }
+func (d *Dir) Close() error {
+	if d.lock == nil {
+		return nil
+	}
+	return d.lock.Close()
+}
 
 func flock(f *os.File) error {
 	for {
@@ -116,7 +160,7 @@ func writeHolder(lock *os.File) error {
 		return err
 	}
 	_, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if isFull(err) {
 		return nil
 	}
 	return err

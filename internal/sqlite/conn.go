@@ -435,21 +435,3 @@ func (c *Conn) pragma(name string) (v Value, err error) {
 	v.Bytes = bytes.Clone(v.Bytes)
 	return v, nil
 }
-
-// CreateReserved runs a CREATE TABLE of a name that SQLite keeps for itself ("sqlite_…"), which takes two switches:
-// they are on for this statement only.
-func (c *Conn) CreateReserved(sql string) (err error) {
-	if err := c.configure(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, int32(0), uintptr(0)); err != nil {
-		return err
-	}
-	defer func() {
-		// RESET reads the schema anew, so what was compiled before it means nothing now.
-		err = errors.Join(err, c.Exec("PRAGMA writable_schema=RESET"),
-			c.configure(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, int32(1), uintptr(0)))
-		c.DropStatements()
-	}()
-	if err := c.Exec("PRAGMA writable_schema=ON"); err != nil {
-		return err
-	}
-	return c.Exec(sql)
-}

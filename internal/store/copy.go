@@ -79,7 +79,10 @@ func (s *Store) tryPin(ctx context.Context, database string, more func(*actor) e
 
 // settled opens the database if need be, copies its log back and cuts it to nothing: the file is all there is.
 func (w *worker) settled(a *actor) (path string, err error) {
-	if a.deleted {
+	w.store.mu.Lock()
+	gone := a.deleted || w.store.isRetired(a.id)
+	w.store.mu.Unlock()
+	if gone {
 		return "", ErrNotFound
 	}
 	if err := w.ensureOpen(a); err != nil {

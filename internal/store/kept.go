@@ -38,14 +38,14 @@ const fullEvery = time.Second
 
 // Kept is the answer that was kept for a key, or nil. ErrKeyReused if the key stands for another request.
 func (tx *Tx) Kept(k Key) ([]byte, error) {
-	have, err := tx.has(keptTable)
+	have, err := tx.has(tx.w.store.system.kept)
 	if err != nil || !have {
 		return nil, err
 	}
 	oldest := tx.w.store.opt.Now().Add(-tx.w.store.opt.KeptFor).UnixMilli()
 	var answer []byte
 	reused := false
-	err = tx.own("SELECT body, answer FROM "+keptTable.Name+" WHERE scope=? AND kept_at>?", []sqlite.Param{blobParam(k.Scope[:]), intParam(oldest)}, func(s *sqlite.Stmt) error {
+	err = tx.own("SELECT body, answer FROM "+tx.w.store.system.kept.Name+" WHERE scope=? AND kept_at>?", []sqlite.Param{blobParam(k.Scope[:]), intParam(oldest)}, func(s *sqlite.Stmt) error {
 		reused = !bytes.Equal(s.Column(0).Bytes, k.Body[:])
 		answer = append([]byte{}, s.Column(1).Bytes...)
 		return nil
@@ -61,7 +61,7 @@ func (tx *Tx) Kept(k Key) ([]byte, error) {
 
 // Keep keeps the answer of a key with what the request wrote: both are committed, or neither.
 func (tx *Tx) Keep(k Key, answer []byte) error {
-	if err := tx.need(keptTable); err != nil {
+	if err := tx.need(tx.w.store.system.kept); err != nil {
 		return err
 	}
 	if err := tx.sweepKept(int64(len(answer))); err != nil {
@@ -69,7 +69,7 @@ func (tx *Tx) Keep(k Key, answer []byte) error {
 	}
 	now := tx.w.store.opt.Now().UnixMilli()
 	// REPLACE: an answer that is over its time may still stand there.
-	err := tx.own("INSERT OR REPLACE INTO "+keptTable.Name+"(scope, body, answer, kept_at) VALUES(?,?,?,?)",
+	err := tx.own("INSERT OR REPLACE INTO "+tx.w.store.system.kept.Name+"(scope, body, answer, kept_at) VALUES(?,?,?,?)",
 		[]sqlite.Param{blobParam(k.Scope[:]), blobParam(k.Body[:]), blobParam(answer), intParam(now)}, nil)
 	if err == nil {
 		tx.a.kept.bytes += int64(len(answer)) + keptOverhead
@@ -94,7 +94,7 @@ func (tx *Tx) sweepKept(more int64) error {
 		return nil
 	}
 	k.swept = now
-	err := tx.own("DELETE FROM "+keptTable.Name+" WHERE rowid IN (SELECT rowid FROM "+keptTable.Name+" WHERE kept_at<=? ORDER BY kept_at LIMIT 10000)",
+	err := tx.own("DELETE FROM "+tx.w.store.system.kept.Name+" WHERE rowid IN (SELECT rowid FROM "+tx.w.store.system.kept.Name+" WHERE kept_at<=? ORDER BY kept_at LIMIT 10000)",
 		[]sqlite.Param{intParam(now.Add(-opt.KeptFor).UnixMilli())}, nil)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (tx *Tx) sweepKept(more int64) error {
 
 func (tx *Tx) measureKept() error {
 	k := &tx.a.kept
-	err := tx.own("SELECT count(*), coalesce(sum(length(answer)),0) FROM "+keptTable.Name, nil, func(s *sqlite.Stmt) error {
+	err := tx.own("SELECT count(*), coalesce(sum(length(answer)),0) FROM "+tx.w.store.system.kept.Name, nil, func(s *sqlite.Stmt) error {
 		k.bytes = s.Column(1).Int + keptOverhead*s.Column(0).Int
 		return nil
 	})

@@ -39,7 +39,11 @@ func (s *Store) Create(_ context.Context, database string) error {
 // Delete ends a database. Requests that wait behind it get ErrNotFound.
 func (s *Store) Delete(ctx context.Context, database string) error {
 	// A caller that leaves doesn't stop a deletion that was begun.
-	return s.act(context.WithoutCancel(ctx), database, (*worker).delete)
+	err := s.act(context.WithoutCancel(ctx), database, (*worker).delete)
+	if err == nil {
+		err = s.Admit(ctx, database) // there is nothing left to keep requests from
+	}
+	return err
 }
 
 // delete closes the database and takes its files away.
@@ -102,7 +106,6 @@ func (w *worker) ensureOpen(a *actor) error {
 		return translate(err, false)
 	}
 	a.conn = conn
-	conn.Watch(w.watch)
 	s.mu.Lock()
 	s.open++
 	s.recent.push(a)
@@ -112,6 +115,15 @@ func (w *worker) ensureOpen(a *actor) error {
 	if over {
 		s.wantReap()
 	}
+	// Before anything is written: it may be the work of a newer version.
+	if err := w.guard(a, func() error { return a.tables.look(conn, &s.system) }); err != nil {
+		if a.conn != nil {
+			w.dropConn(a)
+		}
+		s.log.Error("open database", "database", a.id, "error", err)
+		return translate(err, false)
+	}
+	conn.Watch(w.watch)
 	return nil
 }
 
@@ -328,6 +340,9 @@ func (s *Store) rest(t *sqlite.Thread) {
 		a := s.tired(before)
 		if a == nil {
 			return
+		}
+		if s.closeRetired(a, t) {
+			continue
 		}
 		conn := a.conn
 		err := a.attend(s, t, func() (err error) {

@@ -108,6 +108,20 @@ func (w work) live(t *testing.T) *crashfs.Recorder {
 		rec.DropSyncs(w.drop)
 	}
 	all.Wait()
+	for db := 1; db < w.databases; db += 2 { // into the trash and back: what was written before and after stands
+		id := dbName(db)
+		if err := s.Retire(context.Background(), id); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Admit(context.Background(), id); err != nil {
+			t.Fatal(err)
+		}
+		j := script(fmt.Sprintf("INSERT INTO t VALUES(%d, 0, NULL)", w.clients), "UPDATE total SET n=n+1")
+		if (&house{t: t, Store: s}).on(id, j); j.err != nil {
+			t.Error(j.err)
+		}
+		rec.Mark(wrote{db, w.clients, 0})
+	}
 	for db := 0; db < w.databases; db += 2 {
 		rec.Mark(deleting{dbName(db)})
 		if err := s.Delete(context.Background(), dbName(db)); err != nil {

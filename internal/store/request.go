@@ -66,6 +66,12 @@ type Runner interface {
 	Create(ctx context.Context, database string) error
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
 	Delete(ctx context.Context, database string) error
+	// Retire closes a database with a checkpoint. Its file stays as it is, and nothing reaches it: requests that come
+	// from now on get ErrNotFound, until Admit. An error means that it isn't closed yet, or not all of its log was
+	// copied back; it closes later then, by itself.
+	Retire(ctx context.Context, database string) error
+	// Admit lets requests reach a retired database again.
+	Admit(ctx context.Context, database string) error
 	// Copy writes the database as it is now to a new file at path, with every commit that was answered and no log
 	// beside it. Requests go on meanwhile.
 	Copy(ctx context.Context, database, path string) error

@@ -78,7 +78,9 @@ type Store struct {
 
 	mu      sync.Mutex
 	actors  map[string]*actor // those that are open or busy
-	recent  list              // the open ones, the least recently used at the tail
+	system  systemSet
+	retired map[string]struct{} // databases that take no requests; those of this run of the process
+	recent  list                // the open ones, the least recently used at the tail
 	open    int
 	closing bool      // no more requests
 	ended   bool      // no more work
@@ -141,8 +143,8 @@ func New(opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %s is no directory", opt.Dir)
 	}
 	s := &Store{
-		opt: opt, log: opt.Logger,
-		actors: map[string]*actor{},
+		opt: opt, log: opt.Logger, system: systemSet{keptTable, notesTable},
+		actors: map[string]*actor{}, retired: map[string]struct{}{},
 		stop:   make(chan struct{}),
 		turns:  newTurns(opt.LongStatements),
 		atWork: map[*worker]struct{}{}, unpinned: make(chan struct{}),
@@ -202,6 +204,10 @@ func (s *Store) submit(database string, c *call) error {
 	if s.closing {
 		s.mu.Unlock()
 		return ErrClosing
+	}
+	if c.act == nil && s.isRetired(database) {
+		s.mu.Unlock()
+		return ErrNotFound
 	}
 	a := s.actors[database]
 	if a == nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -19,16 +20,25 @@ const (
 )
 
 // SystemTable is one of the server's own tables in a tenant's file. Such a table can't be altered later, so its name
-// ends in a version.
+// ends in a version, and the next version is another table.
 type SystemTable struct {
 	Name    string
 	Columns string // as CREATE TABLE has them; PRIMARY KEY and UNIQUE are its only indexes
+	// Former are the earlier versions that a file may still hold. The first request that needs the table takes over what
+	// the former one holds and drops that, in its own transaction. A version once released stays here.
+	Former []FormerTable
 
 	Branch  Fate // a branch or fork of the database
 	Restore Fate // the database as it was at an earlier moment
 	Export  Fate // a file that leaves the server
 	Import  Fate // a file that comes in: Carry would trust a stranger's table
 	Metered bool // its pages count as the tenant's storage
+}
+
+// FormerTable is an earlier version of a system table.
+type FormerTable struct {
+	Name string
+	Take string // a SELECT of its rows as the present version has them
 }
 
 // The system tables. They are made when they are first needed.
@@ -52,33 +62,116 @@ var (
 // SystemTables is the registry: every table of the server's that a tenant's file may hold.
 func SystemTables() []SystemTable { return []SystemTable{keptTable, notesTable} }
 
+// systemSet are the system tables as a store knows them.
+type systemSet struct{ kept, notes SystemTable }
+
+func (s *systemSet) all() []SystemTable { return []SystemTable{s.kept, s.notes} }
+
+// check returns a *NewerError for a table that this version doesn't know.
+func (s *systemSet) check(name string) error {
+	e := &NewerError{Table: name}
+	for _, t := range s.all() {
+		if t.Name == name {
+			return nil
+		}
+		for _, f := range t.Former {
+			if f.Name == name {
+				return nil
+			}
+		}
+		if family(t.Name) == family(name) {
+			e.Known = t.Name
+		}
+	}
+	return e
+}
+
+// CheckSystemTable returns a *NewerError for a table that this version doesn't know, among those whose names begin with
+// SystemPrefix.
+func CheckSystemTable(name string) error {
+	set := systemSet{keptTable, notesTable}
+	return set.check(strings.ToLower(name))
+}
+
+// family is a table's name without its version.
+func family(name string) string {
+	if i := strings.LastIndex(name, "_v"); i >= 0 {
+		return name[:i]
+	}
+	return name
+}
+
+// NewerError is returned for a database whose file a newer version of the server wrote: it holds a system table that
+// this version doesn't know. The file is left as it is.
+type NewerError struct {
+	Table string // the one that isn't known
+	Known string // the version of it that is; empty if none is
+}
+
+// Error names both.
+func (e *NewerError) Error() string {
+	known := "no such table"
+	if e.Known != "" {
+		known = e.Known
+	}
+	return fmt.Sprintf("the database's file is of a newer version of the server: it holds %s, this version knows %s", e.Table, known)
+}
+
 // tableSet remembers which system tables a file has.
 type tableSet struct{ known map[string]bool }
+
+const listSystemTables = `SELECT name FROM sqlite_schema WHERE type='table' AND name LIKE 'sqlite\_persql\_%' ESCAPE '\'`
+
+// look reads which system tables a file has that was just opened. It returns a *NewerError if this version must leave the
+// file alone.
+func (t *tableSet) look(conn *sqlite.Conn, set *systemSet) error {
+	s, err := conn.Own(listSystemTables)
+	if err != nil {
+		return err
+	}
+	defer s.Done()
+	t.known = map[string]bool{}
+	for {
+		more, err := s.Step()
+		if err != nil || !more {
+			return err
+		}
+		name := strings.ToLower(string(s.Column(0).Bytes))
+		if err := set.check(name); err != nil {
+			return err
+		}
+		t.known[name] = true
+	}
+}
 
 // forget is called when a rollback may have taken a table away.
 func (t *tableSet) forget() { t.known = nil }
 
-// has tells whether the file has a system table.
+// has tells whether the file has a system table, in this version of it: of an earlier one the content is taken over.
 func (tx *Tx) has(t SystemTable) (bool, error) {
 	if tx.over() {
 		return false, errEnded
 	}
-	if have, ok := tx.a.tables.known[t.Name]; ok {
-		return have, nil
-	}
-	have := false
-	err := tx.own("SELECT 1 FROM sqlite_schema WHERE type='table' AND name=?", []sqlite.Param{textParam(t.Name)}, func(*sqlite.Stmt) error {
-		have = true
-		return nil
-	})
-	if err != nil {
-		return false, fmt.Errorf("look for table %s: %w", t.Name, err)
-	}
 	if tx.a.tables.known == nil {
-		tx.a.tables.known = map[string]bool{}
+		known := map[string]bool{}
+		err := tx.own(listSystemTables, nil, func(s *sqlite.Stmt) error {
+			known[strings.ToLower(string(s.Column(0).Bytes))] = true
+			return nil
+		})
+		if err != nil {
+			return false, fmt.Errorf("look for system tables: %w", err)
+		}
+		tx.a.tables.known = known
 	}
-	tx.a.tables.known[t.Name] = have
-	return have, nil
+	if tx.a.tables.known[t.Name] {
+		return true, nil
+	}
+	for _, f := range t.Former {
+		if tx.a.tables.known[f.Name] {
+			return true, tx.takeOver(t, f)
+		}
+	}
+	return false, nil
 }
 
 // need makes a system table if the file doesn't have it, as part of what the request writes.
@@ -87,17 +180,42 @@ func (tx *Tx) need(t SystemTable) error {
 	if err != nil || have {
 		return err
 	}
+	return tx.make(t)
+}
+
+func (tx *Tx) make(t SystemTable) error {
 	if err := tx.mark(); err != nil {
 		return err
 	}
-	tx.a.conn.Watch(nil)
-	err = tx.a.conn.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")")
-	tx.a.conn.Watch(tx.w.watch)
-	if err != nil {
-		return tx.check(fmt.Errorf("create table %s: %w", t.Name, err))
+	if err := tx.reserved(func(c *sqlite.Conn) error { return c.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")") }); err != nil {
+		return fmt.Errorf("create table %s: %w", t.Name, err)
 	}
 	tx.a.tables.known[t.Name] = true
 	return nil
+}
+
+// takeOver makes the present version of a system table of an earlier one.
+func (tx *Tx) takeOver(t SystemTable, f FormerTable) error {
+	if err := tx.make(t); err != nil {
+		return err
+	}
+	if err := tx.own("INSERT INTO "+t.Name+" "+f.Take, nil, nil); err != nil {
+		return fmt.Errorf("take over table %s: %w", f.Name, err)
+	}
+	if err := tx.reserved(func(c *sqlite.Conn) error { return c.DropReserved(f.Name) }); err != nil {
+		return fmt.Errorf("drop table %s: %w", f.Name, err)
+	}
+	delete(tx.a.tables.known, f.Name)
+	return nil
+}
+
+// reserved does something to a reserved table's schema.
+func (tx *Tx) reserved(do func(*sqlite.Conn) error) error {
+	conn := tx.a.conn
+	conn.Watch(nil)
+	err := do(conn)
+	conn.Watch(tx.w.watch)
+	return tx.check(err)
 }
 
 // own runs one of the actor's own statements with parameters. It is not a statement of the request: neither its
@@ -151,7 +269,7 @@ func intParam(n int64) sqlite.Param {
 // SystemPages is the number of pages that system tables take which are not the tenant's storage.
 func (tx *Tx) SystemPages() (int64, error) {
 	var pages int64
-	for _, t := range SystemTables() {
+	for _, t := range tx.w.store.system.all() {
 		if t.Metered {
 			continue
 		}

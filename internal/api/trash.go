@@ -1,0 +1,232 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
+)
+
+// endTime bounds a deletion or its undoing, which go on when the client leaves.
+const endTime = time.Minute
+
+// keyedMutex is a lock for each of any number of names.
+type keyedMutex struct {
+	mu   sync.Mutex
+	held map[string]*heldMutex
+}
+
+type heldMutex struct {
+	sync.Mutex
+	users int
+}
+
+// lock waits for a name's lock; the function that it returns lets it go.
+func (k *keyedMutex) lock(name string) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[string]*heldMutex{}
+	}
+	m := k.held[name]
+	if m == nil {
+		m = &heldMutex{}
+		k.held[name] = m
+	}
+	m.users++
+	k.mu.Unlock()
+	m.Lock()
+	return func() {
+		m.Unlock()
+		k.mu.Lock()
+		if m.users--; m.users == 0 {
+			delete(k.held, name)
+		}
+		k.mu.Unlock()
+	}
+}
+
+// deleteDatabase serves DELETE /v1/databases/:slug.
+func (s *Server) deleteDatabase(x *exchange) error {
+	if err := x.refuseKey(); err != nil {
+		return err
+	}
+	d, err := x.find(unescape(x.param("db")))
+	if err != nil {
+		return err
+	}
+	if !x.token.Unscoped() {
+		return errNotScoped
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), endTime)
+	defer cancel()
+	until, err := s.delete(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	x.success()
+	x.out = append(appendTime(append(x.out, `{"deleted":true,"restorableUntil":`...), until), `}}`...)
+	return nil
+}
+
+// delete moves a database to the trash, or ends it for good where there is none.
+func (s *Server) delete(ctx context.Context, id string) (restorableUntil time.Time, err error) {
+	defer s.ending.lock(id)()
+	// First the name, so that no new request comes; then those that have found it already are kept out.
+	until, err := s.opt.Catalog.DeleteDatabase(ctx, id, s.opt.Trash)
+	if err != nil {
+		return until, err
+	}
+	if until.IsZero() {
+		if err := s.purge(ctx, id); err != nil {
+			s.log.Error("purge database; it is tried again", "database", id, "error", err)
+		}
+		return until, nil
+	}
+	owner, err := s.opt.Placement.Owner(ctx, id)
+	if err == nil {
+		err = owner.Retire(ctx, id)
+	}
+	if err != nil {
+		s.log.Warn("close deleted database; it is closed later", "database", id, "error", err)
+	}
+	return until, nil
+}
+
+// listTrash serves GET /v1/databases?deleted=true.
+func (s *Server) listTrash(x *exchange, page catalog.Page) error {
+	if !x.token.Unscoped() {
+		return errNotScoped
+	}
+	x.success()
+	b := append(x.out, '[')
+	for i, d := range s.opt.Catalog.Trash(x.token.NamespaceID, page) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		shown := d.Database
+		shown.Status = catalog.StatusDeleting
+		b = appendDatabase(b, &shown)
+		b = appendTime(append(b, `,"deletedAt":`...), d.DeletedAt)
+		b = appendTime(append(b, `,"restorableUntil":`...), d.RestorableUntil)
+		b = append(b, '}')
+	}
+	x.out = append(b, `]}`...)
+	return nil
+}
+
+// undeleteRequest is the body of POST /v1/databases/:id/undelete.
+type undeleteRequest struct {
+	Slug string `json:"slug"`
+}
+
+// undeleteDatabase serves POST /v1/databases/:id/undelete.
+func (s *Server) undeleteDatabase(x *exchange) error {
+	if err := x.refuseKey(); err != nil {
+		return err
+	}
+	var req undeleteRequest
+	if err := x.object(&req); err != nil {
+		return err
+	}
+	if !x.token.Unscoped() {
+		return errNotScoped
+	}
+	id := unescape(x.param("db"))
+	if !x.ownsTrashed(id) {
+		return newFault(http.StatusNotFound, codeNotFound, "Database not found", "GET /v1/databases?deleted=true shows the ids of those that can be brought back")
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), endTime)
+	defer cancel()
+	d, err := s.Undelete(ctx, id, req.Slug)
+	if err != nil {
+		return err
+	}
+	x.success()
+	x.out = append(appendDatabase(x.out, d), `}}`...)
+	return nil
+}
+
+// ownsTrashed tells whether a database that can be brought back, or was just now, is one that the token may see.
+func (x *exchange) ownsTrashed(id string) bool {
+	var d catalog.Database
+	if t, err := x.s.opt.Catalog.Trashed(id); err == nil {
+		d = t.Database
+	} else if living, err := x.s.opt.Catalog.DatabaseByID(id); err == nil {
+		d = *living
+	}
+	return d.NamespaceID == x.token.NamespaceID && (d.Test || !x.token.Test)
+}
+
+// Undelete brings a deleted database back, under its old slug if slug is empty. Its errors are those of
+// catalog.UndeleteDatabase.
+func (s *Server) Undelete(ctx context.Context, id, slug string) (*catalog.Database, error) {
+	defer s.ending.lock(id)()
+	d, err := s.opt.Catalog.UndeleteDatabase(ctx, id, slug)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := s.opt.Placement.Owner(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return d, owner.Admit(ctx, id)
+}
+
+// purge takes the files of a condemned database away, then its row: what a crash leaves between is done by the next
+// Sweep. The caller holds its lock.
+func (s *Server) purge(ctx context.Context, id string) error {
+	owner, err := s.opt.Placement.Owner(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := owner.Delete(ctx, id); err != nil {
+		return err
+	}
+	if s.opt.QueryLog != nil {
+		s.opt.QueryLog.Forget(id)
+	}
+	err = s.opt.Catalog.PurgeDatabase(ctx, id)
+	if errors.Is(err, catalog.ErrDatabaseNotFound) {
+		return nil // somebody else has just done it
+	}
+	return err
+}
+
+// sweepEvery is the time between two looks at the trash; less where databases stay there for less than ten times that.
+const sweepEvery = time.Minute
+
+// SweepTrash purges what is over its time in the trash, and what a crash left of a purge, at once and then every minute,
+// until ctx ends.
+func (s *Server) SweepTrash(ctx context.Context) {
+	tick := time.NewTicker(min(sweepEvery, max(time.Second, s.opt.Trash/10)))
+	defer tick.Stop()
+	for {
+		s.sweep(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) sweep(ctx context.Context) {
+	list, err := s.opt.Catalog.CondemnOverdue(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("look for databases whose time in the trash is over; it is tried again", "error", err)
+	}
+	for _, d := range list {
+		unlock := s.ending.lock(d.ID)
+		err := s.purge(ctx, d.ID)
+		unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			s.log.Warn("purge database; it is tried again", "database", d.ID, "error", err)
+		}
+	}
+}
