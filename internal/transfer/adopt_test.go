@@ -197,6 +197,7 @@ func TestAdoptRefuses(t *testing.T) {
 			"UPDATE sqlite_schema SET sql='CREATE TABLE \"r_parent\"(nodeno INTEGER PRIMARY KEY,more)' WHERE name='r_parent'"), sqlite.Limits{}, "", ""},
 		{"a table made of rows", foreign(t, "page_size=512", table, "UPDATE sqlite_schema SET sql='CREATE TABLE x AS SELECT a FROM t' WHERE name='x'"), sqlite.Limits{}, "", ""},
 		{"another's definition", foreign(t, "page_size=512", table, "UPDATE sqlite_schema SET sql='CREATE TABLE y(a)' WHERE name='x'"), sqlite.Limits{}, "", ""},
+		{"a row of another kind", foreign(t, "page_size=512", table, "UPDATE sqlite_schema SET type=CAST('table' AS BLOB) WHERE name='x'"), sqlite.Limits{}, transfer.ReasonFile, "row of \"x\""},
 		{"a reserved name", foreign(t, "page_size=512", table, "UPDATE sqlite_schema SET name='sqlite_x', tbl_name='sqlite_x', sql='CREATE TABLE sqlite_x(a)' WHERE name='x'"), sqlite.Limits{}, transfer.ReasonNotAllowed, "sqlite_x"},
 		{"a function in a check", foreign(t, "page_size=512", table, "UPDATE sqlite_schema SET sql='CREATE TABLE x(a CHECK(load_extension(a)))' WHERE name='x'"), sqlite.Limits{}, "", ""},
 	} {

@@ -42,7 +42,7 @@ func (e *encoder) text(w *bufio.Writer, b []byte) {
 	case bytes.IndexByte(b, '\r') < 0:
 		quoteText(w, b, false)
 		return
-	case !bytes.Contains(b, []byte(`\r`)):
+	case len(b) <= maxReplace && !bytes.Contains(b, []byte(`\r`)):
 		w.WriteString("replace(")
 		quoteText(w, b, true)
 		w.WriteString(`,'\r',char(13))`)
@@ -53,13 +53,19 @@ func (e *encoder) text(w *bufio.Writer, b []byte) {
 	w.WriteString(" AS TEXT)")
 }
 
+// maxReplace is how long a text with carriage returns may be, in bytes, to be written with them replaced: it gets longer,
+// and must not pass the bound of a value that the reader has.
+const maxReplace = 1 << 20
+
 // quoteText writes b between quotes, carriage returns as \r if asked to.
 func quoteText(w *bufio.Writer, b []byte, returns bool) {
 	w.WriteByte('\'')
 	for len(b) > 0 {
-		n := bytes.IndexByte(b, '\'')
+		var n int
 		if returns {
 			n = bytes.IndexAny(b, "'\r")
+		} else {
+			n = bytes.IndexByte(b, '\'')
 		}
 		if n < 0 {
 			w.Write(b)

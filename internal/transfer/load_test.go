@@ -272,7 +272,7 @@ func TestStreams(t *testing.T) {
 			_, err := transfer.Dump(context.Background(), w, path)
 			w.CloseWithError(err)
 		}()
-		if _, err := transfer.Load(context.Background(), fresh(t), io.TeeReader(r, &sampler{sample: sample}), sqlite.Limits{}); err != nil {
+		if _, err := transfer.Load(context.Background(), fresh(t), io.TeeReader(r, &sampler{sample: sample}), sqlite.Limits{Length: 9_100_000}); err != nil {
 			t.Fatal(err)
 		}
 	})
