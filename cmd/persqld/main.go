@@ -32,6 +32,7 @@ type cli struct {
 	Namespace   namespaceCmd   `cmd:"" help:"Make and list namespaces."`
 	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine a data directory that no server uses; changes nothing."`
+	SQL         sqlCmd         `cmd:"" name:"sql" help:"Run one statement against a server or, with --data, on a stopped data directory."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the server that runs here whether it takes requests; exit 0 if it does, 1 if not."`
 	Version     versionCmd     `cmd:"" help:"Print the versions of the program and of SQLite."`
 }

@@ -183,11 +183,12 @@ func (s *Store) act(ctx context.Context, database string, f act) error {
 
 // await waits for the answer of a call, or for its caller to leave while it is queued.
 func (s *Store) await(c *call) error {
+	ctx := c.ctx
 	select {
 	case <-c.done:
-	case <-c.ctx.Done():
+	case <-ctx.Done():
 		if c.move(callQueued, callCancelled) {
-			return c.ctx.Err() // the actor throws the call away when it comes to it
+			return ctx.Err() // the actor throws the call away when it comes to it, perhaps by now
 		}
 		<-c.done // it runs: a read notices soon, a write is finished
 	}
