@@ -172,6 +172,9 @@ func (s *Store) Do(ctx context.Context, database string, r *Request) error {
 
 // act has an actor do something between two groups. It is no load of the clients', and waits behind a full queue.
 func (s *Store) act(ctx context.Context, database string, f act) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	c := newCall(ctx, &Request{}, s.opt.Now())
 	c.act = f
 	if err := s.submit(database, c); err != nil {
