@@ -198,7 +198,7 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 	// Kept only if the text is this one statement whole, so that a look-up answers for the tail too, and if
 	// nobody else keeps that text (it may be in use: a nested run of the same statement). Not if a policy left
 	// something out of it: another would be given what does nothing.
-	if n != len(sql) || !own && c.collect.ignored || s.Alters || c.cache.of(own)[s.sql] != nil || !c.cache.add(s) {
+	if n != len(sql) || !own && c.collect.ignored || s.Alters || c.opening || c.cache.of(own)[s.sql] != nil || !c.cache.add(s) {
 		c.loose.push(s)
 	}
 	return s, n, nil

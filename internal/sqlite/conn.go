@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 // own counting makes it free.
 const progressOps = 1000
 
-// firstOps is how many pass until the first look: what an operation of this statement costs is not known yet.
-const firstOps = 16
+// firstOps is how many pass until the first look: what an operation of this statement costs is not known yet. A point
+// query or a small insert has a few dozen, and ends without a look.
+const firstOps = 128
 
 // Limits bounds what a statement of a connection may be (https://sqlite.org/limits.html). The zero value of a
 // field is the default that stands beside it.
@@ -69,6 +71,7 @@ type Conn struct {
 
 	frames  int // frames in the log after the last commit, as the wal hook reported
 	commits uint64
+	opening bool // its statements run once: they are not kept
 	altered bool // the schema changed in the open transaction
 	changes *changeHook
 	tables  []*module
@@ -110,6 +113,7 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 	}
 	c.handle = newHandle(c)
 	c.cache.init(cfg.Limits.Statements)
+	c.opening = true
 
 	for _, s := range []struct {
 		op   int32
@@ -145,17 +149,17 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 	}
 	for _, sql := range []string{
 		"PRAGMA locking_mode=EXCLUSIVE", // before the log is opened, or a shared-memory file appears
-		"PRAGMA journal_mode=WAL",
-		"PRAGMA synchronous=FULL",
-		fmt.Sprintf("PRAGMA max_page_count=%d", cfg.Limits.Pages),
+		"PRAGMA max_page_count=" + strconv.FormatInt(cfg.Limits.Pages, 10),
 	} {
 		if err := c.Exec(sql); err != nil {
 			return c, fmt.Errorf("open database: %w", err)
 		}
 	}
-	if mode, err := c.pragma("journal_mode"); err != nil || string(mode.Bytes) != "wal" {
+	// synchronous=FULL is how SQLite is built; TestEmptyFileIsADatabase looks.
+	if mode, err := c.pragma("journal_mode=WAL"); err != nil || string(mode.Bytes) != "wal" {
 		return c, errors.Join(fmt.Errorf("open database: the journal mode is %q instead of wal", mode.Bytes), err)
 	}
+	c.opening = false
 	c.hideName()
 	// What an earlier connection left in the log is there to be copied back too.
 	if fi, err := os.Stat(cfg.Path + "-wal"); err == nil && fi.Size() > walHeaderSize {
@@ -228,12 +232,11 @@ func onProgress(_ *libc.TLS, h uintptr) int32 {
 	if c == nil || c.watch == nil {
 		return 0
 	}
-	came := time.Now()
+	c.pace()
 	if err := c.watch(); err != nil {
 		c.stopped = err
 		return 1
 	}
-	c.pace(came)
 	return 0
 }
 
@@ -242,10 +245,11 @@ func onProgress(_ *libc.TLS, h uintptr) int32 {
 const heavyOps = time.Millisecond
 
 // pace sets how many operations pass until the next look, so that it comes after heavyOps at the latest, but for what is
-// a single operation. What the watch itself took (it may park the statement) doesn't count.
-func (c *Conn) pace(came time.Time) {
-	took := came.Sub(c.looked)
-	c.looked = time.Now()
+// a single operation. After the watch has parked the statement it comes early, once.
+func (c *Conn) pace() {
+	now := time.Now()
+	took := now.Sub(c.looked)
+	c.looked = now
 	if c.began {
 		c.began = false
 		return

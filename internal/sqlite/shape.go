@@ -1,6 +1,10 @@
 package sqlite
 
-import sqlite3 "modernc.org/sqlite/lib"
+import (
+	"slices"
+
+	sqlite3 "modernc.org/sqlite/lib"
+)
 
 // Shape is what SQLite made of a table's definition, which no pragma tells without compiling every view.
 type Shape struct {
@@ -52,4 +56,50 @@ func lower(s string) string {
 		}
 	}
 	return string(b)
+}
+
+// TableNames are the names of the main schema's tables that begin with a prefix of lower case, in order and in lower case
+// themselves. They are read from what SQLite has parsed: a statement that asks for them would take a good part of the time of opening the
+// file. Only a connection that has done nothing yet has certainly parsed what the file holds: a rollback can leave another.
+func (c *Conn) TableNames(prefix string) ([]string, error) {
+	if c.db == 0 || c.damaged {
+		return nil, errClosed()
+	}
+	t := c.thread
+	used, spilled := t.mark()
+	defer t.rewind(used, spilled)
+	main, table := t.place([]byte("main")), t.place([]byte("sqlite_schema"))
+	if main == 0 || table == 0 {
+		return nil, noMemory()
+	}
+	// It reads the schema, if that has to be.
+	if rc := sqlite3.Xsqlite3_table_column_metadata(t.tls, c.db, main, table, 0, 0, 0, 0, 0, 0); rc != sqlite3.SQLITE_OK {
+		return nil, c.fail(rc)
+	}
+	var names []string
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	schema := (*sqlite3.TSchema)(at((*sqlite3.TDb)(at(db.FaDb)).FpSchema))
+	for p := schema.FtblHash.Ffirst; p != 0; {
+		elem := (*sqlite3.THashElem)(at(p))
+		p = elem.Fnext
+		if name := (*sqlite3.TTable)(at(elem.Fdata)).FzName; hasPrefixFold(name, prefix) {
+			names = append(names, lower(cstr(name)))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// hasPrefixFold compares a C string with a prefix of lower case.
+func hasPrefixFold(p uintptr, prefix string) bool {
+	for i := range len(prefix) {
+		b := *(*byte)(at(p + uintptr(i))) // a shorter string's zero is no part of a prefix
+		if 'A' <= b && b <= 'Z' {
+			b += 'a' - 'A'
+		}
+		if b != prefix[i] {
+			return false
+		}
+	}
+	return true
 }

@@ -281,7 +281,7 @@ func (s *Stmt) Step() (row bool, err error) {
 	if s.ended {
 		return false, nil
 	}
-	c.denied, c.stopped, c.began = nil, nil, true
+	c.denied, c.stopped = nil, nil
 	was, nested := c.mode, c.nested
 	if s.own {
 		c.mode = modeOwn
@@ -294,6 +294,7 @@ func (s *Stmt) Step() (row bool, err error) {
 	}
 	if !s.running {
 		(*sqlite3.Tsqlite3)(at(c.db)).FnProgressOps = firstOps
+		c.began = true
 	}
 	s.running = true
 	if s.Alters {

@@ -123,7 +123,6 @@ func (w *worker) ensureOpen(a *actor) error {
 		s.log.Error("open database", "database", a.id, "error", err)
 		return translate(err, false)
 	}
-	conn.DropStatements() // it is asked once: a statement would take 4 KB of each open database
 	conn.Watch(w.watch)
 	return nil
 }

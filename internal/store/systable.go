@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -120,28 +121,43 @@ func (e *NewerError) Error() string {
 // tableSet remembers which system tables a file has.
 type tableSet struct{ known map[string]bool }
 
-const listSystemTables = `SELECT name FROM sqlite_schema WHERE type='table' AND name LIKE 'sqlite\_persql\_%' ESCAPE '\'`
-
 // look reads which system tables a file has that was just opened. It returns a *NewerError if this version must leave the
 // file alone.
 func (t *tableSet) look(conn *sqlite.Conn, set *systemSet) error {
-	s, err := conn.Own(listSystemTables)
+	names, err := conn.TableNames(SystemPrefix)
 	if err != nil {
 		return err
 	}
-	defer s.Done()
-	t.known = map[string]bool{}
-	for {
-		more, err := s.Step()
-		if err != nil || !more {
-			return err
-		}
-		name := strings.ToLower(string(s.Column(0).Bytes))
+	for _, name := range names {
 		if err := set.check(name); err != nil {
 			return err
 		}
-		t.known[name] = true
 	}
+	t.learn(names)
+	return nil
+}
+
+// none is what the file of most databases has.
+var none = map[string]bool{}
+
+func (t *tableSet) learn(names []string) {
+	t.known = none
+	if len(names) > 0 {
+		t.known = make(map[string]bool, len(names))
+		for _, name := range names {
+			t.known[name] = true
+		}
+	}
+}
+
+// add makes a map of its own: most databases share none.
+func (t *tableSet) add(name string) {
+	known := maps.Clone(t.known)
+	if known == nil {
+		known = map[string]bool{}
+	}
+	known[name] = true
+	t.known = known
 }
 
 // forget is called when a rollback may have taken a table away.
@@ -153,15 +169,16 @@ func (tx *Tx) has(t SystemTable) (bool, error) {
 		return false, errEnded
 	}
 	if tx.a.tables.known == nil {
-		known := map[string]bool{}
-		err := tx.own(listSystemTables, nil, func(s *sqlite.Stmt) error {
-			known[strings.ToLower(string(s.Column(0).Bytes))] = true
+		// By a statement: it notices where a rollback has left SQLite with a schema that isn't the file's any more.
+		var names []string
+		err := tx.own(`SELECT name FROM sqlite_schema WHERE type='table' AND name LIKE 'sqlite\_persql\_%' ESCAPE '\'`, nil, func(s *sqlite.Stmt) error {
+			names = append(names, strings.ToLower(string(s.Column(0).Bytes)))
 			return nil
 		})
 		if err != nil {
 			return false, fmt.Errorf("look for system tables: %w", err)
 		}
-		tx.a.tables.known = known
+		tx.a.tables.learn(names)
 	}
 	if tx.a.tables.known[t.Name] {
 		return true, nil
@@ -190,7 +207,7 @@ func (tx *Tx) make(t SystemTable) error {
 	if err := tx.reserved(func(c *sqlite.Conn) error { return c.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")") }); err != nil {
 		return fmt.Errorf("create table %s: %w", t.Name, err)
 	}
-	tx.a.tables.known[t.Name] = true
+	tx.a.tables.add(t.Name)
 	return nil
 }
 
