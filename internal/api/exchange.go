@@ -45,6 +45,7 @@ type exchange struct {
 	key     idempotency
 
 	engine  time.Duration
+	came    time.Time
 	charged int64 // bytes of the budget
 	sent    bool  // the handler has sent the answer itself
 	hurried bool  // the body has a deadline
@@ -107,6 +108,7 @@ func (s *Server) call(pattern string, bearer bool, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := s.opt.Now()
 		x := s.take(w, r)
+		x.came = start
 		err := x.handle(bearer, h)
 		status := x.answer(err)
 		route.done(status, s.opt.Now().Sub(start))
@@ -386,7 +388,7 @@ func (x *exchange) param(name string) string { return chi.URLParam(x.r, name) }
 // do runs a job on the request's database.
 func (x *exchange) do(job store.Job) error {
 	x.gate.Caller = gate.Caller{TokenID: x.token.ID, Role: gate.Role(x.token.Role)}
-	x.request.Gate, x.request.Job, x.request.Namespace = &x.gate, job, x.token.NamespaceID
+	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = &x.gate, job, x.token.NamespaceID, x.came
 	ctx := x.r.Context()
 	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)
 	if err != nil {

@@ -115,7 +115,7 @@ func (m *slabs) unlist(i int32) {
 	s.listed = false
 }
 
-func (m *slabs) alloc(n int) uintptr {
+func (m *slabs) alloc(n int, h *Heap) uintptr {
 	class := m.classOf[(n+15)/16]
 	size := slabClasses[class]
 	m.mu.Lock()
@@ -147,15 +147,16 @@ func (m *slabs) alloc(n int) uintptr {
 	if int(s.used)*size > spanSize-size { // the last slot
 		m.unlist(i)
 	}
+	h.add(int64(size))
 	return p
 }
 
-func (m *slabs) release(p uintptr) (bytes int) {
+func (m *slabs) release(p uintptr, h *Heap) {
 	i := int32((p - m.base) >> spanShift)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &m.spans[i]
-	bytes = slabClasses[s.class]
+	h.add(-int64(slabClasses[s.class]))
 	*(*uintptr)(at(p)) = s.free
 	s.free = p
 	s.used--
@@ -168,7 +169,6 @@ func (m *slabs) release(p uintptr) (bytes int) {
 		// The kernel takes the pages; the addresses stay ours and read as zero.
 		unix.Madvise(unsafe.Slice((*byte)(at(m.base+uintptr(i)<<spanShift)), spanSize), unix.MADV_DONTNEED)
 	}
-	return bytes
 }
 
 func (m *slabs) sizeOf(p uintptr) int {
@@ -182,24 +182,23 @@ func call[F any](p uintptr) F { return *(*F)(unsafe.Pointer(&struct{ p uintptr }
 
 func slabMalloc(tls *libc.TLS, n int32) uintptr {
 	if n <= slabMax {
-		if p := memory.alloc(int(n)); p != 0 {
-			heapOf(tls).add(int64(slabClasses[memory.classOf[(n+15)/16]]))
+		if p := memory.alloc(int(n), heapOf(tls)); p != 0 {
 			return p
 		}
 	}
 	p := call[func(*libc.TLS, int32) uintptr](memory.library.FxMalloc)(tls, n)
 	if p != 0 {
-		heapOf(tls).add(int64(n))
+		heapOf(tls).addLocked(int64(n))
 	}
 	return p
 }
 
 func slabFree(tls *libc.TLS, p uintptr) {
 	if memory.has(p) {
-		heapOf(tls).add(-int64(memory.release(p)))
+		memory.release(p, heapOf(tls))
 		return
 	}
-	heapOf(tls).add(-int64(slabSize(tls, p)))
+	heapOf(tls).addLocked(-int64(slabSize(tls, p)))
 	call[func(*libc.TLS, uintptr)](memory.library.FxFree)(tls, p)
 }
 
@@ -208,7 +207,7 @@ func slabRealloc(tls *libc.TLS, p uintptr, n int32) uintptr {
 		had := slabSize(tls, p)
 		q := call[func(*libc.TLS, uintptr, int32) uintptr](memory.library.FxRealloc)(tls, p, n)
 		if q != 0 {
-			heapOf(tls).add(int64(n - had))
+			heapOf(tls).addLocked(int64(n - had))
 		}
 		return q
 	}

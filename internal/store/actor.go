@@ -49,6 +49,7 @@ type worker struct {
 	at    int
 	group group
 	tx    Tx
+	ended time.Time // when the last request's job had ended
 	watch func() error
 
 	kick  chan struct{} // look at evict, though parked
@@ -142,7 +143,7 @@ func (w *worker) serve(a *actor) {
 		if n == 0 {
 			a.busy = false
 			a.queue.shrink()
-			a.used, a.released = s.opt.Now(), false
+			a.used, a.released = w.ended, false
 			s.forget(a)
 			s.mu.Unlock()
 			return
@@ -154,7 +155,11 @@ func (w *worker) serve(a *actor) {
 		s.mu.Unlock()
 
 		s.opt.Observer.Group(n)
+		w.ended = time.Time{}
 		w.run(a, w.batch)
+		if w.ended.IsZero() { // nothing of it ran
+			w.ended = s.opt.Now()
+		}
 		clear(w.batch)
 
 		s.mu.Lock()

@@ -93,6 +93,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	if end.IsZero() || fault {
 		end = s.opt.Now()
 	}
+	w.ended = end
 	// From here on nobody else decides about the call. An abandoned one was answered: its work must go.
 	mine := c.is(callFinished) || c.move(callRunning, callFinished)
 	if !mine {

@@ -38,6 +38,8 @@ type Request struct {
 	// Gate judges the statements that the Job prepares; without one every statement is refused.
 	Gate Gate
 	Job  Job
+	// Came is when the caller's request came in, as the store's clock tells: then the clock isn't read for it again. Zero is now.
+	Came time.Time
 	// Namespace is whose request it is: long statements of different namespaces take turns.
 	Namespace string
 	// Steps says that the Job ends its steps with Tx.Commit and takes a failed one back with Tx.Undo, so that each

@@ -162,7 +162,11 @@ func (s *Store) Do(ctx context.Context, database string, r *Request) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := newCall(ctx, r, s.opt.Now())
+	came := r.Came
+	if came.IsZero() {
+		came = s.opt.Now()
+	}
+	c := newCall(ctx, r, came)
 	if err := s.submit(database, c); err != nil {
 		c.recycle()
 		return err
