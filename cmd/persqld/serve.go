@@ -107,6 +107,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
 		Buffers: int64(cmd.Memory) / 4,
 		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
+		StatementTimeout: cmd.StatementTimeout.Duration, MemoryLimit: int64(cmd.Memory) / 4 * 3,
 		MaxTransfers: cmd.MaxTransfers, TransferTimeout: cmd.TransferTimeout.Duration,
 		AutoCreate: cmd.AutoCreate, Trash: cmd.Trash.Duration, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
@@ -202,6 +203,7 @@ func shutDown(door *api.Server, web *http.Server, st *store.Store) error {
 		return errors.Join(err, st.Close(soft))
 	case <-soft.Done():
 	}
+	door.Interrupt()
 	err := st.Close(soft) // interrupts what still runs
 	if serr := <-answered; serr != nil {
 		web.Close()

@@ -109,10 +109,12 @@ func (s *Server) call(pattern string, bearer bool, h handler) http.Handler {
 		start := s.opt.Now()
 		x := s.take(w, r)
 		x.came = start
-		err := x.handle(bearer, h)
-		status := x.answer(err)
-		route.done(status, s.opt.Now().Sub(start))
-		s.give(x)
+		status := statusClientGone // of an answer that is broken off
+		defer func() {
+			route.done(status, s.opt.Now().Sub(start))
+			s.give(x)
+		}()
+		status = x.answer(x.handle(bearer, h))
 	})
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -29,21 +30,23 @@ type Options struct {
 	Version   string
 	BaseURL   string // the public origin, for the OpenAPI document
 
-	AutoCreate      bool
-	Temp            string        // directory for the files of exports and imports
-	Limits          sqlite.Limits // of databases, which imports keep too
-	MaxImport       int64         // bytes of an imported file; 1 GB
-	MaxCSV          int64         // bytes of a loaded CSV text; 10 MB
-	MaxCSVRows      int           // 100,000
-	MaxTransfers    int           // exports and imports at the same time; 4
-	TransferTimeout time.Duration // of one of them; 1 h
-	Trash           time.Duration // how long a deleted database can be brought back; 0 is not at all
-	Buffers         int64         // bytes of the buffers of all requests and results together; 0 is no limit
-	MaxRequest      int64         // bytes of a request's body; 10 MB
-	MaxResult       int64         // bytes of a result; 32 MB
-	MaxSQL          int           // bytes of a statement; 100 KB
-	MaxStatements   int           // of a batch; 100
-	RatePerAddress  int           // /v1 requests a second and address; 0 is no limit
+	AutoCreate       bool
+	StatementTimeout time.Duration // of a load-csv as a whole; 30 s
+	MemoryLimit      int64         // bytes of the engine's memory, of which an export or import may hold a part; 0 is no limit
+	Temp             string        // directory for the files of exports and imports
+	Limits           sqlite.Limits // of databases, which imports keep too
+	MaxImport        int64         // bytes of an imported file; 1 GB
+	MaxCSV           int64         // bytes of a loaded CSV text; 10 MB
+	MaxCSVRows       int           // 100,000
+	MaxTransfers     int           // exports and imports at the same time; 4
+	TransferTimeout  time.Duration // of one of them; 1 h
+	Trash            time.Duration // how long a deleted database can be brought back; 0 is not at all
+	Buffers          int64         // bytes of the buffers of all requests and results together; 0 is no limit
+	MaxRequest       int64         // bytes of a request's body; 10 MB
+	MaxResult        int64         // bytes of a result; 32 MB
+	MaxSQL           int           // bytes of a statement; 100 KB
+	MaxStatements    int           // of a batch; 100
+	RatePerAddress   int           // /v1 requests a second and address; 0 is no limit
 	// TrustProxy tells whether an address is a proxy's, whose X-Forwarded-For counts.
 	TrustProxy func(netip.Addr) bool
 	// AdminOnly moves /metrics and pprof to AdminHandler.
@@ -57,21 +60,23 @@ type Options struct {
 
 // Server answers HTTP.
 type Server struct {
-	opt       Options
-	log       *slog.Logger
-	limits    wire.Limits
-	router    chi.Router
-	exchanges sync.Pool
-	creating  singleflight.Group
-	ending    keyedMutex // a database's, by its id, while it goes to the trash or comes from there
-	flood     *flood
-	budget    budget
-	transfers chan struct{} // holds one for each export or import under way
-	draining  atomic.Bool
-	ready     atomic.Bool
-	foreign   sync.Once
-	lastHost  atomic.Pointer[string] // the Host that was looked at last
-	document  func() (*document, error)
+	opt         Options
+	log         *slog.Logger
+	limits      wire.Limits
+	router      chi.Router
+	exchanges   sync.Pool
+	creating    singleflight.Group
+	ending      keyedMutex // a database's, by its id, while it goes to the trash or comes from there
+	flood       *flood
+	budget      budget
+	interrupted context.Context // ends when transfers are to stop
+	interrupt   context.CancelFunc
+	transfers   chan struct{} // holds one for each export or import under way
+	draining    atomic.Bool
+	ready       atomic.Bool
+	foreign     sync.Once
+	lastHost    atomic.Pointer[string] // the Host that was looked at last
+	document    func() (*document, error)
 }
 
 // New returns the Server. It answers 503 on /readyz until SetReady.
@@ -103,6 +108,9 @@ func New(opt Options) *Server {
 	if opt.MaxTransfers <= 0 {
 		opt.MaxTransfers = 4
 	}
+	if opt.StatementTimeout <= 0 {
+		opt.StatementTimeout = 30 * time.Second
+	}
 	if opt.TransferTimeout <= 0 {
 		opt.TransferTimeout = time.Hour
 	}
@@ -119,6 +127,7 @@ func New(opt Options) *Server {
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
 	s.budget.limit = opt.Buffers
 	s.transfers = make(chan struct{}, opt.MaxTransfers)
+	s.interrupted, s.interrupt = context.WithCancel(context.Background())
 	s.document = sync.OnceValues(s.newDocument)
 	s.exchanges.New = func() any { return newExchange(s) }
 	s.routes()
@@ -138,6 +147,9 @@ func (s *Server) SetReady() { s.ready.Store(true) }
 
 // Drain closes /readyz: no new requests should be sent here.
 func (s *Server) Drain() { s.draining.Store(true) }
+
+// Interrupt ends exports and imports that are still under way.
+func (s *Server) Interrupt() { s.interrupt() }
 
 // handler serves one call. The exchange's answer is sent when it returns nil, else the error's fault.
 type handler func(x *exchange) error

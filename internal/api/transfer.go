@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"mime/multipart"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -27,14 +30,25 @@ var (
 	errUploadTooLarge = errors.New("upload too large")
 )
 
-// stallTime is how long a client may pause in the middle of an upload or download.
-const stallTime = 60 * time.Second
-
 // transferWait is how long a transfer waits for another to end.
 const transferWait = time.Second
 
-// transferring runs f as one of the few transfers. Everything that f makes in the directory that it is given is removed.
-func (x *exchange) transferring(f func(ctx context.Context, dir string) error) error {
+// transferPart is which part of the engine's memory an export or import may hold.
+const transferPart = 4
+
+// transferring runs f as one of the few transfers, in turns with long statements. Everything that is made in the directory
+// that before and f are given is removed. before is done first, without one of the few places: it waits for the client.
+func (x *exchange) transferring(before func(dir string) error, f func(ctx context.Context, dir string, pause func()) error) error {
+	dir := filepath.Join(x.s.opt.Temp, "transfer-"+rand.Text())
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory for a transfer: %w", store.DiskFull(err))
+	}
+	defer os.RemoveAll(dir)
+	if before != nil {
+		if err := before(dir); err != nil {
+			return err
+		}
+	}
 	wait := time.NewTimer(transferWait)
 	defer wait.Stop()
 	select {
@@ -45,16 +59,23 @@ func (x *exchange) transferring(f func(ctx context.Context, dir string) error) e
 	case <-x.r.Context().Done():
 		return context.Canceled
 	}
-	dir := filepath.Join(x.s.opt.Temp, "transfer-"+rand.Text())
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return fmt.Errorf("make directory for a transfer: %w", store.DiskFull(err))
+	limited, cancelLimit := context.WithTimeoutCause(x.r.Context(), x.s.opt.TransferTimeout, errTransferTime)
+	defer cancelLimit()
+	ctx, cancel := context.WithCancelCause(limited)
+	defer cancel(nil)
+	defer context.AfterFunc(x.s.interrupted, func() { cancel(store.ErrClosing) })()
+	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)
+	if err != nil {
+		return err
 	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeoutCause(x.r.Context(), x.s.opt.TransferTimeout, errTransferTime)
-	defer cancel()
-	err := f(ctx, dir)
-	if err != nil && errors.Is(context.Cause(ctx), errTransferTime) {
-		return errTransferTime
+	look, end := owner.Share(ctx, x.token.NamespaceID)
+	defer end()
+	err = f(transfer.WithShare(ctx, transfer.Share{Look: look, Memory: x.s.opt.MemoryLimit / transferPart}), dir, end)
+	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errTransferTime) || errors.Is(cause, store.ErrClosing)) {
+		return cause
+	}
+	if errors.Is(err, transfer.ErrMemory) {
+		return store.ErrHog
 	}
 	return err
 }
@@ -75,7 +96,7 @@ func (s *Server) export(x *exchange) error {
 	if err := x.mayTransfer(); err != nil {
 		return err
 	}
-	return x.transferring(func(ctx context.Context, dir string) error {
+	return x.transferring(nil, func(ctx context.Context, dir string, pause func()) error {
 		owner, err := s.opt.Placement.Owner(ctx, x.database.ID)
 		if err != nil {
 			return err
@@ -84,7 +105,7 @@ func (s *Server) export(x *exchange) error {
 		if err := owner.Copy(ctx, x.database.ID, path); err != nil {
 			return err
 		}
-		out := &download{x: x, name: x.database.Slug + ".sql", contentType: "application/sql"}
+		out := &download{x: x, pause: pause, name: x.database.Slug + ".sql", contentType: "application/sql"}
 		if format == "sql" {
 			rows, err := transfer.Dump(ctx, out, path)
 			s.opt.Metrics.rows(rows, 0)
@@ -126,12 +147,15 @@ type download struct {
 	x           *exchange
 	name        string
 	contentType string
-	length      int64 // 0 is unknown
+	length      int64  // 0 is unknown
+	pause       func() // before it waits for the client
+	started     time.Time
+	sent        int64
 	begun       bool
 }
 
 func (d *download) begin() {
-	d.begun = true
+	d.begun, d.started = true, time.Now()
 	d.x.sent = true
 	h := d.x.w.Header()
 	h["Content-Type"] = []string{d.contentType}
@@ -149,9 +173,16 @@ func (d *download) Write(b []byte) (int, error) {
 	if !d.begun {
 		d.begin()
 	}
+	d.pause()
+	d.sent += int64(len(b))
 	// A connection that takes no deadline is bounded by whoever made it.
-	_ = http.NewResponseController(d.x.w).SetWriteDeadline(time.Now().Add(stallTime))
+	_ = http.NewResponseController(d.x.w).SetWriteDeadline(slowest(d.started, d.sent))
 	return d.x.w.Write(b)
+}
+
+// slowest is until when so many bytes must have come or gone that began at a time.
+func slowest(began time.Time, bytes int64) time.Time {
+	return began.Add(bodyTime + time.Duration(bytes)*time.Second/bodyRate)
 }
 
 func (d *download) end() error {
@@ -199,11 +230,9 @@ func (s *Server) importFile(x *exchange) error {
 	if err := x.mayTransfer(); err != nil {
 		return err
 	}
-	return x.transferring(func(ctx context.Context, dir string) error {
+	spool := func(dir string) error { return x.spool(filepath.Join(dir, "upload"), s.opt.MaxImport) }
+	return x.transferring(spool, func(ctx context.Context, dir string, _ func()) error {
 		upload := filepath.Join(dir, "upload")
-		if err := x.spool(upload, s.opt.MaxImport); err != nil {
-			return err
-		}
 		began := s.opt.Now()
 		answer := imported{Imported: true, Format: "sql", DatabaseSlug: x.database.Slug}
 		file, err := os.Open(upload)
@@ -229,10 +258,15 @@ func (s *Server) importFile(x *exchange) error {
 		if err != nil {
 			return err
 		}
-		err = owner.Rebuild(ctx, x.database.ID, answer.Format == "sql", func(path string) error {
+		limits := s.opt.Limits
+		limits.SQL = s.longestStatement()
+		// What it counts comes by a channel: a build that is left alone goes on when nobody listens any more.
+		reports := make(chan transfer.Report, 1)
+		err = owner.Rebuild(ctx, x.database.ID, answer.Format == "sql", func(path string) (err error) {
+			var report transfer.Report
+			defer func() { reports <- report }()
 			if answer.Format == "sql" {
-				report, err := transfer.Load(ctx, path, file, s.opt.Limits)
-				answer.Statements, answer.RowsRead, answer.RowsWritten = report.Statements, report.RowsRead, report.RowsWritten
+				report, err = transfer.Load(ctx, path, file, limits)
 				return err
 			}
 			if err := os.Rename(upload, path); err != nil {
@@ -241,9 +275,14 @@ func (s *Server) importFile(x *exchange) error {
 			if err := transfer.Adopt(ctx, path, s.opt.Limits); err != nil {
 				return err
 			}
-			answer.RowsWritten, err = transfer.CountRows(ctx, path)
+			report.RowsWritten, err = transfer.CountRows(ctx, path)
 			return err
 		})
+		select {
+		case report := <-reports:
+			answer.Statements, answer.RowsRead, answer.RowsWritten = report.Statements, report.RowsRead, report.RowsWritten
+		default:
+		}
 		s.opt.Metrics.rows(answer.RowsRead, answer.RowsWritten)
 		if err != nil {
 			return store.Translate(err, s.opt.Temp)
@@ -255,7 +294,7 @@ func (s *Server) importFile(x *exchange) error {
 
 // spool writes the file of an upload to disk: the part "file" of a form, or the body as it is.
 func (x *exchange) spool(path string, limit int64) error {
-	from, err := x.upload(nil)
+	from, rest, err := x.upload(nil)
 	if err != nil {
 		return err
 	}
@@ -274,31 +313,66 @@ func (x *exchange) spool(path string, limit int64) error {
 		}
 		return x.bodyError(err)
 	}
+	if err := rest(); err != nil {
+		return err
+	}
 	return to.Close()
+}
+
+// longestStatement is the longest statement of an import, in bytes: it and what SQLite makes of it are in memory, six
+// times its length, and four imports at a time shall not take more than a part of what the buffers may.
+func (s *Server) longestStatement() int {
+	const least, most = 20_000_000, 1_000_000_000 // a value may have 16 MB; SQLite's own limit
+	if s.opt.Buffers <= 0 {
+		return most
+	}
+	return int(min(max(s.opt.Buffers/16, least), most))
 }
 
 // maxField is the longest value of a form's field, in bytes.
 const maxField = 1024
 
-// upload is the file of a request's body. With fields the values of a form's other fields are put there; those that
-// come behind the file are not seen.
-func (x *exchange) upload(fields map[string]string) (io.Reader, error) {
-	x.r.Body = &patient{ReadCloser: x.r.Body, control: http.NewResponseController(x.w)}
+// upload is the file of a request's body. The values of a form's other fields are put into fields, where that has their
+// names; rest, called when the file has been read, reads what comes behind it, to the form's end: a form without one was
+// cut off.
+func (x *exchange) upload(fields map[string]string) (file io.Reader, rest func() error, err error) {
+	x.r.Body = &patient{ReadCloser: x.r.Body, began: time.Now(), control: http.NewResponseController(x.w)}
 	kind, _, err := mime.ParseMediaType(x.r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" {
 		for name := range fields {
 			fields[name] = x.r.URL.Query().Get(name)
 		}
-		return x.r.Body, nil
+		return x.r.Body, func() error { return nil }, nil
 	}
 	form, err := x.r.MultipartReader()
 	if err != nil {
-		return nil, newFault(http.StatusBadRequest, codeBadRequest, "The form can't be read: "+err.Error(), "send multipart/form-data with a part named file")
+		return nil, nil, newFault(http.StatusBadRequest, codeBadRequest, "The form can't be read: "+err.Error(), "send multipart/form-data with a part named file")
 	}
+	part, err := x.nextFile(form, fields)
+	if err == io.EOF {
+		return nil, nil, newFault(http.StatusBadRequest, codeBadRequest, "The form has no part named file", "send multipart/form-data with a part named file")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return part, func() error {
+		switch _, err := x.nextFile(form, fields); err {
+		case io.EOF:
+			return nil
+		case nil:
+			return newFault(http.StatusBadRequest, codeBadRequest, "The form has more than one part named file", "send one file at a time")
+		default:
+			return err
+		}
+	}, nil
+}
+
+// nextFile reads a form up to its next file. io.EOF is its end.
+func (x *exchange) nextFile(form *multipart.Reader, fields map[string]string) (*multipart.Part, error) {
 	for {
 		part, err := form.NextPart()
 		if err == io.EOF {
-			return nil, newFault(http.StatusBadRequest, codeBadRequest, "The form has no part named file", "send multipart/form-data with a part named file, and it last")
+			return nil, err
 		}
 		if err != nil {
 			return nil, x.bodyError(err)
@@ -320,16 +394,19 @@ func (x *exchange) upload(fields map[string]string) (io.Reader, error) {
 	}
 }
 
-// patient is a body that may take as long as it goes on coming.
+// patient is a body that may take the longer the more of it has come.
 type patient struct {
 	io.ReadCloser
+	began   time.Time
+	bytes   int64
 	control *http.ResponseController
 }
 
 func (p *patient) Read(b []byte) (int, error) {
 	// A connection that takes no deadline is bounded by whoever made it.
-	_ = p.control.SetReadDeadline(time.Now().Add(stallTime))
+	_ = p.control.SetReadDeadline(slowest(p.began, p.bytes))
 	n, err := p.ReadCloser.Read(b)
+	p.bytes += int64(n)
 	if err != nil {
 		_ = p.control.SetReadDeadline(time.Time{})
 	}
@@ -369,30 +446,23 @@ func (s *Server) loadCSV(x *exchange) error {
 		return err
 	}
 	fields := map[string]string{"table": "", "mode": "", "header": ""}
-	from, err := x.upload(fields)
+	from, rest, err := x.upload(fields)
 	if err != nil {
 		return err
 	}
-	// The text, and each value once more while it is read and bound.
-	if err := x.charge(int(min(max(x.r.ContentLength, freeBuffer), s.opt.MaxCSV)) * bodyFactor); err != nil {
-		return err
-	}
-	text, err := io.ReadAll(io.LimitReader(from, s.opt.MaxCSV+1))
+	text, err := x.readText(from, s.opt.MaxCSV)
 	if err != nil {
-		return x.bodyError(err)
-	}
-	if int64(len(text)) > s.opt.MaxCSV {
-		return errUploadTooLarge
-	}
-	if err := x.charge(len(text) * bodyFactor); err != nil {
 		return err
 	}
-	job := &csvJob{x: x, table: fields["table"], mode: fields["mode"]}
+	if err := rest(); err != nil {
+		return err
+	}
+	job := &csvJob{x: x, table: fields["table"], mode: fields["mode"], named: true}
 	header := true
 	switch fields["header"] {
 	case "", "true", "1", "yes", "on":
 	case "false", "0", "no", "off":
-		header = false
+		header, job.named = false, false
 	default:
 		return newFault(http.StatusBadRequest, codeBadRequest, "header must be true or false", "")
 	}
@@ -404,7 +474,7 @@ func (s *Server) loadCSV(x *exchange) error {
 		return newFault(http.StatusBadRequest, codeBadRequest, "mode must be create, append or replace", "")
 	}
 	if job.table == "" {
-		return newFault(http.StatusBadRequest, codeBadRequest, "The form has no field table before the file", "send table=<name>, and the file last")
+		return newFault(http.StatusBadRequest, codeBadRequest, "The form has no field table", "send table=<name>")
 	}
 	if job.csv, err = transfer.ReadCSV(bytes.NewReader(text), transfer.CSVOptions{Header: header, MaxRows: int64(s.opt.MaxCSVRows), MaxBytes: s.opt.MaxCSV}); err != nil {
 		return err
@@ -425,12 +495,39 @@ func (s *Server) loadCSV(x *exchange) error {
 	return err
 }
 
+// readText reads a text of at most limit bytes into memory that is charged while it grows: for the text, and for each value
+// once more while it is read and bound.
+func (x *exchange) readText(from io.Reader, limit int64) ([]byte, error) {
+	text := make([]byte, 0, freeBuffer/bodyFactor)
+	for {
+		if len(text) == cap(text) {
+			grown := min(2*int64(cap(text)), limit+1)
+			if err := x.charge(int(grown) * bodyFactor); err != nil {
+				return nil, err
+			}
+			text = append(make([]byte, 0, grown), text...)
+		}
+		n, err := from.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		if int64(len(text)) > limit {
+			return nil, errUploadTooLarge
+		}
+		if err == io.EOF {
+			return text, nil
+		}
+		if err != nil {
+			return nil, x.bodyError(err)
+		}
+	}
+}
+
 // csvJob is run as a store.Job.
 type csvJob struct {
 	x     *exchange
 	csv   *transfer.Table
 	table string
 	mode  string
+	named bool // by a header: else the values go into the table's columns in their order
 
 	read, written int64
 }
@@ -447,6 +544,8 @@ func (j *csvJob) Run(tx *store.Tx) error {
 		return store.ErrKeyReused
 	}
 	exists := false
+	kinds := slices.Clone(j.csv.Columns) // what was inferred, for another run
+	defer func() { j.csv.Columns = kinds }()
 	err := tx.Query("SELECT 1 FROM pragma_table_list WHERE schema='main' AND type IN ('table','virtual') AND name=? COLLATE NOCASE", textParam(j.table), func(*sqlite.Stmt) error {
 		exists = true
 		return nil
@@ -467,14 +566,24 @@ func (j *csvJob) Run(tx *store.Tx) error {
 	case j.mode == "replace":
 		err = j.run(tx, "DELETE FROM "+name, nil)
 	}
+	if err == nil && exists {
+		err = j.keepTexts(tx)
+	}
 	if err != nil {
 		return err
 	}
 	places := bytes.Repeat([]byte(",?"), len(j.csv.Columns))[1:]
-	insert := "INSERT INTO " + name + "(" + j.columns(false) + ") VALUES(" + string(places) + ")"
+	insert := "INSERT INTO " + name
+	if j.named || !exists {
+		insert += "(" + j.columns(false) + ")"
+	}
+	insert += " VALUES(" + string(places) + ")"
 	row := int64(0)
 	for values := range j.csv.Rows() {
 		row++
+		if x.s.opt.Now().Sub(tx.Began()) > x.s.opt.StatementTimeout { // all of it holds the database, like one statement
+			return store.ErrTimeout
+		}
 		if err := j.run(tx, insert, values); err != nil {
 			f := *x.s.faultOf(err)
 			f.message = fmt.Sprintf("row %d: %s", row, f.message)
@@ -501,6 +610,25 @@ func (j *csvJob) Run(tx *store.Tx) error {
 		return x.keep(tx)
 	}
 	return nil
+}
+
+// keepTexts has the fields for a table's TEXT columns bound as they stand: as numbers, 2 would become 2.0 in a column of
+// which the file also has 1.5.
+func (j *csvJob) keepTexts(tx *store.Tx) error {
+	columns := slices.Clone(j.csv.Columns)
+	at := 0
+	err := tx.Query("SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden=0 ORDER BY cid", textParam(j.table), func(s *sqlite.Stmt) error {
+		name, text := str(s.Column(0)), affinity(str(s.Column(1))) == "TEXT"
+		for i := range columns {
+			if text && (j.named && strings.EqualFold(columns[i].Name, name) || !j.named && i == at) {
+				columns[i].Type = sqlite.Text
+			}
+		}
+		at++
+		return nil
+	})
+	j.csv.Columns = columns
+	return err
 }
 
 // columns lists the columns, for CREATE TABLE with their types.

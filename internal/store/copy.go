@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -161,7 +162,12 @@ func (s *Store) Rebuild(ctx context.Context, database string, keep bool, build f
 		return err
 	}
 	scratch := filepath.Join(s.opt.Temp, "rebuild-"+rand.Text()+".db")
-	defer removeAll(scratch)
+	left := false
+	defer func() {
+		if !left {
+			removeAll(scratch)
+		}
+	}()
 	if keep {
 		err = s.opt.Files.Copy(ctx, from, scratch)
 	} else if err = s.opt.Files.writeFile(scratch, sqlite.EmptyFile()); err != nil {
@@ -171,13 +177,46 @@ func (s *Store) Rebuild(ctx context.Context, database string, keep bool, build f
 	if err != nil {
 		return err
 	}
-	if err := build(scratch); err != nil {
+	built := make(chan error, 1)
+	go func() { built <- safely(build, scratch) }()
+	select {
+	case err = <-built:
+	case <-ctx.Done():
+		// It notices soon, unless it is inside of a single call of the engine's.
+		patience := time.NewTimer(buildGrace)
+		defer patience.Stop()
+		select {
+		case err = <-built:
+		case <-patience.C:
+			left = true
+			go func() {
+				<-built
+				removeAll(scratch)
+			}()
+			s.log.Warn("what builds a database does not notice its time limit; it goes on beside it", "database", database)
+			return context.Cause(ctx)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if fi, err := os.Stat(scratch + "-wal"); err == nil && fi.Size() > 0 {
 		return errors.New("rebuild database: what was built left a log beside its file")
 	}
 	return s.act(context.WithoutCancel(ctx), database, func(w *worker, a *actor) error { return w.swap(a, scratch) })
+}
+
+// buildGrace is how long past its context a build may take to notice.
+const buildGrace = 500 * time.Millisecond
+
+// safely makes an error of a panic: the goroutine is ours, and nobody else would catch it.
+func safely(build func(string) error, path string) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ErrFault, r)
+		}
+	}()
+	return build(path)
 }
 
 // swap puts a file in the place of the database's.

@@ -80,7 +80,11 @@ type Runner interface {
 	// Rebuild replaces a database by the file that build leaves at the path that it is given: an empty database or,
 	// with keep, a copy of the present one. Reads go on meanwhile; writes get ErrRebuilding. Where build, or anything
 	// else, fails the database is as it was.
+	//
+	// When ctx ends and build doesn't come back soon, it is left alone with its file, and ctx's cause is the error.
 	Rebuild(ctx context.Context, database string, keep bool, build func(path string) error) error
+	// Share lets long work beside the databases take turns with their long statements.
+	Share(ctx context.Context, namespace string) (look func() error, end func())
 }
 
 // Placement knows who owns a database. One machine owns all of its own; spread over several, the owner of another

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -215,4 +216,52 @@ func (s *Store) lend(n int) {
 	a := s.ready[0]
 	s.ready = s.ready[1:]
 	s.dispatch(a) // unlocks
+}
+
+// Share lets work beside the actors (an export, an import) take turns with long statements. look is asked again and again
+// while the work goes on, by one goroutine; it returns when the work may go on, or why it must stop. end is called when
+// the work is done, and before it waits for something else (a client that reads slowly).
+func (s *Store) Share(ctx context.Context, namespace string) (look func() error, end func()) {
+	began := s.opt.Now()
+	var turn time.Time // when it began; zero while there is none
+	look = func() error {
+		now := s.opt.Now()
+		var wait *waiter
+		switch {
+		case turn.IsZero() && now.Sub(began) <= longAfter, !turn.IsZero() && now.Sub(turn) <= turnTime:
+			return ctx.Err()
+		case turn.IsZero():
+			var ok bool
+			if wait, ok = s.turns.take(namespace); !ok {
+				return ErrParked
+			}
+		default:
+			wait = s.turns.swap(namespace)
+		}
+		turn = now
+		if wait == nil {
+			return ctx.Err()
+		}
+		s.opt.Observer.Parked(1)
+		defer s.opt.Observer.Parked(-1)
+		var err error
+		select {
+		case <-wait.granted:
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-s.stop:
+			err = ErrClosing
+		}
+		turn = time.Time{}
+		if err == nil || !s.turns.leave(wait) {
+			turn = s.opt.Now()
+		}
+		return err
+	}
+	return look, func() {
+		if !turn.IsZero() {
+			turn = time.Time{}
+			s.turns.give()
+		}
+	}
 }

@@ -8,6 +8,24 @@ import (
 	"github.com/persqld/persqld/internal/sqlite"
 )
 
+// Share is what work on scratch files may take of the server.
+type Share struct {
+	// Look is asked while statements run, and returns when the work may go on, or why it must stop.
+	Look func() error
+	// Memory is how many bytes of the engine's memory the work may hold; 0 is no limit.
+	Memory int64
+}
+
+type shareKey struct{}
+
+// WithShare returns a context for work that keeps to its share.
+func WithShare(ctx context.Context, s Share) context.Context {
+	return context.WithValue(ctx, shareKey{}, s)
+}
+
+// ErrMemory is why a statement was stopped that held more than its Share of memory.
+var ErrMemory = errors.New("the statement holds too much memory")
+
 // use opens a scratch file and runs f on it. It looks at ctx while statements run, and turns a fault of the engine into
 // ErrFault.
 func use(ctx context.Context, cfg sqlite.Scratch, f func(*sqlite.Conn) error) (err error) {
@@ -31,7 +49,20 @@ func use(ctx context.Context, cfg sqlite.Scratch, f func(*sqlite.Conn) error) (e
 	if err != nil {
 		return err
 	}
-	conn.Watch(ctx.Err)
+	share, _ := ctx.Value(shareKey{}).(Share)
+	t.Heap().Begin()
+	conn.Watch(func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if share.Memory > 0 && t.Heap().Held() > share.Memory {
+			return ErrMemory
+		}
+		if share.Look != nil {
+			return share.Look()
+		}
+		return nil
+	})
 	err = f(conn)
 	conn.Watch(nil)
 	return errors.Join(err, conn.Close())

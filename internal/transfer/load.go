@@ -53,8 +53,9 @@ type loader struct {
 	report Report
 	number int64 // of the statement in hand, skipped ones included
 
-	open bool // the text has begun a transaction
-	seen seen // what the policy saw of the statement in hand
+	open  bool // the text has begun a transaction
+	begun bool // it has, perhaps ended since: the dump of an empty database
+	seen  seen // what the policy saw of the statement in hand
 
 	counters []sqlite.Param // name and last value of each AUTOINCREMENT table that was there before
 	cleared  bool           // the text has emptied sqlite_sequence
@@ -151,7 +152,7 @@ func (l *loader) statements() error {
 	case l.open:
 		return &Error{Reason: ReasonIncomplete, Message: "The SQL text begins a transaction and ends before its COMMIT",
 			Hint: "the text was cut off: export or send it again"}
-	case l.report.Statements == 0:
+	case l.report.Statements == 0 && !l.begun:
 		return &Error{Reason: ReasonIncomplete, Message: "The SQL text holds no statement that does anything",
 			Hint: "the file is empty or was cut off"}
 	}
@@ -218,7 +219,7 @@ func (l *loader) onShadow(s *sqlite.Stmt) error {
 // note keeps account of the transaction that the text means to be in.
 func (l *loader) note() {
 	if l.seen.begin {
-		l.open = true
+		l.open, l.begun = true, true
 	}
 	if l.seen.commit {
 		l.open = false
