@@ -320,13 +320,13 @@ func (x *exchange) spool(path string, limit int64) error {
 }
 
 // longestStatement is the longest statement of an import, in bytes: it and what SQLite makes of it are in memory, six
-// times its length, and four imports at a time shall not take more than a part of what the buffers may.
+// times its length, and seldom are two of them in hand at the same time.
 func (s *Server) longestStatement() int {
 	const least, most = 20_000_000, 1_000_000_000 // a value may have 16 MB; SQLite's own limit
 	if s.opt.Buffers <= 0 {
 		return most
 	}
-	return int(min(max(s.opt.Buffers/16, least), most))
+	return int(min(max(s.opt.Buffers/3, least), most))
 }
 
 // maxField is the longest value of a form's field, in bytes.
