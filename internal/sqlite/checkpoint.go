@@ -30,9 +30,14 @@ func (c *Conn) Checkpoint(m CheckpointMode) error {
 	}
 	if done, all := *(*int32)(at(t.out + 8)), *(*int32)(at(t.out)); done >= all {
 		c.frames = 0
+		c.log = c.log && m != CheckpointTruncate
 	}
 	return nil
 }
+
+// HasLog tells whether the log takes room. LogFrames does not: it is 0 after a passive checkpoint, which leaves the file as
+// long as it was.
+func (c *Conn) HasLog() bool { return c.log }
 
 // AllowVacuum runs f with what VACUUM needs: one attached file, for the copy that it makes. No transaction may be
 // open.

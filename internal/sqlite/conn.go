@@ -71,6 +71,7 @@ type Conn struct {
 
 	frames  int // frames in the log after the last commit, as the wal hook reported
 	commits uint64
+	log     bool // the log takes room
 	opening bool // its statements run once: they are not kept
 	altered bool // the schema changed in the open transaction
 	changes *changeHook
@@ -164,6 +165,7 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 	// What an earlier connection left in the log is there to be copied back too.
 	if fi, err := os.Stat(cfg.Path + "-wal"); err == nil && fi.Size() > walHeaderSize {
 		c.frames = int((fi.Size() - walHeaderSize) / (walFrameHeaderSize + PageSize))
+		c.log = true
 	}
 	// The last: setting a hook is what switches modernc's own checkpoint every 1,000 pages off.
 	sqlite3.Xsqlite3_wal_hook(t.tls, c.db, funcptr(onCommit), c.handle)
@@ -267,6 +269,7 @@ func onCommit(_ *libc.TLS, h, _, _ uintptr, frames int32) int32 {
 	if c := lookup[*Conn](h); c != nil {
 		c.frames = int(frames)
 		c.commits++
+		c.log = true
 	}
 	return sqlite3.SQLITE_OK
 }

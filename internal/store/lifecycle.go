@@ -221,7 +221,7 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	conn := a.conn
 	err := a.attend(s, t, func() error {
 		var err error
-		if checkpoint && a.pins.Load() == 0 && s.hasLog(a) {
+		if checkpoint && a.pins.Load() == 0 && conn.HasLog() {
 			// If it fails the log keeps what it has, and the next opening reads it from there.
 			err = conn.Checkpoint(sqlite.CheckpointTruncate)
 		}
@@ -229,17 +229,6 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	})
 	a.conn = nil
 	return err
-}
-
-// hasLog tells whether a database's log takes room. LogFrames does not: it is 0 after a checkpoint, which leaves the file
-// as long as it was.
-func (s *Store) hasLog(a *actor) bool {
-	path, err := s.path(a.id)
-	if err != nil {
-		return false
-	}
-	fi, err := os.Stat(path + "-wal")
-	return err == nil && fi.Size() > 0
 }
 
 // makeRoom closes the least recently used idle database if there are too many. Usually the reaper has done that:
@@ -346,7 +335,7 @@ func (s *Store) rest(t *sqlite.Thread) {
 		}
 		conn := a.conn
 		err := a.attend(s, t, func() (err error) {
-			if s.hasLog(a) {
+			if conn.HasLog() {
 				err = conn.Checkpoint(sqlite.CheckpointTruncate)
 			}
 			conn.ReleaseMemory() // not deferred: after a fault nobody touches the connection
