@@ -108,7 +108,7 @@ func TestMemoryBombs(t *testing.T) {
 		})
 	}
 	var idle []net.Conn
-	for i := range 500 {
+	for i := range 2000 {
 		conn, err := net.Dial("tcp", s.Addr)
 		if err != nil {
 			t.Fatal(err)
