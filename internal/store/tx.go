@@ -67,9 +67,8 @@ func (tx *Tx) Prepare(sql []byte) (*sqlite.Stmt, int, error) {
 	if err != nil || s == nil {
 		return nil, n, tx.check(err)
 	}
-	// Noted here, not when it runs: SQLite carries this pragma out while it compiles it.
+	// Noted here, whether or not it is run: to switch it off once more costs nothing.
 	for i := range s.Accesses {
-		// SQLite sets this flag of the connection while it compiles the pragma, whether it is run or not.
 		if s.Accesses[i].Action == sqlite.Pragma && strings.EqualFold(s.Accesses[i].Name, "defer_foreign_keys") {
 			tx.defers = true
 		}
