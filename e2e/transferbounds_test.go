@@ -205,3 +205,41 @@ func TestLongStatementOfAnImport(t *testing.T) {
 	fits := append([]byte("INSERT INTO t VALUES('"), bytes.Repeat([]byte("x"), 5_000_000)...)
 	imports(t, d, append(fits, "');"...)).OK()
 }
+
+// Rows that are taken out and in are counted like those of statements.
+func TestTransfersAreMetered(t *testing.T) {
+	row(t, "DP-T-3")
+	s := harness.Start(t, binary, harness.Options{})
+	c := s.Client(t, harness.Token)
+	metric := func(name string) (n float64) {
+		t.Helper()
+		a, err := c.Try("GET", "/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.SplitSeq(string(a.Raw), "\n") {
+			if rest, ok := strings.CutPrefix(line, name+" "); ok {
+				if _, err := fmt.Sscan(rest, &n); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return n
+	}
+	d := c.DB("metered")
+	imports(t, d, []byte("CREATE TABLE t(a); INSERT INTO t VALUES(1),(2),(3);")).OK().Is("data.rowsWritten", "3")
+	if got := metric("persqld_rows_written_total"); got != 3 {
+		t.Errorf("%v rows written after an import of 3", got)
+	}
+	before := metric("persqld_rows_read_total")
+	_, file := download(t, d, "export?format=sqlite")
+	download(t, d, "export")
+	if got := metric("persqld_rows_read_total") - before; got < 3 {
+		t.Errorf("%v rows read by an export of 3", got)
+	}
+	imports(t, c.DB("other"), file).OK().Is("data.rowsWritten", "3")
+	loads(t, d, "a\n4\n5\n", "table=t", "mode=append").OK()
+	if got := metric("persqld_rows_written_total"); got != 8 {
+		t.Errorf("%v rows written, want 8", got)
+	}
+}
