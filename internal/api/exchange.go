@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -29,6 +30,7 @@ type exchange struct {
 	r  *http.Request
 	id string // the request's id
 
+	path     pathParts // where the router did not look; see shortcut
 	token    *catalog.Token
 	database *catalog.Database
 
@@ -92,7 +94,7 @@ func (s *Server) give(x *exchange) {
 		x.many = wire.Batch{}
 	}
 	x.w, x.r, x.token, x.database = nil, nil, nil, nil
-	x.id = ""
+	x.id, x.path = "", pathParts{}
 	x.body, x.out, x.parts = x.body[:0], x.out[:0], x.parts[:0]
 	x.request = store.Request{}
 	x.gate = gate.Gate{}
@@ -103,19 +105,34 @@ func (s *Server) give(x *exchange) {
 }
 
 // call is the way of every request in and out: id, address, token, handler, answer, metrics.
-func (s *Server) call(pattern string, bearer bool, h handler) http.Handler {
-	route := s.opt.Metrics.route(pattern)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := s.opt.Now()
-		x := s.take(w, r)
-		x.came = start
-		status := statusClientGone // of an answer that is broken off
-		defer func() {
-			route.done(status, s.opt.Now().Sub(start))
-			s.give(x)
-		}()
-		status = x.answer(x.handle(bearer, h))
-	})
+func (s *Server) call(pattern string, bearer bool, h handler) *endpoint {
+	return &endpoint{s: s, metric: s.opt.Metrics.route(pattern), bearer: bearer, handler: h}
+}
+
+type endpoint struct {
+	s       *Server
+	metric  *route
+	bearer  bool
+	handler handler
+}
+
+func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.serve(w, r, nil) }
+
+// serve answers a request whose path has these parts, or those that the router found.
+func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, parts *pathParts) {
+	s := e.s
+	start := s.opt.Now()
+	x := s.take(w, r)
+	x.came = start
+	if parts != nil {
+		x.path = *parts
+	}
+	status := statusClientGone // of an answer that is broken off
+	defer func() {
+		e.metric.done(status, s.opt.Now().Sub(start))
+		s.give(x)
+	}()
+	status = x.answer(x.handle(e.bearer, e.handler))
 }
 
 func (x *exchange) handle(bearer bool, h handler) (err error) {
@@ -159,6 +176,27 @@ func bearerOf(r *http.Request) string {
 		return ""
 	}
 	return strings.TrimSpace(h[0][len(scheme):])
+}
+
+// ownLength is from where on net/http doesn't count the bytes of an answer itself.
+const ownLength = 2048
+
+// dateHeader keeps the Date of the running second (RFC 9110, section 6.6.1), which net/http would write anew each time.
+type dateHeader struct{ last atomic.Pointer[dated] }
+
+type dated struct {
+	second int64
+	value  []string
+}
+
+func (d *dateHeader) at(t time.Time) []string {
+	second := t.Unix()
+	if last := d.last.Load(); last != nil && last.second == second {
+		return last.value
+	}
+	now := &dated{second, []string{t.UTC().Format(http.TimeFormat)}}
+	d.last.Store(now)
+	return now.value
 }
 
 var (
@@ -205,7 +243,10 @@ func (x *exchange) answer(err error) int {
 	}
 	h["Content-Type"] = jsonType
 	h["X-Request-Id"] = []string{x.id}
-	h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	h["Date"] = x.s.date.at(x.came.Add(x.request.Stats.Wait + x.request.Stats.Engine + x.request.Stats.Parked))
+	if len(out) >= ownLength {
+		h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	}
 	if len(out) > freeBuffer {
 		// A client that doesn't read what it asked for must not keep the memory of it.
 		control := http.NewResponseController(x.w)
@@ -385,7 +426,15 @@ func (x *exchange) object(v any) error {
 func (x *exchange) success() { x.out = append(x.out[:0], `{"success":true,"data":`...) }
 
 // param is a part of the path.
-func (x *exchange) param(name string) string { return chi.URLParam(x.r, name) }
+func (x *exchange) param(name string) string {
+	if x.path != (pathParts{}) {
+		if name == "ns" {
+			return x.path.namespace
+		}
+		return x.path.database
+	}
+	return chi.URLParam(x.r, name)
+}
 
 // do runs a job on the request's database.
 func (x *exchange) do(job store.Job) error {

@@ -64,6 +64,9 @@ type Server struct {
 	log         *slog.Logger
 	limits      wire.Limits
 	router      chi.Router
+	queries     *endpoint // see shortcut
+	batches     *endpoint
+	date        dateHeader
 	exchanges   sync.Pool
 	creating    singleflight.Group
 	ending      keyedMutex // a database's, by its id, while it goes to the trash or comes from there
@@ -139,7 +142,35 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.preflight(w, r)
 		return
 	}
+	if e, parts := s.shortcut(r); e != nil {
+		e.serve(w, r, &parts)
+		return
+	}
 	s.router.ServeHTTP(w, r)
+}
+
+// pathParts are the namespace and the database of a path.
+type pathParts struct{ namespace, database string }
+
+// shortcut finds the two calls that nearly all requests are, without the router, which costs as much as a third of what
+// is ours of a point query. What it isn't sure of it leaves to the router.
+func (s *Server) shortcut(r *http.Request) (e *endpoint, parts pathParts) {
+	rest, ok := strings.CutPrefix(r.URL.Path, "/v1/db/")
+	if !ok || r.Method != http.MethodPost || r.URL.RawPath != "" {
+		return nil, parts
+	}
+	if rest, ok = strings.CutSuffix(rest, "/query"); ok {
+		e = s.queries
+	} else if rest, ok = strings.CutSuffix(rest, "/batch"); ok {
+		e = s.batches
+	} else {
+		return nil, parts
+	}
+	parts.namespace, parts.database, _ = strings.Cut(rest, "/")
+	if parts.namespace == "" || parts.database == "" || strings.ContainsAny(parts.database, "/%") || strings.IndexByte(parts.namespace, '%') >= 0 {
+		return nil, pathParts{}
+	}
+	return e, parts
 }
 
 // SetReady opens /readyz.
@@ -158,12 +189,13 @@ func (s *Server) routes() {
 	r := chi.NewRouter()
 	s.router = r
 
-	v1 := func(method, pattern string, h handler) {
+	v1 := func(method, pattern string, h handler) *endpoint {
 		served := s.call(pattern, true, h)
 		r.Method(method, pattern, served)
 		if method == http.MethodGet {
 			r.Method(http.MethodHead, pattern, served) // RFC 9110, section 9.3.2; net/http leaves the body out
 		}
+		return served
 	}
 	v1("GET", "/v1/me", s.me)
 	v1("GET", "/v1/whoami", s.me)
@@ -174,8 +206,8 @@ func (s *Server) routes() {
 	v1("POST", "/v1/databases/{db}/undelete", s.undeleteDatabase)
 
 	const db = "/v1/db/{ns}/{db}"
-	v1("POST", db+"/query", s.query)
-	v1("POST", db+"/batch", s.batch)
+	s.queries = v1("POST", db+"/query", s.query)
+	s.batches = v1("POST", db+"/batch", s.batch)
 	v1("GET", db+"/tables", s.tables)
 	v1("GET", db+"/describe", s.describe)
 	v1("GET", db+"/describe/compact", s.describeCompact)

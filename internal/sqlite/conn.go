@@ -100,7 +100,7 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 	}()
 	used, spilled := t.mark()
 	defer t.rewind(used, spilled)
-	path, vfs := t.place([]byte(cfg.Path)), uintptr(0)
+	path, vfs := t.place([]byte(cfg.Path)), plain.name
 	if cfg.VFS != "" {
 		vfs = t.place([]byte(cfg.VFS))
 	}
@@ -111,6 +111,10 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 	c.db = *(*uintptr)(at(t.out))
 	if rc != sqlite3.SQLITE_OK {
 		return c, fmt.Errorf("open database: %w", c.fail(rc))
+	}
+	if !c.hasHeader() && empty(cfg.Path) { // the header of a longer file may be torn, and whole in the log
+		// SQLite would take an empty file for a new database.
+		return c, fmt.Errorf("open database: %w", &Error{Code: CodeNotADB, Message: "the file is empty", Offset: -1})
 	}
 	c.handle = newHandle(c)
 	c.cache.init(cfg.Limits.Statements)
@@ -199,6 +203,18 @@ func (c *Conn) configure(op int32, args ...any) error {
 		return fmt.Errorf("configure connection (option %d): %w", op, c.fail(rc))
 	}
 	return nil
+}
+
+// hasHeader tells whether SQLite found a database's header in the file when it opened it.
+func (c *Conn) hasHeader() bool {
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	btree := (*sqlite3.TBtree)(at((*sqlite3.TDb)(at(db.FaDb)).FpBt))
+	return (*sqlite3.TBtShared)(at(btree.FpBt)).FbtsFlags&sqlite3.BTS_PAGESIZE_FIXED != 0
+}
+
+func empty(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Size() == 0
 }
 
 // hideName makes SQLite forget the name of the file, which PRAGMA database_list and its function would tell a client.

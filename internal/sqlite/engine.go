@@ -59,6 +59,9 @@ func initialize(s Setup) error {
 	if rc := sqlite3.Xsqlite3_initialize(tls); rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("initialize SQLite: result %d", rc)
 	}
+	if err := registerPlainVFS(tls); err != nil {
+		return err
+	}
 	p := libc.Xcalloc(tls, 1, 16)
 	if p == 0 {
 		return errors.New("initialize SQLite: out of memory")

@@ -86,15 +86,6 @@ func (w *worker) ensureOpen(a *actor) error {
 	if err != nil {
 		return err
 	}
-	fi, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return ErrDamaged
-	case err != nil:
-		return fmt.Errorf("open database: %w", err)
-	case fi.Size() == 0: // SQLite would take it for a new database
-		return ErrDamaged
-	}
 	s.makeRoom(w.thread)
 	cfg := sqlite.Config{Path: path, VFS: s.opt.VFS, Limits: s.opt.Limits}
 	if s.opt.Tables != nil {
@@ -103,6 +94,9 @@ func (w *worker) ensureOpen(a *actor) error {
 	var conn *sqlite.Conn
 	if err := w.guard(a, func() (err error) { conn, err = sqlite.Open(cfg, w.thread); return err }); err != nil {
 		s.log.Error("open database", "database", a.id, "error", err)
+		if _, serr := os.Stat(path); errors.Is(serr, fs.ErrNotExist) {
+			return ErrDamaged
+		}
 		return translate(err, false)
 	}
 	a.conn = conn
@@ -297,16 +291,18 @@ func (s *Store) reaper() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
+		keep := s.opt.MaxOpen
 		select {
 		case <-s.quit:
 			return
 		case <-s.reap:
+			keep -= min(keep/16, 8) // a few in advance: waking this goroutine costs more than each of them
 		case <-tick.C:
 			s.rest(t)
 		}
 		for {
 			s.mu.Lock()
-			if s.open <= s.opt.MaxOpen && !s.memoryHigh() {
+			if s.open <= keep && !s.memoryHigh() {
 				s.mu.Unlock()
 				break
 			}
