@@ -23,6 +23,7 @@ var requests = map[string]struct {
 	body  any
 }{
 	"createDatabase":  {body: body{"slug": "made"}},
+	"createToken":     {body: body{"database": "made"}},
 	"listDatabases":   {query: "?deleted=true"},
 	"query":           {body: harness.Body(endless)},
 	"batch":           {body: harness.BatchBody(false, endless)},

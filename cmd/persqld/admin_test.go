@@ -146,7 +146,7 @@ func TestSubcommands(t *testing.T) {
 				{"not_found", []string{"token", "create", "--namespace", "none"}},
 				{"not_found", []string{"token", "create", "--namespace", "acme", "--database", "none"}},
 				{"not_found", []string{"token", "revoke", "tok_none"}},
-				{"role_unavailable", []string{"token", "create", "--namespace", "acme", "--role", "readonly"}},
+				{"bad_role", []string{"token", "create", "--namespace", "acme", "--role", "reader"}},
 				{"bad_role", []string{"token", "create", "--namespace", "acme", "--role", "root"}},
 				{"bad_slug", []string{"namespace", "create", "Acme"}},
 			} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -21,8 +22,9 @@ type tokenCmd struct {
 type tokenCreateCmd struct {
 	config.Location `embed:"" group:"settings"`
 	Namespace       string          `required:"" help:"Slug of the namespace." placeholder:"SLUG"`
-	Role            string          `default:"admin" help:"Role; this version has only admin." placeholder:"ROLE"`
+	Role            string          `default:"admin" help:"admin, readwrite (or write) or readonly (or read)." placeholder:"ROLE"`
 	Database        string          `help:"Slug of the only database that the token opens." placeholder:"SLUG"`
+	TableScope      []string        `help:"The only tables and views that the token touches, with commas between them; all if left out." placeholder:"TABLE,…"`
 	Name            string          `help:"A name to know it by." placeholder:"NAME"`
 	Expires         config.Duration `help:"How long it works, for example 24h; for ever if left out." placeholder:"TIME"`
 	Test            bool            `help:"Make a psql_test_ token, which sees only databases that test tokens made."`
@@ -55,6 +57,7 @@ type tokenInfo struct {
 	Namespace  string     `json:"namespace"`
 	Role       string     `json:"role"`
 	Test       bool       `json:"test"`
+	TableScope []string   `json:"tableScope"`
 	DatabaseID string     `json:"databaseId,omitempty"`
 	Database   string     `json:"database,omitempty"` // its slug, while it is there
 	ExpiresAt  *time.Time `json:"expiresAt"`
@@ -67,12 +70,13 @@ type tokenList struct {
 }
 
 type tokenCreateArgs struct {
-	Namespace string        `json:"namespace"`
-	Role      string        `json:"role"`
-	Database  string        `json:"database"`
-	Name      string        `json:"name"`
-	Expires   time.Duration `json:"expires"`
-	Test      bool          `json:"test"`
+	Namespace  string        `json:"namespace"`
+	Role       string        `json:"role"`
+	TableScope []string      `json:"tableScope"`
+	Database   string        `json:"database"`
+	Name       string        `json:"name"`
+	Expires    time.Duration `json:"expires"`
+	Test       bool          `json:"test"`
 }
 
 type tokenListArgs struct {
@@ -84,7 +88,7 @@ type tokenRevokeArgs struct {
 }
 
 func infoOf(c *books, t *catalog.Token) tokenInfo {
-	info := tokenInfo{ID: t.ID, Hint: t.Hint, Name: t.Name, Namespace: t.NamespaceSlug, Role: t.Role, Test: t.Test,
+	info := tokenInfo{ID: t.ID, Hint: t.Hint, Name: t.Name, Namespace: t.NamespaceSlug, Role: t.Role, Test: t.Test, TableScope: t.TableScope,
 		DatabaseID: t.Database, CreatedAt: t.CreatedAt, ExpiresAt: optional(t.ExpiresAt), RevokedAt: optional(t.RevokedAt)}
 	if d, err := c.DatabaseByID(t.Database); err == nil {
 		info.Database = d.Slug
@@ -104,7 +108,7 @@ func createToken(ctx context.Context, c *books, args tokenCreateArgs) (tokenInfo
 	if err != nil {
 		return tokenInfo{}, fmt.Errorf("create token in %q: %w", args.Namespace, err)
 	}
-	n := catalog.NewToken{NamespaceID: ns.ID, Name: args.Name, Role: args.Role, Test: args.Test}
+	n := catalog.NewToken{NamespaceID: ns.ID, Name: args.Name, Role: args.Role, TableScope: args.TableScope, Test: args.Test}
 	if args.Database != "" {
 		d, err := c.Database(ns.ID, args.Database)
 		if err != nil {
@@ -133,7 +137,7 @@ func listTokens(ctx context.Context, c *books, args tokenListArgs) (tokenList, e
 		}
 		namespaceID = ns.ID
 	}
-	tokens, err := c.ListTokens(ctx, namespaceID)
+	tokens, err := c.ListTokens(ctx, catalog.TokenQuery{NamespaceID: namespaceID})
 	if err != nil {
 		return tokenList{}, err
 	}
@@ -154,7 +158,7 @@ func revokeToken(ctx context.Context, c *books, args tokenRevokeArgs) (tokenInfo
 
 // Run makes the token.
 func (cmd *tokenCreateCmd) Run(a *app) error {
-	args := tokenCreateArgs{Namespace: cmd.Namespace, Role: cmd.Role, Database: cmd.Database, Name: cmd.Name,
+	args := tokenCreateArgs{Namespace: cmd.Namespace, Role: cmd.Role, TableScope: cmd.TableScope, Database: cmd.Database, Name: cmd.Name,
 		Expires: cmd.Expires.Duration, Test: cmd.Test}
 	var made tokenInfo
 	if err := a.ask(cmd.Location, "token.create", args, &made); err != nil {
@@ -176,13 +180,13 @@ func (cmd *tokenListCmd) Run(a *app) error {
 	}
 	return a.print(list, func(w io.Writer) error {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "ID\tTOKEN\tNAMESPACE\tNAME\tROLE\tDATABASE\tSTATE")
+		fmt.Fprintln(table, "ID\tTOKEN\tNAMESPACE\tNAME\tROLE\tDATABASE\tTABLES\tSTATE")
 		for _, t := range list.Tokens {
 			database := t.Database
 			if database == "" && t.DatabaseID != "" {
 				database = "(deleted)"
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Hint, t.Namespace, t.Name, t.Role, database, state(t, time.Now()))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Hint, t.Namespace, t.Name, t.Role, database, strings.Join(t.TableScope, ","), state(t, time.Now()))
 		}
 		return table.Flush()
 	})

@@ -2,8 +2,10 @@ package api
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
+	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 )
@@ -62,11 +64,15 @@ func textParam(s string) []sqlite.Param {
 // quoteName makes an identifier of a name that the schema gave.
 func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// userTables lists the tenant's tables by name: ordinary and virtual ones, without the shadow tables of the latter.
-func userTables(tx *store.Tx) ([]tableInfo, error) {
+// userTables lists the tenant's tables that the caller may see by name: ordinary and virtual ones, without the shadow tables of
+// the latter.
+func userTables(tx *store.Tx, c *gate.Caller) ([]tableInfo, error) {
 	var list []tableInfo
 	err := tx.Query("SELECT name, type FROM pragma_table_list WHERE schema='main' AND type IN ('table','virtual') AND "+notSystem+" ORDER BY name COLLATE NOCASE", nil,
 		func(s *sqlite.Stmt) error {
+			if !c.Sees(str(s.Column(0))) {
+				return nil
+			}
 			list = append(list, tableInfo{Table: str(s.Column(0)), virtual: str(s.Column(1)) == "virtual",
 				Columns: []columnInfo{}, ForeignKeys: []foreignKey{}, Indexes: []indexInfo{}})
 			return nil
@@ -173,11 +179,11 @@ type schemaInfo struct {
 	Tables      []tableInfo `json:"tables"`
 }
 
-// readSchema reads the whole schema, with descriptions; counts says whether rows are counted too.
-func readSchema(tx *store.Tx, counts bool) (schemaInfo, error) {
+// readSchema reads what the caller may see of the schema, with descriptions; counts says whether rows are counted too.
+func readSchema(tx *store.Tx, c *gate.Caller, counts bool) (schemaInfo, error) {
 	info := schemaInfo{}
 	var err error
-	if info.Tables, err = userTables(tx); err != nil {
+	if info.Tables, err = userTables(tx, c); err != nil {
 		return info, err
 	}
 	if info.Tables == nil {
@@ -196,6 +202,7 @@ func readSchema(tx *store.Tx, counts bool) (schemaInfo, error) {
 				}
 			}
 		}
+		t.ForeignKeys = slices.DeleteFunc(t.ForeignKeys, func(fk foreignKey) bool { return !c.Sees(fk.ReferencesTable) })
 	}
 	notes, err := tx.Notes()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
@@ -26,7 +27,7 @@ func (x *exchange) openDatabase(create bool) error {
 	}
 	d, err := x.find(slug)
 	if err != nil && create && errors.Is(err, catalog.ErrDatabaseNotFound) && !errors.Is(err, catalog.ErrDatabaseEnded) &&
-		x.s.opt.AutoCreate && x.token.Unscoped() {
+		x.s.opt.AutoCreate && x.token.Unscoped() && gate.LevelOf(x.token.Role) == gate.LevelAdmin {
 		d, err = x.s.create(x.token, catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: slug, Test: x.token.Test, Use: true})
 		if err == nil && x.token.Test && !d.Test {
 			err = catalog.ErrDatabaseNotFound
@@ -199,8 +200,8 @@ func (s *Server) createDatabase(x *exchange) error {
 	if err := x.object(&req); err != nil {
 		return err
 	}
-	if !x.token.Unscoped() {
-		return errNotScoped
+	if err := x.needUnscoped("POST /v1/databases"); err != nil {
+		return err
 	}
 	if req.Slug == "" {
 		req.Slug = slugOf(req.Name)

@@ -46,7 +46,7 @@ func (s *Server) tables(x *exchange) error {
 	var list []entry
 	err := x.read(func(tx *store.Tx) error {
 		list = []entry{}
-		tables, err := userTables(tx)
+		tables, err := userTables(tx, &x.gate.Caller)
 		for i := range tables {
 			if err := countRows(tx, &tables[i]); err != nil {
 				if err := tables[i].breaks(tx, err); err != nil {
@@ -67,7 +67,7 @@ func (s *Server) tables(x *exchange) error {
 func (s *Server) schema(x *exchange) error {
 	var list []schemaObject
 	err := x.read(func(tx *store.Tx) (err error) {
-		list, err = schemaObjects(tx)
+		list, err = schemaObjects(tx, &x.gate.Caller)
 		return err
 	})
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *Server) describe(x *exchange) error {
 	}
 	var info schemaInfo
 	err := x.read(func(tx *store.Tx) (err error) {
-		info, err = readSchema(tx, true)
+		info, err = readSchema(tx, &x.gate.Caller, true)
 		return err
 	})
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *Server) describe(x *exchange) error {
 func (s *Server) describeCompact(x *exchange) error {
 	var info schemaInfo
 	err := x.read(func(tx *store.Tx) (err error) {
-		info, err = readSchema(tx, true)
+		info, err = readSchema(tx, &x.gate.Caller, true)
 		return err
 	})
 	if err != nil {
@@ -185,9 +185,17 @@ func (s *Server) putDescribe(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	if err := x.needAdmin("PUT …/describe"); err != nil {
+		return err
+	}
+	if req.DatabaseDescription != nil {
+		if err := x.needAllTables("PUT …/describe of the database"); err != nil {
+			return err
+		}
+	}
 	var info schemaInfo
 	err = x.read(func(tx *store.Tx) (err error) {
-		info, err = readSchema(tx, false)
+		info, err = readSchema(tx, &x.gate.Caller, false)
 		if err != nil {
 			return err
 		}
@@ -199,7 +207,7 @@ func (s *Server) putDescribe(x *exchange) error {
 				return err
 			}
 		}
-		info, err = readSchema(tx, true)
+		info, err = readSchema(tx, &x.gate.Caller, true)
 		return err
 	})
 	if err != nil {

@@ -35,7 +35,7 @@ func (s *Server) doctor(x *exchange) error {
 	}
 	heavy := s.heavyStatements(x.r.Context(), x.database.ID)
 	err := x.do(store.JobFunc(func(tx *store.Tx) error {
-		info, err := readSchema(tx, true)
+		info, err := readSchema(tx, &x.gate.Caller, true)
 		if err != nil {
 			return err
 		}

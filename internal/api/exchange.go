@@ -438,7 +438,7 @@ func (x *exchange) param(name string) string {
 
 // do runs a job on the request's database.
 func (x *exchange) do(job store.Job) error {
-	x.gate.Caller = gate.Caller{TokenID: x.token.ID, Role: gate.Role(x.token.Role)}
+	x.gate.Caller = callerOf(x.token)
 	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = &x.gate, job, x.token.NamespaceID, x.came
 	ctx := x.r.Context()
 	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)

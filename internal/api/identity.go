@@ -23,17 +23,9 @@ func (s *Server) me(x *exchange) error {
 	b = append(b, `,"tokenName":`...)
 	b = wire.AppendString(b, t.Name)
 	b = append(b, `,"scope":{"database":`...)
-	if d, err := s.opt.Catalog.DatabaseByID(t.Database); t.Database != "" && err == nil {
-		b = wire.AppendString(b, d.Slug)
-	} else {
-		b = append(b, `null`...)
-	}
-	b = append(b, `,"databaseId":`...) // names a pin whose database is gone, too
-	if t.Database != "" {
-		b = wire.AppendString(b, t.Database)
-	} else {
-		b = append(b, `null`...)
-	}
+	b = s.appendPin(b, t)
+	b = append(b, `,"tables":`...)
+	b = appendNames(b, t.TableScope)
 	b = append(b, `},"expiresAt":`...)
 	b = appendTime(b, t.ExpiresAt)
 	x.out = append(b, `}}`...)

@@ -9,21 +9,23 @@ import (
 	"github.com/persqld/persqld/internal/store"
 )
 
-// suggest adds to an unknown table or column the nearest names that exist.
-func suggest(tx *store.Tx, d *sqlDetail) {
-	const tables = "SELECT name FROM sqlite_schema WHERE type IN ('table','view')"
+// suggest adds to an unknown table or column the nearest names that exist and that the caller may see.
+func suggest(tx *store.Tx, c *gate.Caller, d *sqlDetail) {
+	seen := func() []string {
+		return slices.DeleteFunc(namesOf(tx, objectsSQL), func(name string) bool { return !c.Sees(name) })
+	}
 	switch d.kind {
 	case kindUnknownTable:
-		d.hint = nearest(d.table, namesOf(tx, tables))
+		d.hint = nearest(d.table, seen())
 	case kindUnknownColumn:
-		if d.table != "" {
+		if d.table != "" && c.Sees(d.table) {
 			d.hint = nearest(d.column, namesOf(tx, columnsSQL, textParam(d.table)...))
 		}
 		if d.hint != "" {
 			return
 		}
 		// The statement named no table, or an alias. Table by table: one that can't be read hides no other.
-		names := namesOf(tx, tables)
+		names := seen()
 		var columns []string
 		for _, t := range names[:min(len(names), 500)] {
 			if !gate.IsSystem(t) {

@@ -131,7 +131,7 @@ func TestDocumentHasEveryCode(t *testing.T) {
 	codes[http.StatusBadRequest] = append(codes[http.StatusBadRequest], wire.CodeBadJSON, wire.CodeBadRequest, wire.CodeTypeMismatch,
 		wire.CodeTooManyParams, wire.CodeTooManyStatements, wire.CodeSQLTooLong, gate.CodeTransaction)
 	codes[http.StatusForbidden] = append(codes[http.StatusForbidden], gate.CodePragma, gate.CodeSystem, gate.CodeAttach, gate.CodeTemp,
-		gate.CodeModule, gate.CodeFunction, gate.CodeNotAllowed, gate.CodeRole)
+		gate.CodeModule, gate.CodeFunction, gate.CodeNotAllowed, gate.CodeRole, gate.CodeScope)
 	for status, list := range codes {
 		for _, code := range list {
 			if !strings.Contains(raw, fmt.Sprintf("%q", code)) {

@@ -15,7 +15,7 @@ const OperatorID = "operator"
 // Operator serves POST …/query to the operator, with an admin's rights in one namespace: the same way in as a token's, the
 // gate included. It is for a subcommand that has opened the files itself; no listener may serve it.
 func (s *Server) Operator(ns catalog.Namespace) http.Handler {
-	token := &catalog.Token{ID: OperatorID, NamespaceID: ns.ID, NamespaceSlug: ns.Slug, Name: OperatorID, Role: string(gate.RoleAdmin)}
+	token := &catalog.Token{ID: OperatorID, NamespaceID: ns.ID, NamespaceSlug: ns.Slug, Name: OperatorID, Role: gate.RoleAdmin}
 	const pattern = "/v1/db/{ns}/{db}/query"
 	r := chi.NewRouter()
 	r.Method(http.MethodPost, pattern, s.call(pattern, false, func(x *exchange) error {

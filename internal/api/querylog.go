@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
@@ -40,6 +41,12 @@ func (s *Server) queryLog(x *exchange) error {
 	}
 	q := x.r.URL.Query()
 	f := querylog.Filter{Limit: logLimit, TokenID: q.Get("tokenId")}
+	if gate.LevelOf(x.token.Role) < gate.LevelAdmin || x.token.TableScope != nil { // its own rows alone
+		if f.TokenID != "" && f.TokenID != x.token.ID {
+			return newFault(http.StatusForbidden, codeForbidden, "A token sees its own rows of the query log", "leave tokenId out, or use an admin token without tableScope")
+		}
+		f.TokenID = x.token.ID
+	}
 	if v := q.Get("limit"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 || n > logMaxLimit {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 )
@@ -12,12 +13,16 @@ type schemaObject struct {
 	SQL   *string `json:"sql"`
 }
 
-// schemaObjects lists what the tenant made, in an order in which it could be made again.
-func schemaObjects(tx *store.Tx) ([]schemaObject, error) {
+// schemaObjects lists what the tenant made, in an order in which it could be made again. A caller with a scope sees its tables
+// and views and their indexes; triggers not, since they tell of other tables.
+func schemaObjects(tx *store.Tx, c *gate.Caller) ([]schemaObject, error) {
 	list := []schemaObject{}
 	err := tx.Query("SELECT type, name, tbl_name, sql FROM sqlite_schema s WHERE "+notSystem+
 		" AND NOT EXISTS (SELECT 1 FROM pragma_table_list l WHERE l.schema='main' AND l.type='shadow' AND l.name=s.tbl_name)"+
 		" ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid", nil, func(s *sqlite.Stmt) error {
+		if !c.Sees(str(s.Column(2))) || !c.Whole() && str(s.Column(0)) == "trigger" {
+			return nil
+		}
 		list = append(list, schemaObject{str(s.Column(0)), str(s.Column(1)), str(s.Column(2)), strOrNil(s.Column(3))})
 		return nil
 	})

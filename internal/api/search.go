@@ -66,7 +66,7 @@ func (s *Server) search(x *exchange) error {
 	}
 	var info schemaInfo
 	err := x.read(func(tx *store.Tx) (err error) {
-		info, err = readSchema(tx, false)
+		info, err = readSchema(tx, &x.gate.Caller, false)
 		return err
 	})
 	if err != nil {

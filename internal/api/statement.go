@@ -106,10 +106,21 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	}
 	b = append(b, `],"rows":[`...)
 	r.b, r.first, r.hide = b, true, gate.PathColumn(s)
+	var before map[string]bool
+	scoped := !r.x.gate.Caller.Whole()
+	if scoped && s.Alters {
+		before = map[string]bool{}
+		for _, name := range namesOf(tx, objectsSQL) {
+			before[name] = true
+		}
+	}
 	res, err := tx.Run(s, st.Params, r.row)
 	b, r.b = r.b, nil
 	if err == nil && s.Alters {
 		err = r.reservedNames(tx, s)
+		if err == nil && scoped {
+			err = newNames(tx, &r.x.gate.Caller, before)
+		}
 	}
 	if err != nil {
 		return b, res, r.explain(tx, err, st.SQL, target(s))
@@ -192,8 +203,11 @@ func (r *run) explain(tx *store.Tx, err error, sql []byte, table string) error {
 	default:
 		return err
 	}
+	if err := hiddenName(tx, &r.x.gate.Caller, sql); err != nil {
+		return err
+	}
 	f := sqlFault(e, sql, table)
-	suggest(tx, f.detail)
+	suggest(tx, &r.x.gate.Caller, f.detail)
 	f.hint = f.detail.hint
 	return f
 }

@@ -136,10 +136,10 @@ func (s *Server) export(x *exchange) error {
 
 // mayTransfer refuses a token that may not see or change all of the database.
 func (x *exchange) mayTransfer() error {
-	if x.token.Role != "admin" {
-		return newFault(http.StatusForbidden, codeForbidden, "Exports and imports need an admin token", "")
+	if err := x.needAdmin("exports and imports"); err != nil {
+		return err
 	}
-	return nil
+	return x.needAllTables("exports and imports")
 }
 
 // download is an answer that is a file. Its header goes with the first byte, so that until then there can be a failure.

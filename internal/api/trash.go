@@ -57,8 +57,8 @@ func (s *Server) deleteDatabase(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if !x.token.Unscoped() {
-		return errNotScoped
+	if err := x.needUnscoped("DELETE /v1/databases"); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), endTime)
 	defer cancel()
@@ -97,8 +97,8 @@ func (s *Server) delete(ctx context.Context, id string) (restorableUntil time.Ti
 
 // listTrash serves GET /v1/databases?deleted=true.
 func (s *Server) listTrash(x *exchange, page catalog.Page) error {
-	if !x.token.Unscoped() {
-		return errNotScoped
+	if err := x.needUnscoped("GET /v1/databases?deleted=true"); err != nil {
+		return err
 	}
 	x.success()
 	b := append(x.out, '[')
@@ -131,8 +131,8 @@ func (s *Server) undeleteDatabase(x *exchange) error {
 	if err := x.object(&req); err != nil {
 		return err
 	}
-	if !x.token.Unscoped() {
-		return errNotScoped
+	if err := x.needUnscoped("POST /v1/databases/:id/undelete"); err != nil {
+		return err
 	}
 	id := unescape(x.param("db"))
 	if !x.ownsTrashed(id) {

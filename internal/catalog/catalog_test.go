@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -48,7 +49,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	if list, err := c.CondemnOverdue(t.Context()); err != nil || len(list) != 1 || *list[0] != *gone {
 		t.Errorf("deleted databases %v, %v, want %+v", list, err, gone)
 	}
-	if got, err := c.Authenticate(secret); err != nil || *got != *token {
+	if got, err := c.Authenticate(secret); err != nil || !reflect.DeepEqual(got, token) {
 		t.Errorf("token %+v, %v, want %+v", got, err, token)
 	}
 	if got, ok := c.Setting("greeting"); !ok || got != "hello" {
@@ -68,8 +69,8 @@ func TestMigrationsRunOnce(t *testing.T) {
 	}
 	db := rawOpen(t, path)
 	var applied int
-	if err := db.QueryRow(`SELECT count(*) FROM goose_db_version WHERE version_id > 0`).Scan(&applied); err != nil || applied != 2 {
-		t.Errorf("%d migrations applied, %v, want 2", applied, err)
+	if err := db.QueryRow(`SELECT count(*) FROM goose_db_version WHERE version_id > 0`).Scan(&applied); err != nil || applied != 3 {
+		t.Errorf("%d migrations applied, %v, want 3", applied, err)
 	}
 	for _, table := range []string{"namespaces", "databases", "ended_slugs", "tokens", "settings"} {
 		var strict bool

@@ -20,8 +20,8 @@ var (
 
 	// ErrRole is returned for a word that is no role.
 	ErrRole = errors.New("unknown role")
-	// ErrRoleUnavailable is returned for a role that this version does not enforce, and so does not give out.
-	ErrRoleUnavailable = errors.New("this version has only the role admin")
+	// ErrTableScope is returned for a table scope that no token can have.
+	ErrTableScope = errors.New("a tableScope has 1 to 200 names of tables, each of 1 to 255 bytes")
 	// ErrExpiry is returned for a token that would expire before it is made.
 	ErrExpiry = errors.New("a token must expire in the future")
 	// ErrName is returned for a name of a token or a database that is too long or has control characters.

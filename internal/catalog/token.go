@@ -4,9 +4,15 @@ import (
 	"context"
 	"crypto/subtle"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // RoleAdmin is the role that may do everything in its namespace.
@@ -22,15 +28,43 @@ type Token struct {
 	Role          string    // the word that was given
 	Test          bool      // a psql_test_ token: it sees only databases that test tokens made
 	Database      string    // id of the only database that it opens; "" for all of the namespace
+	TableScope    []string  // the only tables and views that it touches; nil for all
 	ExpiresAt     time.Time // zero for never
 	CreatedAt     time.Time
 	RevokedAt     time.Time // zero while it is not revoked
 
-	hash Hash
+	hash   Hash
+	tables TableSet // of TableScope
 }
 
-// Unscoped reports whether the token is pinned to nothing.
-func (t *Token) Unscoped() bool { return t.Database == "" }
+// TableSet is a set of tables and views, whose names compare as SQLite compares them.
+type TableSet map[string]struct{}
+
+// Has tells whether the table is in the set.
+func (s TableSet) Has(table string) bool {
+	if _, ok := s[table]; ok {
+		return true
+	}
+	_, ok := s[sqlite.Fold(table)]
+	return ok
+}
+
+// Tables is the set of the tables in TableScope; false if the token has none, and touches all.
+func (t *Token) Tables() (TableSet, bool) { return t.tables, t.TableScope != nil }
+
+func (t *Token) setScope(tables []string) {
+	t.TableScope = tables
+	if tables == nil {
+		return
+	}
+	t.tables = make(TableSet, len(tables))
+	for _, table := range tables {
+		t.tables[sqlite.Fold(table)] = struct{}{}
+	}
+}
+
+// Unscoped reports whether the token is held to no part of its namespace.
+func (t *Token) Unscoped() bool { return t.Database == "" && t.TableScope == nil }
 
 // Expired reports whether the token's time has come.
 func (t *Token) Expired(now time.Time) bool { return !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt) }
@@ -42,6 +76,7 @@ type NewToken struct {
 	Role        string // RoleAdmin if empty
 	Test        bool
 	Database    string    // id of a database of the namespace that the token is pinned to, if not empty
+	TableScope  []string  // 1 to 200 names of tables and views; nil for all
 	ExpiresAt   time.Time // never if zero
 }
 
@@ -69,25 +104,47 @@ func (c *Catalog) Authenticate(token string) (*Token, error) {
 	return t, nil
 }
 
-// CheckRole accepts the role words of this version. It returns ErrRoleUnavailable for the words of the contract that
-// this version doesn't enforce, and ErrRole for any other.
+// CheckRole returns ErrRole for a word that is no role.
 func CheckRole(word string) error {
 	switch word {
-	case RoleAdmin:
+	case RoleAdmin, "readwrite", "write", "readonly", "read":
 		return nil
-	case "readwrite", "write", "readonly", "read":
-		return fmt.Errorf("role %q: %w", word, ErrRoleUnavailable)
 	}
 	return fmt.Errorf("role %q: %w", word, ErrRole)
 }
 
+// maxScope is the greatest number of names in a table scope, maxTableName the longest of them in bytes.
+const (
+	maxScope     = 200
+	maxTableName = 255
+)
+
+// checkScope returns ErrTableScope for a table scope that no token can have.
+func checkScope(scope []string) error {
+	if scope == nil {
+		return nil
+	}
+	if len(scope) == 0 || len(scope) > maxScope {
+		return ErrTableScope
+	}
+	for _, name := range scope {
+		if name == "" || len(name) > maxTableName || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+			return ErrTableScope
+		}
+	}
+	return nil
+}
+
 // CreateToken makes a token and returns it with its secret, which is not kept and can't be had again. It returns
-// ErrNamespaceNotFound, ErrDatabaseNotFound (for the pin), ErrRole, ErrRoleUnavailable, ErrName or ErrExpiry.
+// ErrNamespaceNotFound, ErrDatabaseNotFound (for the pin), ErrRole, ErrTableScope, ErrName or ErrExpiry.
 func (c *Catalog) CreateToken(ctx context.Context, n NewToken) (t *Token, secret string, err error) {
 	if n.Role == "" {
 		n.Role = RoleAdmin
 	}
 	if err := CheckRole(n.Role); err != nil {
+		return nil, "", fmt.Errorf("create token: %w", err)
+	}
+	if err := checkScope(n.TableScope); err != nil {
 		return nil, "", fmt.Errorf("create token: %w", err)
 	}
 	if !validName(n.Name) {
@@ -141,25 +198,47 @@ func (c *Catalog) describeToken(n NewToken, secret string) (*Token, error) {
 		CreatedAt:     c.moment(),
 		hash:          hashToken(secret),
 	}
+	t.setScope(slices.Clone(n.TableScope))
 	if !n.ExpiresAt.IsZero() {
 		t.ExpiresAt = n.ExpiresAt.UTC().Truncate(time.Millisecond)
 	}
 	return t, nil
 }
 
-// ListTokens are a namespace's tokens, or all if namespaceID is empty, revoked and expired ones too, the newest first.
-// It reads the file.
-func (c *Catalog) ListTokens(ctx context.Context, namespaceID string) ([]*Token, error) {
+// TokenQuery says which tokens are listed.
+type TokenQuery struct {
+	NamespaceID string // of all namespaces if empty
+	TestOnly    bool
+	Current     bool   // leave those out that were revoked
+	Before      string // id of a token: only those made before it
+	Limit       int    // at most so many; all if 0
+}
+
+// ListTokens lists tokens, the newest first. It reads the file.
+func (c *Catalog) ListTokens(ctx context.Context, q TokenQuery) ([]*Token, error) {
 	list := []*Token{}
-	err := each(ctx, c.db, selectTokens+` WHERE ? IN ('', namespace_id) ORDER BY t.seq DESC`, func(rows *sql.Rows) error {
+	if q.Limit == 0 {
+		q.Limit = -1
+	}
+	err := each(ctx, c.db, selectTokens+` WHERE ?1 IN ('', t.namespace_id) AND (NOT ?2 OR t.test) AND (NOT ?3 OR t.revoked_at IS NULL)
+		AND (?4 = '' OR t.seq < (SELECT seq FROM tokens WHERE id = ?4 AND ?1 IN ('', namespace_id))) ORDER BY t.seq DESC LIMIT ?5`, func(rows *sql.Rows) error {
 		t, err := scanToken(rows)
 		list = append(list, t)
 		return err
-	}, namespaceID)
+	}, q.NamespaceID, q.TestOnly, q.Current, q.Before, q.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list tokens: %w", err)
 	}
 	return list, nil
+}
+
+// Token is the token of an id, revoked and expired ones too. It returns ErrTokenNotFound. It reads the file.
+func (c *Catalog) Token(ctx context.Context, id string) (*Token, error) {
+	t, err := scanOneToken(c.db.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
+	if err != nil {
+		return nil, fmt.Errorf("look for token %q: %w", id, err)
+	}
+	return t, nil
 }
 
 // HasTokens reports whether a namespace ever had a token, be it revoked since. It reads the file.
@@ -273,7 +352,7 @@ func (c *Catalog) operatorToken(ctx context.Context) (*Token, error) {
 }
 
 const selectTokens = `SELECT t.id, t.namespace_id, n.slug, t.name, t.hint, t.hash, t.role, t.test, t.database_id,
-	t.expires_at, t.created_at, t.revoked_at FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
+	t.table_scope, t.expires_at, t.created_at, t.revoked_at FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
 
 func tokenByID(ctx context.Context, tx *sql.Tx, id string) (*Token, error) {
 	return scanOneToken(tx.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
@@ -297,16 +376,24 @@ type scanner interface{ Scan(dest ...any) error }
 func scanToken(row scanner) (*Token, error) {
 	var t Token
 	var hash []byte
-	var database sql.NullString
+	var database, scope sql.NullString
 	var expires, revoked sql.NullInt64
 	var created int64
 	err := row.Scan(&t.ID, &t.NamespaceID, &t.NamespaceSlug, &t.Name, &t.Hint, &hash, &t.Role, &t.Test, &database,
-		&expires, &created, &revoked)
+		&scope, &expires, &created, &revoked)
 	if err != nil {
 		return nil, err
 	}
 	copy(t.hash[:], hash)
 	t.Database = database.String
+	if scope.Valid {
+		// Whatever is wrong with it: a token must not become one of all tables.
+		var tables []string
+		if err := json.Unmarshal([]byte(scope.String), &tables); err != nil || tables == nil {
+			return nil, fmt.Errorf("read scope of token %s: %w", t.ID, errors.Join(err, ErrTableScope))
+		}
+		t.setScope(tables)
+	}
 	t.ExpiresAt = fromNullMillis(expires)
 	t.CreatedAt = fromMillis(created)
 	t.RevokedAt = fromNullMillis(revoked)
@@ -314,10 +401,18 @@ func scanToken(row scanner) (*Token, error) {
 }
 
 func insertToken(ctx context.Context, tx *sql.Tx, t *Token) error {
+	scope := ""
+	if t.TableScope != nil {
+		b, err := json.Marshal(t.TableScope)
+		if err != nil {
+			return fmt.Errorf("insert token: %w", err)
+		}
+		scope = string(b)
+	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO tokens
-		(id, namespace_id, name, hint, hash, role, test, database_id, expires_at, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database),
+		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, expires_at, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database), nullText(scope),
 		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli())
 	if err != nil {
 		return fmt.Errorf("insert token: %w", err)

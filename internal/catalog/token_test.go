@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -162,7 +163,10 @@ func TestCreateTokenRefuses(t *testing.T) {
 		{"no namespace", catalog.NewToken{}, catalog.ErrNamespaceNotFound},
 		{"no such database", catalog.NewToken{NamespaceID: acme.ID, Database: "db_x"}, catalog.ErrDatabaseNotFound},
 		{"another's database", catalog.NewToken{NamespaceID: acme.ID, Database: foreign.ID}, catalog.ErrDatabaseNotFound},
-		{"a role to come", catalog.NewToken{NamespaceID: acme.ID, Role: "readonly"}, catalog.ErrRoleUnavailable},
+		{"a role in another case", catalog.NewToken{NamespaceID: acme.ID, Role: "ReadOnly"}, catalog.ErrRole},
+		{"a scope of nothing", catalog.NewToken{NamespaceID: acme.ID, TableScope: []string{}}, catalog.ErrTableScope},
+		{"a scope with an empty name", catalog.NewToken{NamespaceID: acme.ID, TableScope: []string{"a", ""}}, catalog.ErrTableScope},
+		{"a scope of too many", catalog.NewToken{NamespaceID: acme.ID, TableScope: slices.Repeat([]string{"a"}, 201)}, catalog.ErrTableScope},
 		{"no role", catalog.NewToken{NamespaceID: acme.ID, Role: "root"}, catalog.ErrRole},
 		{"a long name", catalog.NewToken{NamespaceID: acme.ID, Name: strings.Repeat("x", 201)}, catalog.ErrName},
 		{"a name of two lines", catalog.NewToken{NamespaceID: acme.ID, Name: "a\nb"}, catalog.ErrName},
@@ -244,7 +248,7 @@ func TestListTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ namespace, want string }{{acme.ID, "ba"}, {other.ID, "c"}, {"", "cba"}, {"ns_none", ""}} {
-		list, err := c.ListTokens(t.Context(), tt.namespace)
+		list, err := c.ListTokens(t.Context(), catalog.TokenQuery{NamespaceID: tt.namespace})
 		if err != nil {
 			t.Fatal(err)
 		}

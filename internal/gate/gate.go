@@ -7,30 +7,11 @@ import (
 	"github.com/persqld/persqld/internal/sqlite"
 )
 
-// Role is what a token may do.
-type Role string
-
-// RoleAdmin may do everything that a tenant may.
-const RoleAdmin Role = "admin"
-
-// Caller is who asks, as far as the decision needs it.
-type Caller struct {
-	TokenID string
-	Role    Role
-}
-
 // Gate judges the statements of one request. Its zero value refuses all of them.
 type Gate struct {
 	Caller Caller
 	// Batch says that the statement is part of a batch in one transaction, where constraints may be deferred.
 	Batch bool
-}
-
-// verdict is what Judge needs to know of a statement, worked out once and kept with it.
-type verdict struct {
-	defers bool // it switches deferred foreign keys
-	path   bool // its third column is a path of the server
-	temp   bool // it reads the schema of temporary objects, which only SQLite's own ALTER TABLE may
 }
 
 // Judge decides whether the caller may run the statement.
@@ -40,11 +21,24 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 		v = classify(s)
 		s.Memo = v
 	}
-	if g.Caller.Role != RoleAdmin {
-		return &Refusal{Code: CodeRole, Message: fmt.Sprintf("Token role %q cannot run this statement", g.Caller.Role)}
+	if level := g.Caller.Level(); level < v.need {
+		return RefuseRole(g.Caller.Role, v.verb, v.need)
 	}
 	if v.temp {
 		return errTemp
+	}
+	if v.log && (g.Caller.Level() < LevelAdmin || !g.Caller.Whole()) { // it shows what every token ran
+		r := RefuseRole(g.Caller.Role, "SELECT FROM "+QueryLogTable, LevelAdmin)
+		if g.Caller.Level() == LevelAdmin {
+			r = &Refusal{Code: CodeScope, Message: "Token scope does not include all tables, which " + QueryLogTable + " needs"}
+		}
+		r.Hint = "GET …/query-log shows a token its own rows"
+		return r
+	}
+	if !g.Caller.Whole() {
+		if err := v.inScope(s, g.Caller.Scope); err != nil {
+			return err
+		}
 	}
 	if v.defers && !g.Batch {
 		return &Refusal{Code: CodePragma, Message: "PRAGMA defer_foreign_keys has an effect only inside a transaction", Request: true,
@@ -53,22 +47,18 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 	return nil
 }
 
-func classify(s *sqlite.Stmt) *verdict {
-	v := &verdict{}
-	alters := false
-	for i := range s.Accesses {
-		a := &s.Accesses[i]
-		if a.Action == sqlite.Pragma && strings.EqualFold(a.Name, "defer_foreign_keys") {
-			v.defers = true
+// inScope decides on a statement of a token with a scope.
+func (v *verdict) inScope(s *sqlite.Stmt, scope Scope) error {
+	for _, t := range v.touches {
+		if !scope.Has(t.table) && (t.writes || !v.checked(s, t.table)) {
+			return RefuseTable(t.name)
 		}
-		if a.Action == sqlite.Pragma && strings.EqualFold(a.Name, "database_list") && !s.Explain {
-			v.path = true
-		}
-		alters = alters || a.Action == sqlite.AlterTable
-		v.temp = v.temp || hasPrefix(a.Name, "sqlite_temp_")
 	}
-	v.temp = v.temp && !alters
-	return v
+	if v.whole != "" {
+		return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which %s needs", v.whole),
+			Hint: "use a token without tableScope"}
+	}
+	return nil
 }
 
 // PathColumn is the column of a judged statement's rows that holds a path of the server, which nobody may see; -1 for
@@ -80,8 +70,31 @@ func PathColumn(s *sqlite.Stmt) int {
 	return -1
 }
 
-// Permit decides on one access of a statement that is being compiled, whoever calls.
-func (g *Gate) Permit(a sqlite.Access) error { return permit(a) }
+// Permit decides on one access of a statement that is being compiled or taken from the cache: what nobody may, and, since
+// they act then, or run inside a statement, a scoped caller's pragmas.
+func (g *Gate) Permit(a sqlite.Access) error {
+	if err := permit(a); err != nil || a.Action != sqlite.Pragma || g.Caller.Whole() {
+		return err
+	}
+	use := pragmas[sqlite.Fold(a.Name)]
+	if g.Caller.Level() < use.need {
+		return RefuseRole(g.Caller.Role, "PRAGMA "+sqlite.Fold(a.Name), use.need)
+	}
+	switch use.scope {
+	case ofTable:
+		if !g.Caller.Scope.Has(a.Detail) {
+			if a.Detail == "" {
+				return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which PRAGMA %s without a table needs", sqlite.Fold(a.Name)),
+					Hint: "name a table of the token's scope as its argument"}
+			}
+			return RefuseTable(a.Detail)
+		}
+	case ofAll:
+		return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which PRAGMA %s needs", sqlite.Fold(a.Name)),
+			Hint: "use a token without tableScope"}
+	}
+	return nil
+}
 
 func permit(a sqlite.Access) error {
 	if strings.EqualFold(a.Schema, "temp") && !ofAlter(a) {

@@ -4,52 +4,64 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
-// pragmaUse says what may follow the name of a pragma.
-type pragmaUse uint8
+// scopeUse says what a pragma tells of the tables.
+type scopeUse uint8
 
 const (
-	bare     pragmaUse = iota + 1 // nothing: with an argument it would change a setting
-	argument                      // the name of a table or index, or a number
+	ofNone  scopeUse = iota // nothing
+	ofTable                 // of the one that its argument names; of all without an argument
+	ofIndex                 // of the index that its argument names
+	ofAll                   // of all
 )
+
+// pragmaUse says who may use a pragma, and how.
+type pragmaUse struct {
+	need     Level
+	argument bool  // it may have one: the name of a table or index, or a number; else an argument would change a setting
+	sets     Level // what an argument needs, where that is more
+	scope    scopeUse
+}
 
 // pragmas is every pragma that may be used, as a statement or as a pragma_… function.
 var pragmas = map[string]pragmaUse{
-	"table_info":         argument,
-	"table_xinfo":        argument,
-	"table_list":         argument,
-	"index_list":         argument,
-	"index_info":         argument,
-	"index_xinfo":        argument,
-	"foreign_key_list":   argument,
-	"foreign_key_check":  argument,
-	"integrity_check":    argument,
-	"quick_check":        argument,
-	"optimize":           argument,
-	"user_version":       argument,
-	"application_id":     argument,
-	"defer_foreign_keys": argument,
-	"data_version":       bare,
-	"page_size":          bare,
-	"page_count":         bare,
-	"freelist_count":     bare,
-	"encoding":           bare,
-	"compile_options":    bare,
-	"function_list":      bare,
-	"collation_list":     bare,
-	"pragma_list":        bare,
-	"database_list":      bare,
+	"table_info":         {need: LevelRead, argument: true, scope: ofTable},
+	"table_xinfo":        {need: LevelRead, argument: true, scope: ofTable},
+	"table_list":         {need: LevelRead, argument: true, scope: ofTable},
+	"index_list":         {need: LevelRead, argument: true, scope: ofTable},
+	"index_info":         {need: LevelRead, argument: true, scope: ofIndex},
+	"index_xinfo":        {need: LevelRead, argument: true, scope: ofIndex},
+	"foreign_key_list":   {need: LevelRead, argument: true, scope: ofTable},
+	"foreign_key_check":  {need: LevelRead, argument: true, scope: ofAll}, // it reads parents, too
+	"integrity_check":    {need: LevelRead, argument: true, scope: ofTable},
+	"quick_check":        {need: LevelRead, argument: true, scope: ofTable},
+	"optimize":           {need: LevelWrite, argument: true, scope: ofAll},
+	"user_version":       {need: LevelRead, argument: true, sets: LevelAdmin},
+	"application_id":     {need: LevelRead, argument: true, sets: LevelAdmin},
+	"defer_foreign_keys": {need: LevelWrite, argument: true},
+	"data_version":       {need: LevelRead},
+	"page_size":          {need: LevelRead},
+	"page_count":         {need: LevelRead},
+	"freelist_count":     {need: LevelRead},
+	"encoding":           {need: LevelRead},
+	"compile_options":    {need: LevelRead},
+	"function_list":      {need: LevelRead},
+	"collation_list":     {need: LevelRead},
+	"pragma_list":        {need: LevelRead},
+	"database_list":      {need: LevelRead},
 }
 
 func permitPragma(name, arg string) error {
-	use := pragmas[strings.ToLower(name)]
-	if use == argument || use == bare && arg == "" {
+	use, known := pragmas[sqlite.Fold(name)]
+	if known && (use.argument || arg == "") {
 		return nil
 	}
-	r := &Refusal{Code: CodePragma, Message: fmt.Sprintf("PRAGMA %s is not allowed", strings.ToLower(name))}
-	if use == bare {
-		r.Message = fmt.Sprintf("PRAGMA %s can be read, not set", strings.ToLower(name))
+	r := &Refusal{Code: CodePragma, Message: fmt.Sprintf("PRAGMA %s is not allowed", sqlite.Fold(name))}
+	if known {
+		r.Message = fmt.Sprintf("PRAGMA %s can be read, not set", sqlite.Fold(name))
 	}
 	return r
 }

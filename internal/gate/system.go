@@ -41,8 +41,7 @@ func permitRead(table string) error {
 	switch {
 	case hasPrefix(table, "pragma_"):
 		return permitPragmaTable(table)
-	case strings.EqualFold(table, "dbstat"), hasPrefix(table, "sqlite_dbpage"), hasPrefix(table, "sqlite_dbptr"):
-		// Raw pages, and the names and sizes of the server's own tables.
+	case refusedModules[sqlite.Fold(table)] != "":
 		return refuseSystem(table)
 	case !IsSystem(table), schemaTable(table), statistics(table), strings.EqualFold(table, QueryLogTable):
 		return nil
@@ -81,12 +80,4 @@ func permitModule(name string) error {
 	}
 	return &Refusal{Code: CodeModule, Message: fmt.Sprintf("Virtual tables of the module %s are not allowed", name),
 		Hint: "fts5, fts5vocab, rtree, rtree_i32 and geopoly are"}
-}
-
-func permitFunction(name string) error {
-	switch strings.ToLower(name) {
-	case "load_extension", "fts3_tokenizer", "sqlite_log", "rtreecheck": // the last reads tables by names that only running tells
-		return &Refusal{Code: CodeFunction, Message: fmt.Sprintf("The function %s is not allowed", name)}
-	}
-	return nil
 }

@@ -107,6 +107,7 @@ func (c *Conn) Prepare(sql []byte, policy Policy) (s *Stmt, n int, err error) {
 				}
 			}
 		}
+		s.policy = policy // what runs inside it is this caller's to be judged
 		c.take(s)
 		return s, len(sql), nil
 	}
@@ -202,6 +203,29 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 		c.loose.push(s)
 	}
 	return s, n, nil
+}
+
+// AccessesWithoutForeignKeys is what the statement would touch if nothing enforced foreign keys: what is in Accesses alone is
+// a look at the other side of a key, or an action of one.
+func (s *Stmt) AccessesWithoutForeignKeys() ([]Access, error) {
+	c := s.conn
+	was := c.mode
+	defer func() { c.mode = was }()
+	c.mode = modePrepare
+	c.collect.begin(nil)
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	on := db.Fflags & flagForeignKeys
+	db.Fflags &^= flagForeignKeys
+	defer func() { db.Fflags |= on }()
+	ptr, _, err := c.prepare([]byte(s.sql))
+	if err != nil {
+		return nil, err
+	}
+	defer sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
+	if err := c.gather(&Stmt{conn: c, ptr: ptr, sql: s.sql, thread: c.thread}); err != nil {
+		return nil, err
+	}
+	return c.collect.end(), nil
 }
 
 // prepare is SQLite's: the statement, 0 if there is none, and the length of its text. SQLite keeps a copy of the text.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -152,17 +151,15 @@ func Open(cfg Config, t *Thread) (c *Conn, err error) {
 			return c, err
 		}
 	}
-	for _, sql := range []string{
-		"PRAGMA locking_mode=EXCLUSIVE", // before the log is opened, or a shared-memory file appears
-		"PRAGMA max_page_count=" + strconv.FormatInt(cfg.Limits.Pages, 10),
-	} {
-		if err := c.Exec(sql); err != nil {
-			return c, fmt.Errorf("open database: %w", err)
-		}
+	c.ownFile()
+	if err := c.readSchema(); err != nil {
+		return c, fmt.Errorf("open database: %w", err)
 	}
 	// synchronous=FULL is how SQLite is built; TestEmptyFileIsADatabase looks.
-	if mode, err := c.pragma("journal_mode=WAL"); err != nil || string(mode.Bytes) != "wal" {
-		return c, errors.Join(fmt.Errorf("open database: the journal mode is %q instead of wal", mode.Bytes), err)
+	if c.pager().FpWal == 0 { // the file's header said another journal mode
+		if mode, err := c.pragma("journal_mode=WAL"); err != nil || string(mode.Bytes) != "wal" {
+			return c, errors.Join(fmt.Errorf("open database: the journal mode is %q instead of wal", mode.Bytes), err)
+		}
 	}
 	c.opening = false
 	c.hideName()
@@ -205,11 +202,24 @@ func (c *Conn) configure(op int32, args ...any) error {
 	return nil
 }
 
-// hasHeader tells whether SQLite found a database's header in the file when it opened it.
-func (c *Conn) hasHeader() bool {
+func (c *Conn) shared() *sqlite3.TBtShared {
 	db := (*sqlite3.Tsqlite3)(at(c.db))
 	btree := (*sqlite3.TBtree)(at((*sqlite3.TDb)(at(db.FaDb)).FpBt))
-	return (*sqlite3.TBtShared)(at(btree.FpBt)).FbtsFlags&sqlite3.BTS_PAGESIZE_FIXED != 0
+	return (*sqlite3.TBtShared)(at(btree.FpBt))
+}
+
+func (c *Conn) pager() *sqlite3.TPager { return (*sqlite3.TPager)(at(c.shared().FpPager)) }
+
+// hasHeader tells whether SQLite found a database's header in the file when it opened it.
+func (c *Conn) hasHeader() bool { return c.shared().FbtsFlags&sqlite3.BTS_PAGESIZE_FIXED != 0 }
+
+// ownFile is PRAGMA locking_mode=EXCLUSIVE, which must come before the log is opened, or a shared-memory file appears, and
+// PRAGMA max_page_count, without the two statements, which are a tenth of a cold open. TestEmptyFileIsADatabase and the tests of the quota look.
+func (c *Conn) ownFile() {
+	(*sqlite3.Tsqlite3)(at(c.db)).FdfltLockMode = sqlite3.PAGER_LOCKINGMODE_EXCLUSIVE
+	p := c.pager()
+	p.FexclusiveMode = sqlite3.PAGER_LOCKINGMODE_EXCLUSIVE
+	p.FmxPgno = sqlite3.TPgno(c.cfg.Limits.Pages)
 }
 
 func empty(path string) bool {
@@ -219,12 +229,7 @@ func empty(path string) bool {
 
 // hideName makes SQLite forget the name of the file, which PRAGMA database_list and its function would tell a client.
 // It is open, and so is its log: nothing opens either by name again.
-func (c *Conn) hideName() {
-	db := (*sqlite3.Tsqlite3)(at(c.db))
-	btree := (*sqlite3.TBtree)(at((*sqlite3.TDb)(at(db.FaDb)).FpBt))
-	pager := (*sqlite3.TBtShared)(at(btree.FpBt)).FpPager
-	(*sqlite3.TPager)(at(pager)).FzFilename = setup.noName
-}
+func (c *Conn) hideName() { c.pager().FzFilename = setup.noName }
 
 // Use lends t to the connection until the next Use. Every call but Interrupt runs on it. No statement may be in use:
 // the Thread holds what was bound to it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,7 +103,7 @@ func TestEmptyFileIsADatabase(t *testing.T) {
 	if got := must(t, c, "SELECT a, b, NULL, zeroblob(3), 1.5 FROM t"); len(got) != 1 || strings.Join(got[0], "|") != "7|héllo|NULL|\x00\x00\x00|real" {
 		t.Errorf("rows: %q", got)
 	}
-	for pragma, want := range map[string]string{"journal_mode": "wal", "locking_mode": "exclusive", "synchronous": "2", "foreign_keys": "1", "page_size": "4096", "encoding": "UTF-8"} {
+	for pragma, want := range map[string]string{"journal_mode": "wal", "locking_mode": "exclusive", "synchronous": "2", "foreign_keys": "1", "page_size": "4096", "encoding": "UTF-8", "max_page_count": strconv.Itoa(sqlite.DefaultPages)} {
 		if got := must(t, c, "PRAGMA "+pragma); got[0][0] != want {
 			t.Errorf("%s: got %s, want %s", pragma, got[0][0], want)
 		}

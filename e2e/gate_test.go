@@ -1,0 +1,376 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/persqld/persqld/e2e/harness"
+)
+
+// guarded is a schema with a way from what a scoped token has to what it hasn't for every kind of object.
+var guarded = []any{
+	"CREATE TABLE orders(id INTEGER PRIMARY KEY, customer INTEGER, total REAL)",
+	"CREATE TABLE customers(id INTEGER PRIMARY KEY, name TEXT, card TEXT UNIQUE)",
+	"CREATE TABLE secret(id INTEGER PRIMARY KEY, k TEXT, hidden TEXT)",
+	"CREATE INDEX secret_k ON secret(k)",
+	"CREATE TABLE audit(what TEXT)",
+	"CREATE TABLE items(id INTEGER PRIMARY KEY, name TEXT)",
+	"CREATE TABLE parts(id INTEGER PRIMARY KEY, item INTEGER REFERENCES items(id) ON DELETE CASCADE)",
+	"CREATE TABLE lines(id INTEGER PRIMARY KEY, ord INTEGER REFERENCES orders(id) ON DELETE SET NULL)",
+	"CREATE TABLE payments(id INTEGER PRIMARY KEY, customer INTEGER REFERENCES customers(id))",
+	"CREATE TABLE tasks(id INTEGER PRIMARY KEY AUTOINCREMENT, t TEXT)",
+	"CREATE TRIGGER tasks_audit AFTER INSERT ON tasks BEGIN INSERT INTO audit VALUES(new.t); END",
+	"CREATE TABLE logs(id INTEGER PRIMARY KEY, t TEXT)",
+	"CREATE TRIGGER logs_peek AFTER INSERT ON logs BEGIN UPDATE logs SET t = (SELECT hidden FROM secret) WHERE id = new.id; END",
+	"CREATE TABLE counters(id INTEGER PRIMARY KEY, n INTEGER)",
+	"CREATE TRIGGER counters_own AFTER UPDATE ON counters WHEN new.n < 0 BEGIN INSERT INTO items(name) VALUES('neg'); END",
+	"CREATE INDEX orders_total ON orders(total)",
+	"CREATE VIEW order_view AS SELECT id, total FROM orders",
+	"CREATE VIEW both_view AS SELECT o.id, c.card FROM orders o JOIN customers c ON c.id = o.customer",
+	"CREATE VIEW deep_view AS SELECT * FROM both_view",
+	"CREATE VIEW secret_view AS SELECT hidden FROM secret",
+	"CREATE VIEW write_view AS SELECT id FROM orders",
+	"CREATE TRIGGER write_view_ins INSTEAD OF INSERT ON write_view BEGIN INSERT INTO audit VALUES(new.id); END",
+	"CREATE VIEW own_write_view AS SELECT id FROM orders",
+	"CREATE TRIGGER own_write_view_ins INSTEAD OF INSERT ON own_write_view BEGIN INSERT INTO orders(id) VALUES(new.id); END",
+	"CREATE VIRTUAL TABLE pages USING fts5(body)",
+	"CREATE TABLE docs(id INTEGER PRIMARY KEY, body TEXT)",
+	"CREATE VIRTUAL TABLE docs_fts USING fts5(body, content=docs, content_rowid=id)",
+	"CREATE VIRTUAL TABLE pages_vocab USING fts5vocab(pages, row)",
+	"CREATE VIRTUAL TABLE secret_fts USING fts5(body)",
+	"CREATE VIRTUAL TABLE secret_vocab USING fts5vocab(secret_fts, row)",
+	"CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1)",
+	"CREATE TABLE keys(k TEXT PRIMARY KEY, v TEXT) WITHOUT ROWID",
+	"CREATE TABLE holders(k TEXT REFERENCES keys(k))",
+	"INSERT INTO orders VALUES(1, 1, 10), (2, 2, 20)",
+	"INSERT INTO customers VALUES(1, 'a', '4111'), (2, 'b', '4222')",
+	"INSERT INTO secret VALUES(1, 'k', 'h')",
+	"INSERT INTO items VALUES(1, 'cup')",
+	"INSERT INTO parts VALUES(1, 1)",
+	"INSERT INTO lines VALUES(1, 1)",
+	"INSERT INTO docs VALUES(1, 'word')",
+	"INSERT INTO pages VALUES('page')",
+	"INSERT INTO secret_fts VALUES('secretword')",
+	"INSERT INTO boxes VALUES(1, 0, 1)",
+	"INSERT INTO counters VALUES(1, 1)",
+	"INSERT INTO keys VALUES('a', 'b')",
+}
+
+// inScope are the tables and views of the scoped tokens.
+var inScope = strings.Fields(`orders order_view both_view deep_view secret_view write_view own_write_view items lines payments tasks logs counters pages
+	docs_fts pages_vocab secret_vocab boxes fresh keys`)
+
+// attacks say of each statement which role it takes (specification of tokens: SELECT and pragmas that read; INSERT, UPDATE,
+// DELETE; everything else) and which tables it touches: "*" is all of them.
+var attacks = []struct{ sql, role, tables string }{
+	// Reads.
+	{"SELECT 1", "read", ""},
+	{"VALUES(1), (2)", "read", ""},
+	{"SELECT * FROM orders", "read", "orders"},
+	{"SELECT * FROM Orders", "read", "orders"},
+	{`SELECT * FROM main."ORDERS"`, "read", "orders"},
+	{"SELECT count(*) FROM orders", "read", "orders"},
+	{"SELECT * FROM customers", "read", "customers"},
+	{"SELECT count(*) FROM customers", "read", "customers"},
+	{"SELECT 1 FROM customers", "read", "customers"},
+	{"SELECT rowid FROM customers", "read", "customers"},
+	{"SELECT * FROM [customers]", "read", "customers"},
+	{"SELECT * FROM `Customers`", "read", "customers"},
+	{"SELECT * FROM 'customers'", "read", "customers"},
+	{"SELECT * FROM main.customers", "read", "customers"},
+	{"SELECT/**/*/**/FROM/**/customers--", "read", "customers"},
+	{"SELECT * FROM orders, customers", "read", "orders customers"},
+	{"SELECT o.id FROM orders o LEFT JOIN customers c ON c.id = o.customer", "read", "orders customers"},
+	{"SELECT * FROM orders NATURAL JOIN customers", "read", "orders customers"},
+	{"SELECT * FROM orders UNION SELECT * FROM customers", "read", "orders customers"},
+	{"SELECT * FROM orders EXCEPT SELECT * FROM customers", "read", "orders customers"},
+	{"SELECT * FROM orders ORDER BY (SELECT card FROM customers LIMIT 1)", "read", "orders customers"},
+	{"SELECT * FROM orders LIMIT (SELECT count(*) FROM customers)", "read", "orders customers"},
+	{"SELECT * FROM orders WHERE id IN (SELECT id FROM customers)", "read", "orders customers"},
+	{"SELECT * FROM orders WHERE id IN audit", "read", "orders audit"},
+	{"SELECT * FROM orders WHERE EXISTS (SELECT 1 FROM customers)", "read", "orders customers"},
+	{"SELECT (SELECT card FROM customers) FROM orders", "read", "orders customers"},
+	{"SELECT total, sum(total) OVER (ORDER BY (SELECT id FROM customers)) FROM orders", "read", "orders customers"},
+	{"SELECT max(total) FILTER (WHERE EXISTS (SELECT 1 FROM customers)) FROM orders", "read", "orders customers"},
+	{"SELECT group_concat(card) FROM customers GROUP BY name HAVING count(*) > 0", "read", "customers"},
+	// Common table expressions and subqueries.
+	{"WITH x AS (SELECT 1 AS a) SELECT a FROM x", "read", ""},
+	{"WITH x AS (SELECT 1 AS a) SELECT count(*) FROM x", "read", ""},
+	{"WITH x AS (SELECT * FROM orders) SELECT count(*) FROM x", "read", "orders"},
+	{"WITH x AS (SELECT * FROM customers) SELECT * FROM x", "read", "customers"},
+	{"WITH orders AS (SELECT * FROM customers) SELECT * FROM orders", "read", "customers"},
+	{"WITH customers AS (SELECT 1 AS id) SELECT id FROM customers", "read", ""},
+	{"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT sum(i) FROM n", "read", ""},
+	{"WITH RECURSIVE n(i) AS (SELECT id FROM customers UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT sum(i) FROM n", "read", "customers"},
+	{"WITH x AS MATERIALIZED (SELECT * FROM customers) SELECT 1 FROM x", "read", "customers"},
+	{"SELECT * FROM (SELECT * FROM (SELECT card FROM customers))", "read", "customers"},
+	{"SELECT * FROM (SELECT id FROM orders) JOIN (SELECT card FROM customers)", "read", "orders customers"},
+	{"SELECT * FROM json_each((SELECT json_group_array(card) FROM customers))", "read", "customers"},
+	{"SELECT value FROM json_each('[1,2]')", "read", ""},
+	{"SELECT count(*) FROM json_each('[1,2]')", "read", ""},
+	{"SELECT key FROM json_tree('{\"a\":[1]}')", "read", ""},
+	{"SELECT o.id, j.value FROM orders o, json_each(json_array(o.total)) j", "read", "orders"},
+	// Views.
+	{"SELECT * FROM order_view", "read", "order_view orders"},
+	{"SELECT count(*) FROM order_view", "read", "order_view orders"},
+	{"SELECT * FROM both_view", "read", "both_view orders customers"},
+	{"SELECT id FROM both_view", "read", "both_view orders customers"},
+	{"SELECT count(*) FROM both_view", "read", "both_view orders customers"},
+	{"SELECT * FROM deep_view", "read", "deep_view both_view orders customers"},
+	{"SELECT 1 FROM deep_view", "read", "deep_view both_view orders customers"},
+	{"SELECT * FROM secret_view", "read", "secret_view secret"},
+	{"SELECT count(*) FROM secret_view", "read", "secret_view secret"},
+	{"SELECT * FROM main.secret_view", "read", "secret_view secret"},
+	{"WITH x AS (SELECT * FROM secret_view) SELECT * FROM x", "read", "secret_view secret"},
+	{"SELECT * FROM orders WHERE id IN (SELECT id FROM deep_view)", "read", "orders deep_view both_view customers"},
+	// Virtual tables.
+	{"SELECT * FROM pages WHERE pages MATCH 'page'", "read", "pages"},
+	{"SELECT highlight(pages, 0, '<', '>') FROM pages('page')", "read", "pages"},
+	{"SELECT * FROM pages_content", "read", "pages"},
+	{"SELECT * FROM pages_data", "read", "pages"},
+	{"SELECT term FROM pages_vocab", "read", "pages_vocab pages"},
+	{"SELECT * FROM docs_fts", "read", "docs_fts docs"},
+	{"SELECT * FROM docs_fts('word')", "read", "docs_fts docs"},
+	{"SELECT rowid FROM docs_fts('word')", "read", "docs_fts docs"},
+	{"SELECT * FROM docs_fts_data", "read", "docs_fts"},
+	{"SELECT term FROM secret_vocab", "read", "secret_vocab secret_fts"},
+	{"SELECT * FROM secret_fts", "read", "secret_fts"},
+	{"SELECT * FROM secret_fts_content", "read", "secret_fts"},
+	{"SELECT * FROM boxes WHERE x0 > -1", "read", "boxes"},
+	{"SELECT * FROM boxes_node", "read", "boxes"},
+	{"INSERT INTO docs_fts(docs_fts) VALUES('rebuild')", "write", "docs_fts docs"},
+	{"INSERT INTO pages VALUES('x')", "write", "pages"},
+	{"INSERT INTO boxes VALUES(2, 0, 1)", "write", "boxes"},
+	// System objects.
+	{"SELECT * FROM sqlite_schema", "read", "*"},
+	{"SELECT count(*) FROM sqlite_schema", "read", "*"},
+	{"SELECT sql FROM sqlite_master WHERE name = 'orders'", "read", "*"},
+	{"SELECT (SELECT sql FROM sqlite_master LIMIT 1) FROM orders", "read", "*"},
+	{"WITH x AS (SELECT sql FROM sqlite_schema) SELECT * FROM x", "read", "*"},
+	{"SELECT * FROM sqlite_sequence", "read", "*"},
+	{"SELECT seq FROM sqlite_sequence WHERE name = 'tasks'", "read", "*"},
+	{"UPDATE sqlite_sequence SET seq = 9", "admin", "*"},
+	{"DELETE FROM sqlite_sequence", "admin", "*"},
+	{"INSERT INTO sqlite_sequence VALUES('tasks', 4)", "admin", "*"},
+	{"SELECT * FROM _persql_meta_query_log", "admin", "*"},
+	{"SELECT count(*) FROM _persql_meta_query_log", "admin", "*"},
+	// Pragmas.
+	{"PRAGMA table_info(orders)", "read", "orders"},
+	{"PRAGMA table_info(customers)", "read", "customers"},
+	{"PRAGMA table_info('Customers')", "read", "customers"},
+	{"PRAGMA main.table_xinfo(customers)", "read", "customers"},
+	{"PRAGMA table_info = customers", "read", "customers"},
+	{"PRAGMA table_list", "read", "*"},
+	{"PRAGMA table_list(orders)", "read", "orders"},
+	{"PRAGMA table_list(secret)", "read", "secret"},
+	{"PRAGMA index_list(orders)", "read", "orders"},
+	{"PRAGMA index_list(secret)", "read", "secret"},
+	{"PRAGMA index_info(orders_total)", "read", "orders"},
+	{"PRAGMA index_info(secret_k)", "read", "secret"},
+	{"PRAGMA index_xinfo(SECRET_K)", "read", "secret"},
+	{"PRAGMA index_info(keys)", "read", "keys"},
+	{"PRAGMA foreign_key_list(lines)", "read", "lines"},
+	{"PRAGMA foreign_key_list(parts)", "read", "parts"},
+	{"PRAGMA foreign_key_check", "read", "*"},
+	{"PRAGMA integrity_check", "read", "*"},
+	{"PRAGMA integrity_check(orders)", "read", "orders"},
+	{"PRAGMA integrity_check(secret)", "read", "secret"},
+	{"PRAGMA quick_check(5)", "read", "*"},
+	{"PRAGMA user_version", "read", ""},
+	{"PRAGMA page_size", "read", ""},
+	{"PRAGMA collation_list", "read", ""},
+	{"PRAGMA database_list", "read", ""},
+	{"PRAGMA user_version = 7", "admin", ""},
+	{"PRAGMA application_id(7)", "admin", ""},
+	{"PRAGMA optimize", "write", "*"},
+	{"PRAGMA defer_foreign_keys = ON", "write", ""},
+	{"SELECT * FROM pragma_table_info('orders')", "read", "orders"},
+	{"SELECT * FROM pragma_table_info('customers')", "read", "customers"},
+	{"SELECT name FROM pragma_table_xinfo('Secret')", "read", "secret"},
+	{"SELECT count(*) FROM pragma_table_info('secret')", "read", "secret"},
+	{"SELECT p.name FROM orders o, pragma_table_info(CASE o.id WHEN 1 THEN 'secret' ELSE 'orders' END) p", "read", "orders secret"},
+	{"SELECT * FROM pragma_table_list", "read", "*"},
+	{"SELECT * FROM pragma_index_list('secret')", "read", "secret"},
+	{"SELECT * FROM pragma_index_info('secret_k')", "read", "*"},
+	{"SELECT * FROM pragma_foreign_key_list('parts')", "read", "parts"},
+	{"SELECT * FROM pragma_integrity_check", "read", "*"},
+	{"SELECT * FROM pragma_function_list", "read", ""},
+	// INSERT, UPDATE, DELETE.
+	{"INSERT INTO orders(total) VALUES(1)", "write", "orders"},
+	{"INSERT INTO orders DEFAULT VALUES", "write", "orders"},
+	{"REPLACE INTO orders VALUES(1, 1, 1)", "write", "orders"},
+	{"INSERT OR REPLACE INTO customers VALUES(1, 'x', 'y')", "write", "customers"},
+	{"INSERT INTO customers(name) VALUES('x')", "write", "customers"},
+	{"INSERT INTO orders SELECT id + 10, id, id FROM customers", "write", "orders customers"},
+	{"INSERT INTO orders(total) VALUES((SELECT card FROM customers LIMIT 1))", "write", "orders customers"},
+	{"INSERT INTO orders VALUES(1, 2, 3) ON CONFLICT(id) DO UPDATE SET total = 5", "write", "orders"},
+	{"INSERT INTO orders VALUES(1, 2, 3) ON CONFLICT(id) DO UPDATE SET total = (SELECT card FROM customers)", "write", "orders customers"},
+	{"INSERT INTO orders(total) VALUES(1) RETURNING *", "write", "orders"},
+	{"INSERT INTO orders(total) VALUES(1) RETURNING (SELECT card FROM customers)", "write", "orders customers"},
+	{"WITH x AS (SELECT card FROM customers) INSERT INTO orders(total) SELECT card FROM x", "write", "orders customers"},
+	{"UPDATE orders SET total = 1", "write", "orders"},
+	{"UPDATE orders SET total = 1 WHERE id = 99", "write", "orders"},
+	{"UPDATE OR IGNORE orders SET total = 1 RETURNING total", "write", "orders"},
+	{"UPDATE customers SET card = id", "write", "customers"},
+	{"UPDATE orders SET total = c.card FROM customers c WHERE c.id = orders.customer", "write", "orders customers"},
+	{"UPDATE orders SET total = (SELECT max(id) FROM customers)", "write", "orders customers"},
+	{"UPDATE orders SET total = 1 WHERE customer IN (SELECT id FROM customers)", "write", "orders customers"},
+	{"UPDATE orders SET total = 1 RETURNING (SELECT hidden FROM secret)", "write", "orders secret"},
+	{"DELETE FROM lines", "write", "lines"},
+	{"DELETE FROM secret", "write", "secret"},
+	{"DELETE FROM counters WHERE id = (SELECT min(id) FROM secret)", "write", "counters secret"},
+	{"DELETE FROM counters", "write", "counters"},
+	{"DELETE FROM counters RETURNING *", "write", "counters"},
+	{"WITH x AS (SELECT 1 AS i) DELETE FROM counters WHERE id IN (SELECT i FROM x)", "write", "counters"},
+	// Triggers, cascades, foreign keys.
+	{"INSERT INTO tasks(t) VALUES('x')", "write", "tasks audit"},
+	{"INSERT INTO logs(t) VALUES('x')", "write", "logs secret"},
+	{"UPDATE logs SET t = 'x'", "write", "logs"},
+	{"UPDATE counters SET n = 2", "write", "counters items"},
+	{"INSERT INTO write_view VALUES(5)", "write", "write_view audit"},
+	{"INSERT INTO own_write_view VALUES(5)", "write", "own_write_view orders"},
+	{"DELETE FROM items", "write", "items parts"},
+	{"DELETE FROM items WHERE id = 99", "write", "items parts"},
+	{"REPLACE INTO items VALUES(1, 'x')", "write", "items parts"},
+	{"DELETE FROM orders", "write", "orders lines"},
+	{"INSERT INTO payments VALUES(1, 1)", "write", "payments"},
+	{"INSERT INTO payments(customer) VALUES(1), (2)", "write", "payments"},
+	{"INSERT INTO payments(customer) SELECT id FROM customers", "write", "payments customers"},
+	{"INSERT INTO payments(customer) VALUES((SELECT max(id) FROM customers))", "write", "payments customers"},
+	{"INSERT INTO items(name) VALUES('a'), ('b')", "write", "items"},
+	{"DELETE FROM keys", "write", "keys"},
+	{"DELETE FROM keys WHERE k IN (SELECT k FROM holders)", "write", "keys holders"},
+	{"INSERT INTO lines VALUES(5, 1)", "write", "lines"},
+	{"UPDATE payments SET customer = 2", "write", "payments"},
+	{"UPDATE payments SET customer = (SELECT id FROM customers)", "write", "payments customers"},
+	// The schema.
+	{"CREATE TABLE fresh(a)", "admin", "fresh"},
+	{"CREATE TABLE IF NOT EXISTS fresh(a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE)", "admin", "fresh"},
+	{"CREATE TABLE other(a)", "admin", "other"},
+	{"CREATE TABLE fresh AS SELECT id FROM orders", "admin", "fresh orders"},
+	{"CREATE TABLE fresh AS SELECT * FROM customers", "admin", "fresh customers"},
+	{"CREATE TABLE fresh AS SELECT sql FROM sqlite_schema", "admin", "*"},
+	{"CREATE VIEW fresh AS SELECT 1", "admin", "fresh"},
+	{"CREATE VIEW other AS SELECT 1", "admin", "other"},
+	{"CREATE INDEX i ON orders(customer)", "admin", "orders"},
+	{"CREATE UNIQUE INDEX i ON secret(hidden)", "admin", "secret"},
+	{"CREATE INDEX i ON orders(total) WHERE total > 5", "admin", "orders"},
+	{"CREATE TRIGGER x AFTER INSERT ON orders BEGIN SELECT 1; END", "admin", "*"},
+	{"CREATE TRIGGER x AFTER INSERT ON customers BEGIN INSERT INTO orders(total) VALUES(new.card); END", "admin", "*"},
+	{"CREATE VIRTUAL TABLE fresh USING fts5(a)", "admin", "fresh"},
+	{"CREATE VIRTUAL TABLE other USING rtree(a, b, c)", "admin", "other"},
+	{"ALTER TABLE orders ADD COLUMN z", "admin", "orders"},
+	{"ALTER TABLE secret ADD COLUMN z", "admin", "secret"},
+	{"ALTER TABLE counters RENAME COLUMN n TO m", "admin", "counters"},
+	{"ALTER TABLE orders DROP COLUMN customer", "admin", ""}, // fails: a view uses it; see below
+	{"ALTER TABLE keys RENAME TO fresh", "admin", "keys fresh"},
+	{"ALTER TABLE keys RENAME TO other", "admin", "keys other"},
+	{"ALTER TABLE secret RENAME TO fresh", "admin", "secret fresh"},
+	{"ALTER TABLE pages RENAME TO fresh", "admin", "pages fresh"},
+	{"DROP TABLE counters", "admin", "counters"},
+	{"DROP TABLE audit", "admin", "audit"},
+	{"DROP TABLE IF EXISTS secret", "admin", "secret"},
+	{"DROP VIEW order_view", "admin", "order_view"},
+	{"DROP INDEX orders_total", "admin", "orders"},
+	{"DROP INDEX secret_k", "admin", "secret"},
+	{"DROP TRIGGER tasks_audit", "admin", "tasks"},
+	{"DROP TABLE pages", "admin", "pages"},
+	{"DROP TABLE boxes", "admin", "boxes"},
+	{"REINDEX orders_total", "admin", "orders"},
+	{"REINDEX secret_k", "admin", "secret"},
+	{"REINDEX", "admin", "*"},
+	{"ANALYZE", "write", "*"},
+	{"ANALYZE orders", "write", "*"},
+	{"EXPLAIN SELECT * FROM customers", "read", "customers"},
+	{"EXPLAIN QUERY PLAN SELECT * FROM secret WHERE k = 'x'", "read", "secret"},
+	{"EXPLAIN QUERY PLAN DELETE FROM counters", "write", "counters"},
+	{"EXPLAIN DROP TABLE counters", "admin", "counters"},
+}
+
+const contentOfGuarded = `SELECT (SELECT group_concat(sql, ';') FROM sqlite_schema) || (SELECT json_group_array(json_array(id, customer, total)) FROM orders) ||
+	(SELECT json_group_array(json_array(id, name, card)) FROM customers) || (SELECT json_group_array(hidden) FROM secret) || (SELECT count(*) FROM audit) ||
+	(SELECT json_group_array(name) FROM items) || (SELECT count(*) FROM parts) || (SELECT json_group_array(ord) FROM lines) || (SELECT count(*) FROM payments) ||
+	(SELECT count(*) FROM tasks) || (SELECT count(*) FROM logs) || (SELECT json_group_array(n) FROM counters) || (SELECT json_group_array(body) FROM pages) || (SELECT count(*) FROM boxes)`
+
+var levels = map[string]int{"read": 1, "readonly": 1, "write": 2, "readwrite": 2, "admin": 3}
+
+func TestWhoMayRunWhat(t *testing.T) {
+	row(t, "DP-TOK-4", "DP-TOK-5", "DP-TOK-6", "DP-TOK-7")
+	admin := client(t)
+	d := admin.DB(unused())
+	d.Batch(true, guarded...).OK()
+	content := d.One(contentOfGuarded)
+	type caller struct {
+		role   string
+		scoped bool
+		pinned bool
+	}
+	var callers []caller
+	for _, role := range []string{"admin", "readwrite", "write", "readonly", "read"} {
+		callers = append(callers, caller{role: role})
+	}
+	for _, role := range []string{"admin", "write", "readonly"} {
+		callers = append(callers, caller{role: role, scoped: true}, caller{role: role, scoped: true, pinned: true})
+	}
+	if len(attacks) < 150 {
+		t.Errorf("%d statements only", len(attacks))
+	}
+	for _, who := range callers {
+		t.Run(fmt.Sprintf("%s scoped=%t pinned=%t", who.role, who.scoped, who.pinned), func(t *testing.T) {
+			request := body{"name": "attack", "role": who.role}
+			if who.scoped {
+				request["tableScope"] = inScope
+			}
+			if who.pinned {
+				request["database"] = d.Slug
+			}
+			made := admin.With(t).Post("/v1/tokens", request).OK()
+			c := admin.With(t).As(made.Str("data.token")).DB(d.Slug)
+			for _, at := range attacks {
+				if strings.HasPrefix(at.sql, "ALTER TABLE orders DROP") {
+					continue
+				}
+				want := ""
+				if levels[who.role] < levels[at.role] {
+					want = "role_not_allowed"
+				} else if who.scoped {
+					for _, table := range strings.Fields(at.tables) {
+						if !slices.Contains(inScope, table) {
+							want = "scope_not_allowed"
+						}
+					}
+				}
+				if want == "" { // run, and undone by what follows it
+					a := c.Batch(true, at.sql, "SELECT * FROM no_such_table_at_all")
+					if a.Status != http.StatusBadRequest || harness.Text(a.At("errorDetail.statementIndex")) != "1" {
+						t.Errorf("%s: refused: %s", at.sql, harness.Tail(string(a.Raw), 400))
+					}
+					continue
+				}
+				a := c.Query(at.sql)
+				if a.Status != http.StatusForbidden || a.Str("code") != want {
+					t.Errorf("%s: got %d %s, want 403 %s", at.sql, a.Status, harness.Tail(string(a.Raw), 400), want)
+				}
+				if want == "role_not_allowed" {
+					a.Kind("readonly")
+					if !strings.HasPrefix(a.Str("error"), fmt.Sprintf("Token role %q cannot run ", who.role)) || a.Str("hint") == "" {
+						t.Errorf("%s: %s", at.sql, harness.Tail(string(a.Raw), 400))
+					}
+				}
+				if want == "scope_not_allowed" && !strings.HasPrefix(a.Str("error"), "Token scope does not include ") {
+					t.Errorf("%s: %s", at.sql, a.Str("error"))
+				}
+				a = c.Batch(true, "SELECT 1", at.sql)
+				if a.Status != http.StatusForbidden || harness.Text(a.At("errorDetail.statementIndex")) != "1" {
+					t.Errorf("%s in a batch: %s", at.sql, harness.Tail(string(a.Raw), 400))
+				}
+				if got := d.One(contentOfGuarded); got != content {
+					t.Fatalf("%s: the content changed to %s", at.sql, got)
+				}
+			}
+		})
+	}
+}

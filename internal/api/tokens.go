@@ -1,0 +1,188 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/wire"
+)
+
+// tokenRequest is the body of POST /v1/tokens.
+type tokenRequest struct {
+	Name       string   `json:"name"`
+	Role       string   `json:"role"`
+	TableScope []string `json:"tableScope"`
+	Claims     any      `json:"claims"`
+	Database   string   `json:"database"`
+	ExpiresIn  *float64 `json:"expiresIn"`
+	Test       *bool    `json:"test"`
+}
+
+// maxExpiresIn is the greatest expiresIn, in seconds: 100 years.
+const maxExpiresIn = 100 * 365 * 24 * 3600
+
+// createToken serves POST /v1/tokens.
+func (s *Server) createToken(x *exchange) error {
+	if err := x.refuseKey(); err != nil {
+		return err
+	}
+	var req tokenRequest
+	if err := x.object(&req); err != nil {
+		return err
+	}
+	if err := x.needUnscoped("POST /v1/tokens"); err != nil {
+		return err
+	}
+	if req.Claims != nil {
+		return newFault(http.StatusBadRequest, "not_supported", "This server has no row-level security yet, which claims are for", "leave claims out")
+	}
+	n := catalog.NewToken{NamespaceID: x.token.NamespaceID, Name: req.Name, Role: req.Role, TableScope: req.TableScope, Test: x.token.Test}
+	if req.Test != nil {
+		if x.token.Test && !*req.Test {
+			return newFault(http.StatusForbidden, codeForbidden, "A test token makes test tokens only", "leave test out")
+		}
+		n.Test = *req.Test
+	}
+	if req.ExpiresIn != nil {
+		seconds := *req.ExpiresIn
+		if seconds < 1 || seconds > maxExpiresIn || seconds != float64(int64(seconds)) {
+			return newFault(http.StatusBadRequest, codeBadRequest, "expiresIn must be a whole number of seconds from 1 to "+strconv.Itoa(maxExpiresIn), "leave it out for a token that works until it is revoked")
+		}
+		n.ExpiresAt = s.opt.Now().Add(time.Duration(seconds) * time.Second)
+	}
+	if req.Database != "" {
+		d, err := x.find(req.Database)
+		if err != nil {
+			return err
+		}
+		n.Database = d.ID
+	}
+	t, secret, err := s.opt.Catalog.CreateToken(x.r.Context(), n)
+	if err != nil {
+		return err
+	}
+	x.success()
+	x.out = append(s.appendToken(x.out, t, secret), '}')
+	return nil
+}
+
+// appendToken writes a token's object; secret is "" but for one that was just made.
+func (s *Server) appendToken(b []byte, t *catalog.Token, secret string) []byte {
+	b = append(b, `{"id":`...)
+	b = wire.AppendString(b, t.ID)
+	if secret != "" {
+		b = append(b, `,"token":`...)
+		b = wire.AppendString(b, secret)
+	}
+	b = append(b, `,"hint":`...)
+	b = wire.AppendString(b, t.Hint)
+	b = append(b, `,"name":`...)
+	b = wire.AppendString(b, t.Name)
+	b = append(b, `,"role":`...)
+	b = wire.AppendString(b, t.Role)
+	b = append(b, `,"tableScope":`...)
+	b = appendNames(b, t.TableScope)
+	b = append(b, `,"database":`...)
+	b = s.appendPin(b, t)
+	b = append(b, `,"test":`...)
+	b = strconv.AppendBool(b, t.Test)
+	b = append(b, `,"expiresAt":`...)
+	b = appendTime(b, t.ExpiresAt)
+	b = append(b, `,"createdAt":`...)
+	b = appendTime(b, t.CreatedAt)
+	return append(b, '}')
+}
+
+// appendPin writes the slug and the id of the database that a token is pinned to, or two nulls. The id names a database that
+// is gone, too.
+func (s *Server) appendPin(b []byte, t *catalog.Token) []byte {
+	if d, err := s.opt.Catalog.DatabaseByID(t.Database); t.Database != "" && err == nil {
+		b = wire.AppendString(b, d.Slug)
+	} else {
+		b = append(b, `null`...)
+	}
+	b = append(b, `,"databaseId":`...)
+	if t.Database == "" {
+		return append(b, `null`...)
+	}
+	return wire.AppendString(b, t.Database)
+}
+
+// appendNames writes names as an array, or null for nil.
+func appendNames(b []byte, names []string) []byte {
+	if names == nil {
+		return append(b, `null`...)
+	}
+	b = append(b, '[')
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = wire.AppendString(b, name)
+	}
+	return append(b, ']')
+}
+
+const (
+	tokenLimit    = 100
+	tokenMaxLimit = 500
+)
+
+// listTokens serves GET /v1/tokens: those that were not revoked, the newest first.
+func (s *Server) listTokens(x *exchange) error {
+	if err := x.needUnscoped("GET /v1/tokens"); err != nil {
+		return err
+	}
+	q := x.r.URL.Query()
+	query := catalog.TokenQuery{NamespaceID: x.token.NamespaceID, TestOnly: x.token.Test, Current: true, Before: q.Get("before"), Limit: tokenLimit}
+	if v := q.Get("limit"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || n > tokenMaxLimit {
+			return newFault(http.StatusBadRequest, codeBadRequest, "limit must be a whole number from 1 to "+strconv.Itoa(tokenMaxLimit), "")
+		}
+		query.Limit = n
+	}
+	list, err := s.opt.Catalog.ListTokens(x.r.Context(), query)
+	if err != nil {
+		return err
+	}
+	x.success()
+	b := append(x.out, '[')
+	for i, t := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = s.appendToken(b, t, "")
+	}
+	x.out = append(b, `]}`...)
+	return nil
+}
+
+// revokeToken serves DELETE /v1/tokens/:id.
+func (s *Server) revokeToken(x *exchange) error {
+	if err := x.refuseKey(); err != nil {
+		return err
+	}
+	if err := x.needUnscoped("DELETE /v1/tokens"); err != nil {
+		return err
+	}
+	t, err := s.opt.Catalog.Token(x.r.Context(), unescape(x.param("id")))
+	if err == nil && (t.NamespaceID != x.token.NamespaceID || x.token.Test && !t.Test) {
+		err = catalog.ErrTokenNotFound
+	}
+	if err == nil {
+		t, err = s.opt.Catalog.RevokeToken(x.r.Context(), t.ID)
+	}
+	if err != nil {
+		return err
+	}
+	x.success()
+	b := append(x.out, `{"id":`...)
+	b = wire.AppendString(b, t.ID)
+	b = append(b, `,"revoked":true,"revokedAt":`...)
+	b = appendTime(b, t.RevokedAt)
+	x.out = append(b, `}}`...)
+	return nil
+}
