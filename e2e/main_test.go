@@ -69,6 +69,8 @@ func run(m *testing.M) int {
 var unprovoked = map[string]string{
 	"createDatabase 408":   slowBody,
 	"createToken 408":      slowBody,
+	"createUser 408":       slowBody,
+	"createUser 409":       "no schema is known that a database has and another can't be given; it is there for the one that is found",
 	"undeleteDatabase 408": slowBody,
 	"exportDatabase 408":   "an export over a second, the shortest limit, is one of a larger database than a test should make",
 	"validate 408":         slowBody,

