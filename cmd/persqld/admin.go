@@ -61,7 +61,7 @@ func adminHandler(c *books) adminsock.Handler {
 			return nil, &adminsock.Error{Message: "the running server does not know " + op, Code: "unknown_operation",
 				Hint: "its version differs from this program's; restart it"}
 		}
-		result, err := do(ctx, c, args)
+		result, err := do(catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), c, args)
 		if err != nil {
 			return nil, describe(err)
 		}
@@ -150,7 +150,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](ctx, &books{c, c.UndeleteDatabase}, raw)
+	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &books{c, c.UndeleteDatabase}, raw)
 	if err != nil {
 		return err
 	}

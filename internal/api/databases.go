@@ -28,7 +28,7 @@ func (x *exchange) openDatabase(create bool) error {
 	d, err := x.find(slug)
 	if err != nil && create && errors.Is(err, catalog.ErrDatabaseNotFound) && !errors.Is(err, catalog.ErrDatabaseEnded) &&
 		x.s.opt.AutoCreate && x.token.Unscoped() && gate.LevelOf(x.token.Role) == gate.LevelAdmin {
-		d, err = x.s.create(x.token, catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: slug, Test: x.token.Test, Use: true})
+		d, err = x.s.create(x.acting(x.r.Context()), catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: slug, Test: x.token.Test, Use: true})
 		if err == nil && x.token.Test && !d.Test {
 			err = catalog.ErrDatabaseNotFound
 		}
@@ -80,18 +80,18 @@ type made struct {
 
 // create makes a database: first its file, durably, then its name in the catalog, so that a name never lacks a file.
 // Calls that name the same one at the same time make it once.
-func (s *Server) create(t *catalog.Token, n catalog.NewDatabase) (*catalog.Database, error) {
-	m, err := s.createMade(n, nil)
+func (s *Server) create(ctx context.Context, n catalog.NewDatabase) (*catalog.Database, error) {
+	m, err := s.createMade(ctx, n, nil)
 	return m.d, err
 }
 
 // createMade also tells whether the database is new. What fill puts into it is there before anybody can name it; fill may be nil.
-func (s *Server) createMade(n catalog.NewDatabase, fill func(ctx context.Context, owner store.Runner, id string) error) (made, error) {
+func (s *Server) createMade(ctx context.Context, n catalog.NewDatabase, fill func(ctx context.Context, owner store.Runner, id string) error) (made, error) {
 	if !catalog.ValidSlug(n.Slug) {
 		return made{}, catalog.ErrSlug
 	}
 	// Whoever waits for the same must not be undone by the first one's client hanging up.
-	ctx := context.Background()
+	ctx = context.WithoutCancel(ctx)
 	mine := false // the calls that wait for another's share its answer, but made nothing
 	v, err, _ := s.creating.Do(fmt.Sprint(n.NamespaceID, "/", n.Slug, "/", n.Use), func() (any, error) {
 		mine = true
@@ -226,7 +226,7 @@ func (s *Server) createDatabase(x *exchange) error {
 	if req.From != nil || req.TTLDays != nil {
 		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database from another, or for a time, yet", "leave from and ttlDays out")
 	}
-	m, err := s.createMade(catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}, nil)
+	m, err := s.createMade(x.acting(x.r.Context()), catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}, nil)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -213,6 +214,13 @@ func (s *Server) putDescribe(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	var tables []string
+	for _, n := range notes {
+		if n.Table != "" && !slices.Contains(tables, n.Table) {
+			tables = append(tables, n.Table)
+		}
+	}
+	x.record("database.described", map[string]any{"tables": tables})
 	return x.reply(info)
 }
 

@@ -32,10 +32,12 @@ func (s *Server) me(x *exchange) error {
 	return nil
 }
 
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
 // appendTime writes a time as RFC 3339 in UTC with milliseconds, or null for none.
 func appendTime(b []byte, t time.Time) []byte {
 	if t.IsZero() {
 		return append(b, `null`...)
 	}
-	return wire.AppendString(b, t.UTC().Format("2006-01-02T15:04:05.000Z"))
+	return wire.AppendString(b, t.UTC().Format(timeFormat))
 }

@@ -202,6 +202,7 @@ func (s *Server) routes() {
 	v1("GET", "/v1/tokens", s.listTokens)
 	v1("POST", "/v1/tokens", s.createToken)
 	v1("DELETE", "/v1/tokens/{id}", s.revokeToken)
+	v1("GET", "/v1/audit", s.auditLog)
 	v1("POST", "/v1/users", s.createUser)
 	v1("GET", "/v1/databases", s.listDatabases)
 	v1("POST", "/v1/databases", s.createDatabase)

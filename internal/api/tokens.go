@@ -59,7 +59,7 @@ func (s *Server) createToken(x *exchange) error {
 		}
 		n.Database = d.ID
 	}
-	t, secret, err := s.opt.Catalog.CreateToken(x.r.Context(), n)
+	t, secret, err := s.opt.Catalog.CreateToken(x.acting(x.r.Context()), n)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (s *Server) revokeToken(x *exchange) error {
 		err = catalog.ErrTokenNotFound
 	}
 	if err == nil {
-		t, err = s.opt.Catalog.RevokeToken(x.r.Context(), t.ID)
+		t, err = s.opt.Catalog.RevokeToken(x.acting(x.r.Context()), t.ID)
 	}
 	if err != nil {
 		return err

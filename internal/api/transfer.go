@@ -287,6 +287,7 @@ func (s *Server) importFile(x *exchange) error {
 		if err != nil {
 			return store.Translate(err, s.opt.Temp)
 		}
+		x.record("database.imported", map[string]any{"format": answer.Format, "rowsWritten": answer.RowsWritten})
 		answer.DurationMs = s.opt.Now().Sub(began).Milliseconds()
 		return x.reply(answer)
 	})
@@ -491,6 +492,9 @@ func (s *Server) loadCSV(x *exchange) error {
 	s.opt.Metrics.rows(job.read, job.written)
 	if err == nil {
 		x.replayHeader()
+		if !x.key.replayed {
+			x.record("database.csv_loaded", map[string]any{"table": job.table, "mode": job.mode, "rowsWritten": job.written})
+		}
 	}
 	return err
 }

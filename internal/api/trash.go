@@ -60,7 +60,7 @@ func (s *Server) deleteDatabase(x *exchange) error {
 	if err := x.needUnscoped("DELETE /v1/databases"); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), endTime)
+	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
 	until, err := s.delete(ctx, d.ID)
 	if err != nil {
@@ -138,7 +138,7 @@ func (s *Server) undeleteDatabase(x *exchange) error {
 	if !x.ownsTrashed(id) {
 		return newFault(http.StatusNotFound, codeNotFound, "Database not found", "GET /v1/databases?deleted=true shows the ids of those that can be brought back")
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), endTime)
+	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
 	d, err := s.Undelete(ctx, id, req.Slug)
 	if err != nil {

@@ -68,7 +68,7 @@ func (s *Server) createUser(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	t, secret, err := s.opt.Catalog.CreateToken(x.r.Context(), catalog.NewToken{NamespaceID: x.token.NamespaceID, Name: "user " + m.d.Slug, Role: req.Role,
+	t, secret, err := s.opt.Catalog.CreateToken(x.acting(x.r.Context()), catalog.NewToken{NamespaceID: x.token.NamespaceID, Name: "user " + m.d.Slug, Role: req.Role,
 		Database: m.d.ID, Test: x.token.Test, ExpiresAt: s.opt.Now().Add(time.Duration(seconds) * time.Second)})
 	if err != nil {
 		return err
@@ -113,7 +113,7 @@ func (s *Server) userDatabase(x *exchange, req *userRequest) (made, error) {
 			return made{}, err
 		}
 	}
-	return s.createMade(n, func(ctx context.Context, owner store.Runner, id string) error {
+	return s.createMade(x.acting(x.r.Context()), n, func(ctx context.Context, owner store.Runner, id string) error {
 		return fill(ctx, owner, id, n.NamespaceID, objects)
 	})
 }

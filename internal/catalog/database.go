@@ -199,8 +199,10 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 		if d.seq, err = result.LastInsertId(); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug)
-		return err
+		if _, err = tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {
+			return err
+		}
+		return c.audit(ctx, tx, databaseEvent("database.created", d, map[string]any{"region": d.Region}))
 	}, func(m *mirror) {
 		m.addDatabase(d)
 	})

@@ -53,7 +53,10 @@ func (c *Catalog) CreateNamespace(ctx context.Context, slug string) (Namespace, 
 	err := c.change(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO namespaces (id, slug, created_at) VALUES (?, ?, ?)`,
 			ns.ID, ns.Slug, ns.CreatedAt.UnixMilli())
-		return err
+		if err != nil {
+			return err
+		}
+		return c.audit(ctx, tx, Event{NamespaceID: ns.ID, Action: "namespace.created", TargetType: "namespace", TargetID: ns.ID, TargetName: ns.Slug})
 	}, func(m *mirror) {
 		m.addNamespace(ns)
 	})

@@ -52,6 +52,21 @@ func (s TableSet) Has(table string) bool {
 // Tables is the set of the tables in TableScope; false if the token has none, and touches all.
 func (t *Token) Tables() (TableSet, bool) { return t.tables, t.TableScope != nil }
 
+// audited is what the audit log keeps of a new token.
+func (t *Token) audited() map[string]any {
+	m := map[string]any{"role": t.Role, "hint": t.Hint}
+	if t.TableScope != nil {
+		m["tableScope"] = t.TableScope
+	}
+	if t.Database != "" {
+		m["databaseId"] = t.Database
+	}
+	if !t.ExpiresAt.IsZero() {
+		m["expiresAt"] = t.ExpiresAt
+	}
+	return m
+}
+
 func (t *Token) setScope(tables []string) {
 	t.TableScope = tables
 	if tables == nil {
@@ -161,7 +176,10 @@ func (c *Catalog) CreateToken(ctx context.Context, n NewToken) (t *Token, secret
 		return nil, "", fmt.Errorf("create token: %w", err)
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		return insertToken(ctx, tx, t)
+		if err := insertToken(ctx, tx, t); err != nil {
+			return err
+		}
+		return c.audit(ctx, tx, tokenEvent("token.created", t, t.audited()))
 	}, func(m *mirror) {
 		m.tokens[t.hash] = t
 	})
@@ -263,8 +281,10 @@ func (c *Catalog) RevokeToken(ctx context.Context, id string) (*Token, error) {
 			return err
 		}
 		t.RevokedAt = c.moment()
-		_, err = tx.ExecContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE id = ?`, t.RevokedAt.UnixMilli(), id)
-		return err
+		if _, err = tx.ExecContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE id = ?`, t.RevokedAt.UnixMilli(), id); err != nil {
+			return err
+		}
+		return c.audit(ctx, tx, tokenEvent("token.revoked", t, nil))
 	}, func(m *mirror) {
 		delete(m.tokens, t.hash)
 	})
@@ -311,6 +331,9 @@ func (c *Catalog) EnsureOperatorToken(ctx context.Context, namespaceID, secret s
 			if _, err := tx.ExecContext(ctx, `DELETE FROM tokens WHERE id = ?`, former.ID); err != nil {
 				return err
 			}
+			if err := c.audit(ctx, tx, tokenEvent("token.revoked", former, map[string]any{"setting": "PERSQLD_TOKEN"})); err != nil {
+				return err
+			}
 		}
 		if known {
 			// A token that was made by hand is not the setting's to remove one day.
@@ -318,6 +341,9 @@ func (c *Catalog) EnsureOperatorToken(ctx context.Context, namespaceID, secret s
 			return err
 		}
 		if err := insertToken(ctx, tx, t); err != nil {
+			return err
+		}
+		if err := c.audit(ctx, tx, tokenEvent("token.created", t, map[string]any{"role": t.Role, "setting": "PERSQLD_TOKEN"})); err != nil {
 			return err
 		}
 		return putSetting(ctx, tx, settingOperatorToken, t.ID)

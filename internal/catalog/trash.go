@@ -41,7 +41,14 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO ended_slugs (namespace_id, slug, ended_at) VALUES (?, ?, ?)
 			ON CONFLICT DO UPDATE SET ended_at = excluded.ended_at`, d.NamespaceID, d.Slug, now.UnixMilli())
-		return err
+		if err != nil {
+			return err
+		}
+		metadata := map[string]any{"restorableUntil": nil}
+		if condemned.IsZero() {
+			metadata["restorableUntil"] = t.RestorableUntil
+		}
+		return c.audit(ctx, tx, databaseEvent("database.deleted", d, metadata))
 	}, func(m *mirror) {
 		m.endDatabase(d)
 		if condemned.IsZero() {
@@ -112,8 +119,10 @@ func (c *Catalog) UndeleteDatabase(ctx context.Context, id, slug string) (*Datab
 		if _, err := tx.ExecContext(ctx, `UPDATE databases SET slug = ?, deleted_at = NULL, restorable_until = NULL WHERE id = ?`, d.Slug, id); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug)
-		return err
+		if _, err := tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {
+			return err
+		}
+		return c.audit(ctx, tx, databaseEvent("database.undeleted", &d, map[string]any{"formerSlug": t.Slug}))
 	}, func(m *mirror) {
 		m.endTrashed(t)
 		m.addDatabase(&d)
@@ -163,6 +172,9 @@ func (c *Catalog) condemnOverdue(ctx context.Context) error {
 	return c.change(ctx, func(tx *sql.Tx) error {
 		for _, t := range over {
 			if _, err := tx.ExecContext(ctx, `UPDATE databases SET condemned_at = ? WHERE id = ?`, now.UnixMilli(), t.ID); err != nil {
+				return err
+			}
+			if err := c.audit(ctx, tx, databaseEvent("database.purged", &t.Database, nil)); err != nil {
 				return err
 			}
 		}
