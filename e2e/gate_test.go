@@ -48,6 +48,9 @@ var guarded = []any{
 	"CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1)",
 	"CREATE TABLE keys(k TEXT PRIMARY KEY, v TEXT) WITHOUT ROWID",
 	"CREATE TABLE holders(k TEXT REFERENCES keys(k))",
+	"CREATE TABLE chain(id INTEGER PRIMARY KEY)",
+	"CREATE TABLE link(id INTEGER PRIMARY KEY, chain INTEGER REFERENCES chain(id) ON DELETE CASCADE)",
+	"CREATE TRIGGER link_peek AFTER DELETE ON link BEGIN UPDATE counters SET n = (SELECT hidden FROM secret); END",
 	"INSERT INTO orders VALUES(1, 1, 10), (2, 2, 20)",
 	"INSERT INTO customers VALUES(1, 'a', '4111'), (2, 'b', '4222')",
 	"INSERT INTO secret VALUES(1, 'k', 'h')",
@@ -64,7 +67,7 @@ var guarded = []any{
 
 // inScope are the tables and views of the scoped tokens.
 var inScope = strings.Fields(`orders order_view both_view deep_view secret_view write_view own_write_view items lines payments tasks logs counters pages
-	docs_fts pages_vocab secret_vocab boxes fresh keys`)
+	docs_fts pages_vocab secret_vocab boxes fresh keys chain link`)
 
 // attacks say of each statement which role it takes (specification of tokens: SELECT and pragmas that read; INSERT, UPDATE,
 // DELETE; everything else) and which tables it touches: "*" is all of them.
@@ -239,6 +242,9 @@ var attacks = []struct{ sql, role, tables string }{
 	{"DELETE FROM items WHERE id = 99", "write", "items parts"},
 	{"REPLACE INTO items VALUES(1, 'x')", "write", "items parts"},
 	{"DELETE FROM orders", "write", "orders lines"},
+	{"DELETE FROM chain", "write", "chain link counters secret"}, // an action of a key fires the trigger
+	{"DELETE FROM link", "write", "link counters secret"},
+	{"INSERT INTO link VALUES(1, NULL)", "write", "link"},
 	{"INSERT INTO payments VALUES(1, 1)", "write", "payments"},
 	{"INSERT INTO payments(customer) VALUES(1), (2)", "write", "payments"},
 	{"INSERT INTO payments(customer) SELECT id FROM customers", "write", "payments customers"},
@@ -253,6 +259,10 @@ var attacks = []struct{ sql, role, tables string }{
 	{"CREATE TABLE fresh(a)", "admin", "fresh"},
 	{"CREATE TABLE IF NOT EXISTS fresh(a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE)", "admin", "fresh"},
 	{"CREATE TABLE other(a)", "admin", "other"},
+	{"CREATE TABLE fresh(a REFERENCES orders(id))", "admin", "fresh orders"},
+	{"CREATE TABLE fresh(a REFERENCES customers(id))", "admin", "fresh customers"},
+	{"ALTER TABLE orders ADD COLUMN z REFERENCES secret(id)", "admin", "orders secret"},
+	{"ALTER TABLE payments ADD COLUMN z", "admin", "payments"},
 	{"CREATE TABLE fresh AS SELECT id FROM orders", "admin", "fresh orders"},
 	{"CREATE TABLE fresh AS SELECT * FROM customers", "admin", "fresh customers"},
 	{"CREATE TABLE fresh AS SELECT sql FROM sqlite_schema", "admin", "*"},
@@ -289,6 +299,7 @@ var attacks = []struct{ sql, role, tables string }{
 	{"EXPLAIN SELECT * FROM customers", "read", "customers"},
 	{"EXPLAIN QUERY PLAN SELECT * FROM secret WHERE k = 'x'", "read", "secret"},
 	{"EXPLAIN QUERY PLAN DELETE FROM counters", "write", "counters"},
+	{"EXPLAIN INSERT INTO payments VALUES(1, 1)", "write", "payments"},
 	{"EXPLAIN DROP TABLE counters", "admin", "counters"},
 	// What nobody may: the code instead of a role.
 	{"ATTACH ':memory:' AS x", "attach_not_allowed", ""},

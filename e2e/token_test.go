@@ -202,6 +202,8 @@ func TestScopeHidesTheRest(t *testing.T) {
 		c.Post(c.Path("explain"), harness.Body(sql)).Fails(http.StatusForbidden, "scope_not_allowed")
 	}
 	c.Query("SELECT nope FROM orders").Fails(http.StatusBadRequest, "unknown_column")
+	// What fails when it runs is told as it is, whatever words are in it.
+	c.Query("INSERT INTO items VALUES(1, 'secret customers')").Fails(http.StatusBadRequest, "unique_violation")
 	c.Query("SELECT totl FROM orders").Fails(http.StatusBadRequest, "unknown_column").Tells("total")
 	// A new name is known only after it ran: nope of it stays.
 	c.Query("ALTER TABLE items RENAME TO secret2").Fails(http.StatusForbidden, "scope_not_allowed")

@@ -105,12 +105,35 @@ func wordByte(c byte) bool {
 
 const objectsSQL = "SELECT name FROM sqlite_schema WHERE type IN ('table','view')"
 
-// newNames are the tables and views that weren't there before and that the caller may not touch: ALTER TABLE … RENAME tells
-// nobody the new name before it has run.
-func newNames(tx *store.Tx, c *gate.Caller, before map[string]bool) error {
+// schemaNames are the tables and views of a schema, and which table refers to which.
+type schemaNames struct{ objects, references map[string]bool }
+
+const referencesSQL = `SELECT m.name || char(0) || f."table" FROM sqlite_schema m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`
+
+// namesBefore are the names before a statement of a scoped caller that changes the schema.
+func namesBefore(tx *store.Tx) schemaNames {
+	n := schemaNames{map[string]bool{}, map[string]bool{}}
 	for _, name := range namesOf(tx, objectsSQL) {
-		if base := sqlite.ShadowOf(name); !before[name] && !c.Sees(name) && (base == "" || !c.Sees(base)) {
+		n.objects[name] = true
+	}
+	for _, pair := range namesOf(tx, referencesSQL) {
+		n.references[pair] = true
+	}
+	return n
+}
+
+// refuseNew refuses what only running the statement tells: the new name of ALTER TABLE … RENAME, and a foreign key to a table
+// that the caller may not touch, which would tell of its keys.
+func (n schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
+	for _, name := range namesOf(tx, objectsSQL) {
+		if base := sqlite.ShadowOf(name); !n.objects[name] && !c.Sees(name) && (base == "" || !c.Sees(base)) {
 			return gate.RefuseTable(name)
+		}
+	}
+	for _, pair := range namesOf(tx, referencesSQL) {
+		child, parent, _ := strings.Cut(pair, "\x00")
+		if !n.references[pair] && c.Sees(child) && !c.Sees(parent) {
+			return gate.RefuseTable(parent)
 		}
 	}
 	return nil

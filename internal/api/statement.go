@@ -58,13 +58,13 @@ func (r *run) start(began time.Time) {
 func (r *run) prepare(tx *store.Tx, sql []byte) (*sqlite.Stmt, error) {
 	s, n, err := tx.Prepare(sql)
 	if err != nil {
-		return nil, r.explain(tx, err, sql, "")
+		return nil, r.uncompiled(tx, err, sql)
 	}
 	for s == nil && n > 0 && n < len(sql) { // a lone semicolon, or a comment, before it
 		var m int
 		s, m, err = tx.Prepare(sql[n:])
 		if err != nil {
-			return nil, r.explain(tx, err, sql, "")
+			return nil, r.uncompiled(tx, err, sql)
 		}
 		if m == 0 {
 			break
@@ -106,20 +106,17 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	}
 	b = append(b, `],"rows":[`...)
 	r.b, r.first, r.hide = b, true, gate.PathColumn(s)
-	var before map[string]bool
+	var before schemaNames
 	scoped := !r.x.gate.Caller.Whole()
 	if scoped && s.Alters {
-		before = map[string]bool{}
-		for _, name := range namesOf(tx, objectsSQL) {
-			before[name] = true
-		}
+		before = namesBefore(tx)
 	}
 	res, err := tx.Run(s, st.Params, r.row)
 	b, r.b = r.b, nil
 	if err == nil && s.Alters {
 		err = r.reservedNames(tx, s)
 		if err == nil && scoped {
-			err = newNames(tx, &r.x.gate.Caller, before)
+			err = before.refuseNew(tx, &r.x.gate.Caller)
 		}
 	}
 	if err != nil {
@@ -187,6 +184,18 @@ func (r *run) reservedNames(tx *store.Tx, s *sqlite.Stmt) error {
 	})
 }
 
+// uncompiled is explain for a statement that could not be compiled.
+func (r *run) uncompiled(tx *store.Tx, err error, sql []byte) error {
+	err = r.explain(tx, err, sql, "")
+	var f *fault
+	if errors.As(err, &f) {
+		if hidden := hiddenName(tx, &r.x.gate.Caller, sql); hidden != nil {
+			return hidden
+		}
+	}
+	return err
+}
+
 // explain makes what the client is told of an error of a statement, with the nearest names that exist.
 func (r *run) explain(tx *store.Tx, err error, sql []byte, table string) error {
 	err = tx.Explain(err)
@@ -201,9 +210,6 @@ func (r *run) explain(tx *store.Tx, err error, sql []byte, table string) error {
 			return err
 		}
 	default:
-		return err
-	}
-	if err := hiddenName(tx, &r.x.gate.Caller, sql); err != nil {
 		return err
 	}
 	f := sqlFault(e, sql, table)

@@ -49,11 +49,9 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 
 // inScope decides on a statement of a token with a scope.
 func (v *verdict) inScope(s *sqlite.Stmt, scope Scope) error {
-	for _, t := range v.touches {
-		if scope.Has(t.table) || off("table") {
-			continue
-		}
-		if t.writes && !off("written") || !v.checked(s, t.table) {
+	for i := range v.touches {
+		t := &v.touches[i]
+		if !scope.Has(t.table) && !v.checked(s, t) && !off("table") {
 			return RefuseTable(t.name)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Checks are the names that GATE_OFF knows.
-var Checks = []string{"role", "table", "written", "whole", "pragma of a table", "log", "system read", "system write", "system name",
+var Checks = []string{"role", "table", "action of a key", "trigger of a key", "whole", "pragma of a table", "log", "system read", "system write", "system name",
 	"module", "function", "pragma", "transaction", "attach", "temp"}
 
 var left = os.Getenv("GATE_OFF")

@@ -10,10 +10,10 @@ import (
 // verdict is what Judge needs to know of a statement, worked out once and kept with it.
 type verdict struct {
 	need    Level
-	verb    string          // what a role too low is told that it cannot run
-	touches []touch         // the tables and views that must be in the caller's scope, in the order that SQLite named them
-	bare    map[string]bool // of those that are only read, which are still touched without foreign keys; nil until it is asked for
-	whole   string          // what of it needs a token without a scope; "" for nothing
+	verb    string  // what a role too low is told that it cannot run
+	touches []touch // the tables and views that must be in the caller's scope, in the order that SQLite named them
+	bare    *bare   // what is still touched without foreign keys; nil until it is asked for
+	whole   string  // what of it needs a token without a scope; "" for nothing
 
 	defers bool // it switches deferred foreign keys
 	path   bool // its third column is a path of the server
@@ -112,45 +112,60 @@ func (v *verdict) raise(need Level, verb string) {
 
 // touch is a table or view that a statement touches.
 type touch struct {
-	name   string // as SQLite wrote it
-	table  string // folded
-	writes bool   // it is written to, or made, altered or dropped
+	name   string   // as SQLite wrote it
+	table  string   // folded
+	writes bool     // it is written to, or made, altered or dropped
+	by     []string // the views, table expressions and triggers that touch it
 }
 
-func (v *verdict) touch(table string, writes bool) {
-	name := table
-	table = sqlite.Fold(table)
+func (v *verdict) touch(name string, writes bool) *touch {
+	table := sqlite.Fold(name)
 	for i := range v.touches {
-		if v.touches[i].table == table {
-			v.touches[i].writes = v.touches[i].writes || writes
-			return
+		if t := &v.touches[i]; t.table == table {
+			t.writes = t.writes || writes
+			return t
 		}
 	}
-	v.touches = append(v.touches, touch{name, table, writes})
+	v.touches = append(v.touches, touch{name: name, table: table, writes: writes})
+	return &v.touches[len(v.touches)-1]
+}
+
+// bare is what a statement touches where nothing enforces foreign keys, and what in it does.
+type bare struct{ tables, by map[string]bool }
+
+func withoutForeignKeys(s *sqlite.Stmt) *bare {
+	accesses, err := s.AccessesWithoutForeignKeys()
+	if err != nil {
+		return &bare{} // the caller finds nothing of it
+	}
+	b := &bare{map[string]bool{}, map[string]bool{"": true}}
+	without := &verdict{}
+	for i := range accesses {
+		without.add(s, &accesses[i], 0)
+		b.by[accesses[i].By] = true
+	}
+	for _, t := range without.touches {
+		b.tables[t.table] = true
+	}
+	return b
 }
 
 // checked tells whether a table is only looked at to enforce a foreign key: whoever may write to the one side may have it
-// checked against the other, as with the privileges of other databases.
-func (v *verdict) checked(s *sqlite.Stmt, table string) bool {
+// checked against the other, as with the privileges of other databases. A table that is written to is an action of a key; and
+// what a trigger reads that only such an action fires is the trigger's.
+func (v *verdict) checked(s *sqlite.Stmt, t *touch) bool {
+	if v.need != LevelWrite || t.writes && !off("action of a key") {
+		return false
+	}
 	if v.bare == nil {
-		v.bare = map[string]bool{}
-		if !s.Writes || s.Alters {
+		v.bare = withoutForeignKeys(s)
+	}
+	for _, by := range t.by {
+		if !v.bare.by[by] && !off("trigger of a key") {
 			return false
-		}
-		bare, err := s.AccessesWithoutForeignKeys()
-		if err != nil {
-			return false
-		}
-		without := &verdict{}
-		for i := range bare {
-			without.add(s, &bare[i], 0)
-		}
-		for _, t := range v.touches {
-			v.bare[t.table] = slices.ContainsFunc(without.touches, func(b touch) bool { return b.table == t.table })
 		}
 	}
-	touched, known := v.bare[table]
-	return known && !touched
+	return v.bare.tables != nil && !v.bare.tables[t.table]
 }
 
 // add adds what an access needs.
@@ -170,7 +185,7 @@ func (v *verdict) add(s *sqlite.Stmt, a *sqlite.Access, own kindOfWork) {
 			}
 		default:
 			v.raise(LevelWrite, "")
-			v.touchObject(s, a.Name, true)
+			v.touchObject(s, a, true)
 		}
 	case sqlite.CreateTable, sqlite.CreateView, sqlite.CreateVTable, sqlite.DropTable, sqlite.DropView, sqlite.DropVTable:
 		if own&analyzes != 0 && statistics(a.Name) {
@@ -231,7 +246,7 @@ func (v *verdict) addRead(s *sqlite.Stmt, a *sqlite.Access, own kindOfWork) {
 			v.whole = a.Name
 		}
 	default:
-		v.touchObject(s, a.Name, false)
+		v.touchObject(s, a, false)
 	}
 }
 
@@ -247,13 +262,16 @@ func selects(s *sqlite.Stmt) bool {
 
 // touchObject touches what has the name in the schema: a name that isn't there is a table expression's, or a
 // table-valued function's. A shadow table counts as the virtual table that keeps it.
-func (v *verdict) touchObject(s *sqlite.Stmt, name string, writes bool) {
+func (v *verdict) touchObject(s *sqlite.Stmt, a *sqlite.Access, writes bool) {
+	name := a.Name
 	switch s.Kind(name) {
 	case sqlite.NoTable:
+		return
 	case sqlite.ShadowTable:
-		v.touch(sqlite.ShadowOf(name), writes)
-	default:
-		v.touch(name, writes)
+		name = sqlite.ShadowOf(name)
+	}
+	if t := v.touch(name, writes); a.By != "" && !slices.Contains(t.by, a.By) {
+		t.by = append(t.by, a.By)
 	}
 }
 
