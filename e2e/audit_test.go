@@ -1,15 +1,13 @@
 package e2e_test
 
 import (
-	"database/sql"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	_ "modernc.org/sqlite"
-
 	"github.com/persqld/persqld/e2e/harness"
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 func TestAuditLog(t *testing.T) {
@@ -100,7 +98,7 @@ func TestAuditLog(t *testing.T) {
 	}
 	// Not even by hand.
 	s.Stop(t)
-	db, err := sql.Open("sqlite", filepath.Join(s.Data, "catalog.db"))
+	db, err := sqlite.OpenDriver(filepath.Join(s.Data, "catalog.db"), sqlite.DriverOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
