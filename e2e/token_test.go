@@ -171,6 +171,7 @@ func TestScopeHidesTheRest(t *testing.T) {
 		t.Errorf("tables: %v", names)
 	}
 	clean("tables", tables)
+	c.Get("/v1/databases/"+d.Slug).OK().Is("data.tableCount", "6")
 	for _, path := range []string{"describe", "describe/compact", "schema", "doctor", "search?q=secret+hidden+card+customer", "query-log?limit=1000"} {
 		clean(path, c.Get(c.Path(path)).OK())
 	}

@@ -283,10 +283,9 @@ func (s *Server) getDatabase(x *exchange) error {
 			return err
 		}
 		size -= system * sqlite.PageSize
-		return tx.Query("SELECT count(*) FROM pragma_table_list WHERE schema='main' AND type IN ('table','virtual') AND "+notSystem, nil, func(st *sqlite.Stmt) error {
-			tables = st.Column(0).Int
-			return nil
-		})
+		list, err := userTables(tx, &x.gate.Caller)
+		tables = int64(len(list))
+		return err
 	}))
 	if err != nil {
 		return err
