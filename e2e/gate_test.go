@@ -266,6 +266,18 @@ var attacks = []struct{ sql, role, tables string }{
 	{"CREATE TABLE fresh AS SELECT id FROM orders", "admin", "fresh orders"},
 	{"CREATE TABLE fresh AS SELECT * FROM customers", "admin", "fresh customers"},
 	{"CREATE TABLE fresh AS SELECT sql FROM sqlite_schema", "admin", "*"},
+	{"CREATE TABLE fresh AS SELECT * FROM sqlite_sequence", "admin", "*"},
+	{"CREATE TABLE fresh AS SELECT seq FROM sqlite_sequence WHERE name = 'tasks'", "admin", "*"},
+	{"CREATE VIEW fresh AS SELECT * FROM customers", "admin", "fresh customers"},
+	{"CREATE VIEW fresh AS SELECT id FROM orders", "admin", "fresh orders"},
+	{"DROP TABLE IF EXISTS nowhere", "admin", ""},
+	{"DROP INDEX IF EXISTS nowhere", "admin", ""},
+	{"CREATE INDEX IF NOT EXISTS orders_total ON orders(total)", "admin", ""},
+	{"ALTER TABLE keys RENAME TO orders_data", "admin", "keys orders_data"},
+	{"PRAGMA integrity_check(100)", "read", "*"},
+	{"SELECT title FROM (SELECT body AS title FROM pages WHERE pages MATCH 'page' ORDER BY rank)", "read", "pages"},
+	{"SELECT body FROM pages WHERE pages MATCH 'page' ORDER BY rank LIMIT 5", "read", "pages"},
+	{"SELECT body FROM docs_fts('word') ORDER BY rank", "read", "docs_fts docs"},
 	{"CREATE VIEW fresh AS SELECT 1", "admin", "fresh"},
 	{"CREATE VIEW other AS SELECT 1", "admin", "other"},
 	{"CREATE INDEX i ON orders(customer)", "admin", "orders"},
@@ -329,6 +341,9 @@ var attacks = []struct{ sql, role, tables string }{
 	{"CREATE TABLE _persql_mine(a)", "system_object", ""},
 	{"CREATE VIEW _PERSQL_mine AS SELECT 1", "system_object", ""},
 	{"CREATE INDEX _persql_i ON orders(total)", "system_object", ""},
+	{"CREATE TABLE pragma_table_list(schema, name, type)", "system_object", ""},
+	{"CREATE VIEW Pragma_notes AS SELECT 1", "system_object", ""},
+	{"CREATE TABLE dbstat(a)", "system_object", ""},
 	{"PRAGMA journal_mode = DELETE", "pragma_not_allowed", ""},
 	{"PRAGMA writable_schema = ON", "pragma_not_allowed", ""},
 	{"PRAGMA foreign_keys = OFF", "pragma_not_allowed", ""},
@@ -425,7 +440,7 @@ func (who attacker) attack(admin *harness.Client, d *harness.DB, enough int) (wr
 }
 
 func TestWhoMayRunWhat(t *testing.T) {
-	row(t, "DP-TOK-4", "DP-TOK-5", "DP-TOK-6", "DP-TOK-7")
+	row(t, "DP-TOK-4", "DP-TOK-5", "DP-TOK-6", "DP-TOK-7", "DP-TOK-14")
 	admin := client(t)
 	d := admin.DB(unused())
 	d.Batch(true, guarded...).OK()
@@ -490,4 +505,20 @@ func TestEveryCheckIsMissed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A virtual table takes tables for its own by their names: not those that are there already.
+func TestVirtualTablesTakeNoOthers(t *testing.T) {
+	row(t, "DP-D-25")
+	d := client(t).DB(unused())
+	d.Batch(true, "CREATE TABLE users_content(v)", "INSERT INTO users_content VALUES('kept')", "CREATE TABLE acc_docsize(v)", "CREATE VIRTUAL TABLE pages USING fts5(a, content='', columnsize=0)").OK()
+	d.Query("CREATE VIRTUAL TABLE users USING fts5(a, content='')").Fails(http.StatusForbidden, "system_object").Tells("users_content")
+	d.Query("ALTER TABLE pages RENAME TO acc").Fails(http.StatusForbidden, "system_object").Tells("acc_docsize")
+	d.Batch(true, "INSERT INTO users_content VALUES('more')", "INSERT INTO acc_docsize VALUES(1)", "ALTER TABLE pages RENAME TO book", "CREATE VIRTUAL TABLE users2 USING fts5(a)", "INSERT INTO users2 VALUES('x')").OK()
+	if got := d.One("SELECT group_concat(v) FROM users_content"); got != "kept,more" {
+		t.Errorf("users_content: %s", got)
+	}
+	d.Query("ALTER TABLE users_content RENAME TO pragma_table_list").Fails(http.StatusForbidden, "system_object")
+	d.Query("ALTER TABLE users_content RENAME TO dbstat").Fails(http.StatusForbidden, "system_object")
+	d.Query("ALTER TABLE users_content RENAME TO _persql_x").Fails(http.StatusForbidden, "system_object")
 }

@@ -57,10 +57,13 @@ func TestTokens(t *testing.T) {
 	}{
 		{body{"role": "owner"}, "invalid_role"}, {body{"role": "Admin"}, "invalid_role"}, {body{"tableScope": []string{}}, "invalid_table_scope"},
 		{body{"tableScope": []string{""}}, "invalid_table_scope"}, {body{"tableScope": slices.Repeat([]string{"a"}, 201)}, "invalid_table_scope"},
-		{body{"tableScope": "orders"}, ""}, {body{"expiresIn": 0}, "bad_request"}, {body{"expiresIn": 1.5}, "bad_request"}, {body{"expiresIn": -1}, "bad_request"},
+		{body{"table_scope": []string{"orders"}}, "bad_json"}, {body{"Role": "read"}, "bad_json"}, {body{"scope": body{"tables": []string{"orders"}}}, "bad_json"}, {body{"tableScope": "orders"}, ""}, {body{"expiresIn": 0}, "bad_request"}, {body{"expiresIn": 1.5}, "bad_request"}, {body{"expiresIn": -1}, "bad_request"},
 		{body{"expiresIn": 1e12}, "bad_request"}, {body{"name": strings.Repeat("x", 201)}, "bad_request"}, {body{"claims": body{"a": 1}}, "not_supported"},
 	} {
 		c.Post("/v1/tokens", bad.request).Fails(http.StatusBadRequest, bad.code)
+	}
+	for _, raw := range []string{`{"role":"read","role":"admin"}`, "{\"name\":\"\xff\"}", `{"name":"\ud800"}`} {
+		c.Post("/v1/tokens", harness.Raw(raw)).Fails(http.StatusBadRequest, "bad_json")
 	}
 	c.Post("/v1/tokens", body{"database": "nowhere"}).Fails(http.StatusNotFound, "not_found")
 	c.Post("/v1/tokens", body{}, harness.Header("Plan-Key: k"), harness.Header("Plan-Step: 1")).Fails(http.StatusBadRequest, "invalid_idempotency_key")
@@ -206,6 +209,21 @@ func TestScopeHidesTheRest(t *testing.T) {
 	// What fails when it runs is told as it is, whatever words are in it.
 	c.Query("INSERT INTO items VALUES(1, 'secret customers')").Fails(http.StatusBadRequest, "unique_violation")
 	c.Query("SELECT totl FROM orders").Fails(http.StatusBadRequest, "unknown_column").Tells("total")
+	// Quotes in comments mislead nobody.
+	d.Must(`CREATE TABLE "my table"(realcol, x)`)
+	for _, sql := range []string{`/* ' */ SELECT nope FROM "my table"`, `/* ' */ INSERT INTO "my table" VALUES(1)`, "-- it's\nSELECT nope FROM [my table]", `SELECT nope FROM "my table"`} {
+		c.Query(sql).Fails(http.StatusForbidden, "scope_not_allowed")
+	}
+	// A virtual table over a hidden one is not read for the caller either.
+	over := admin.As(mint(admin, body{"tableScope": []string{"docs_fts", "secret_vocab", "orders"}})).DB(d.Slug)
+	for _, e := range over.Get(over.Path("tables")).OK().List("data") {
+		if e := e.(map[string]any); (e["rowCount"] == nil) != (e["name"] != "orders") {
+			t.Errorf("tables: %v", e)
+		}
+	}
+	for _, path := range []string{"describe", "describe/compact", "doctor"} {
+		over.Get(over.Path(path)).OK()
+	}
 	// A new name is known only after it ran: nope of it stays.
 	c.Query("ALTER TABLE items RENAME TO secret2").Fails(http.StatusForbidden, "scope_not_allowed")
 	if got := d.One("SELECT count(*) FROM items"); got != "1" {

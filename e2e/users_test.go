@@ -81,6 +81,9 @@ func TestDatabasesOfUsers(t *testing.T) {
 	} {
 		admin.Post("/v1/users", bad.request).Fails(bad.status, bad.code)
 	}
+	for _, raw := range []string{`{"subject":"\ud800"}`, "{\"subject\":\"\xff\"}", `{"subject":"a","subject":"b"}`} {
+		admin.Post("/v1/users", harness.Raw(raw)).Fails(http.StatusBadRequest, "bad_json")
+	}
 	admin.Post("/v1/users", body{"subject": "n"}, harness.Header("Plan-Key: k"), harness.Header("Plan-Step: 1")).Fails(http.StatusBadRequest, "invalid_idempotency_key")
 	if after := len(admin.Get("/v1/databases?pageSize=500").OK().List("data")); after != before {
 		t.Errorf("%d databases, were %d", after, before)

@@ -1,7 +1,10 @@
 package api
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/persqld/persqld/internal/catalog"
@@ -54,49 +57,34 @@ func hiddenName(tx *store.Tx, c *gate.Caller, sql []byte) error {
 	if c.Whole() {
 		return nil
 	}
-	hidden := map[string]bool{}
+	folded := sqlite.Fold(string(sql))
 	for _, name := range namesOf(tx, objectsSQL) {
-		if !c.Sees(name) && !gate.IsSystem(name) {
-			hidden[sqlite.Fold(name)] = true
-		}
-	}
-	if len(hidden) == 0 {
-		return nil
-	}
-	for _, name := range identifiers(string(sql)) {
-		if hidden[sqlite.Fold(name)] {
+		if !c.Sees(name) && !gate.IsSystem(name) && mentions(folded, sqlite.Fold(name)) {
 			return gate.RefuseTable(name)
 		}
 	}
 	return nil
 }
 
-// identifiers are all words of a statement that could be a name: those without quotes, inside of texts and comments too, and what
-// stands in quotes of any kind.
-func identifiers(sql string) []string {
-	names := strings.FieldsFunc(sql, func(r rune) bool { return r < 0x80 && !wordByte(byte(r)) })
-	for i := 0; i < len(sql); i++ {
-		end := sql[i]
-		switch end {
-		case '[':
-			end = ']'
-		case '"', '`', '\'':
-		default:
-			continue
-		}
-		var b strings.Builder
-		for i++; i < len(sql); i++ {
-			if sql[i] == end {
-				if end == ']' || i+1 >= len(sql) || sql[i+1] != end {
-					break
-				}
-				i++ // a doubled quote is one
+// mentions tells whether a name could stand in a statement, in quotes of any kind, in texts and comments too: what is taken for
+// a name and isn't is only refused.
+func mentions(sql, name string) bool {
+	plain := strings.IndexFunc(name, func(r rune) bool { return r < 0x80 && !wordByte(byte(r)) }) < 0
+	for _, written := range []string{name, strings.ReplaceAll(name, `"`, `""`), strings.ReplaceAll(name, "`", "``"), strings.ReplaceAll(name, "'", "''")} {
+		for rest, at := sql, 0; ; {
+			i := strings.Index(rest[at:], written)
+			if i < 0 {
+				break
 			}
-			b.WriteByte(sql[i])
+			i += at
+			end := i + len(written)
+			if !plain || (i == 0 || !wordByte(rest[i-1])) && (end == len(rest) || !wordByte(rest[end])) {
+				return true
+			}
+			at = i + 1
 		}
-		names = append(names, b.String())
 	}
-	return names
+	return false
 }
 
 func wordByte(c byte) bool {
@@ -105,29 +93,79 @@ func wordByte(c byte) bool {
 
 const objectsSQL = "SELECT name FROM sqlite_schema WHERE type IN ('table','view')"
 
-// schemaNames are the tables and views of a schema, and which table refers to which.
-type schemaNames struct{ objects, references map[string]bool }
-
-const referencesSQL = `SELECT m.name || char(0) || f."table" FROM sqlite_schema m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`
-
-// namesBefore are the names before a statement of a scoped caller that changes the schema.
-func namesBefore(tx *store.Tx) schemaNames {
-	n := schemaNames{map[string]bool{}, map[string]bool{}}
-	for _, name := range namesOf(tx, objectsSQL) {
-		n.objects[name] = true
-	}
-	for _, pair := range namesOf(tx, referencesSQL) {
-		n.references[pair] = true
-	}
-	return n
+// schemaNames are the tables and views of a schema by name, each with its type as PRAGMA table_list has it, and which table
+// refers to which.
+type schemaNames struct {
+	types      map[string]string
+	references map[string]bool
 }
 
-// refuseNew refuses what only running the statement tells: the new name of ALTER TABLE … RENAME, and a foreign key to a table
-// that the caller may not touch, which would tell of its keys.
-func (n schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
-	for _, name := range namesOf(tx, objectsSQL) {
-		if base := sqlite.ShadowOf(name); !n.objects[name] && !c.Sees(name) && (base == "" || !c.Sees(base)) {
+const (
+	typesSQL      = `SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`
+	referencesSQL = `SELECT m.name || char(0) || f."table" FROM sqlite_schema m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`
+)
+
+// namesBefore are the names before a statement that changes the schema in a way that only running it tells: nil for any other.
+func namesBefore(tx *store.Tx, c *gate.Caller, s *sqlite.Stmt) (*schemaNames, error) {
+	if !s.Alters || c.Whole() && !slices.ContainsFunc(s.Accesses, func(a sqlite.Access) bool {
+		return a.Action == sqlite.AlterTable || a.Action == sqlite.CreateVTable
+	}) {
+		return nil, nil
+	}
+	n := &schemaNames{types: map[string]string{}, references: map[string]bool{}}
+	err := tx.Query(typesSQL, nil, func(s *sqlite.Stmt) error {
+		n.types[str(s.Column(0))] = str(s.Column(1))
+		return nil
+	})
+	if err == nil && !c.Whole() {
+		for _, pair := range namesOf(tx, referencesSQL) {
+			n.references[pair] = true
+		}
+	}
+	return n, err
+}
+
+// refuseNew looks afterwards, in the same savepoint: at the new name of ALTER TABLE … RENAME; at a table that a virtual table takes
+// for its own by the name, which nobody could write to any more; and for a scoped caller at a view of what it may not read, whose
+// columns would be told, and at a foreign key to a table that it may not touch, which would tell of its keys.
+func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
+	if n == nil {
+		return nil
+	}
+	// First those that would answer in the place of what is asked below.
+	for _, name := range namesOf(tx, `SELECT name FROM sqlite_schema WHERE name LIKE 'pragma\_%' ESCAPE '\'`) {
+		if _, there := n.types[name]; !there {
+			return refuseReserved(name)
+		}
+	}
+	var views []string
+	err := tx.Query(typesSQL, nil, func(s *sqlite.Stmt) error {
+		name, kind := str(s.Column(0)), str(s.Column(1))
+		was, there := n.types[name]
+		switch {
+		case there && kind == "shadow" && was != kind:
+			return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("The virtual table would take the table %s for its own", name), Hint: "choose another name for it"}
+		case there || kind == "shadow":
+		case strings.HasPrefix(sqlite.Fold(name), "_persql_"), gate.ReservedName(name):
+			return refuseReserved(name)
+		case !c.Sees(name):
 			return gate.RefuseTable(name)
+		case kind == "view":
+			views = append(views, name)
+		}
+		return nil
+	})
+	if err != nil || c.Whole() {
+		return err
+	}
+	for _, name := range views {
+		var refused *gate.Refusal
+		st, _, err := tx.Prepare([]byte("SELECT * FROM main." + quoteName(name)))
+		if errors.As(err, &refused) {
+			return refused
+		}
+		if err == nil {
+			st.Done()
 		}
 	}
 	for _, pair := range namesOf(tx, referencesSQL) {
@@ -137,4 +175,8 @@ func (n schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 		}
 	}
 	return nil
+}
+
+func refuseReserved(name string) error {
+	return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("%s is a system object", name), Hint: "names that begin with sqlite_, pragma_ or _persql_ are reserved"}
 }

@@ -49,7 +49,7 @@ func (s *Server) tables(x *exchange) error {
 		list = []entry{}
 		tables, err := userTables(tx, &x.gate.Caller)
 		for i := range tables {
-			if err := countRows(tx, &tables[i]); err != nil {
+			if err := countRows(tx, &x.gate.Caller, &tables[i]); err != nil {
 				if err := tables[i].breaks(tx, err); err != nil {
 					return err
 				}
@@ -144,6 +144,8 @@ func compact(info *schemaInfo) string {
 		}
 		if t.broken != "" {
 			b.WriteString(") can't be read: " + oneLine(t.broken))
+		} else if t.hidden {
+			b.WriteString(") reads tables outside of the token's scope")
 		} else {
 			fmt.Fprintf(&b, ") %d rows", t.rows())
 		}

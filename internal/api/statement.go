@@ -2,7 +2,6 @@ package api
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -106,18 +105,14 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	}
 	b = append(b, `],"rows":[`...)
 	r.b, r.first, r.hide = b, true, gate.PathColumn(s)
-	var before schemaNames
-	scoped := !r.x.gate.Caller.Whole()
-	if scoped && s.Alters {
-		before = namesBefore(tx)
+	before, err := namesBefore(tx, &r.x.gate.Caller, s)
+	if err != nil {
+		return r.b, store.Result{}, err
 	}
 	res, err := tx.Run(s, st.Params, r.row)
 	b, r.b = r.b, nil
-	if err == nil && s.Alters {
-		err = r.reservedNames(tx, s)
-		if err == nil && scoped {
-			err = before.refuseNew(tx, &r.x.gate.Caller)
-		}
+	if err == nil {
+		err = before.refuseNew(tx, &r.x.gate.Caller)
 	}
 	if err != nil {
 		return b, res, r.explain(tx, err, st.SQL, target(s))
@@ -169,26 +164,14 @@ func (r *run) appendRow(s *sqlite.Stmt) error {
 	return nil
 }
 
-// reservedNames looks for an object of a reserved name after an ALTER: SQLite does not report the new name before.
-func (r *run) reservedNames(tx *store.Tx, s *sqlite.Stmt) error {
-	alters := false
-	for i := range s.Accesses {
-		alters = alters || s.Accesses[i].Action == sqlite.AlterTable
-	}
-	if !alters {
-		return nil
-	}
-	return tx.Query("SELECT name FROM sqlite_schema WHERE name LIKE '\\_persql\\_%' ESCAPE '\\' LIMIT 1", nil, func(s *sqlite.Stmt) error {
-		return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("%s is a system object", s.Column(0).Bytes),
-			Hint: "names that begin with sqlite_ or _persql_ are reserved"}
-	})
-}
-
 // uncompiled is explain for a statement that could not be compiled.
 func (r *run) uncompiled(tx *store.Tx, err error, sql []byte) error {
 	err = r.explain(tx, err, sql, "")
 	var f *fault
 	if errors.As(err, &f) {
+		if f.detail != nil && f.detail.kind == kindSyntax {
+			return err // it tells nothing of any table
+		}
 		if hidden := hiddenName(tx, &r.x.gate.Caller, sql); hidden != nil {
 			return hidden
 		}

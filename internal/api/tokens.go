@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/wire"
 )
@@ -30,6 +32,10 @@ func (s *Server) createToken(x *exchange) error {
 	}
 	var req tokenRequest
 	if err := x.object(&req); err != nil {
+		return err
+	}
+	// A misspelled tableScope or role must not make a token of everything.
+	if err := x.strictly(&req, true); err != nil {
 		return err
 	}
 	if err := x.needUnscoped("POST /v1/tokens"); err != nil {
@@ -65,6 +71,19 @@ func (s *Server) createToken(x *exchange) error {
 	}
 	x.success()
 	x.out = append(s.appendToken(x.out, t, secret), '}')
+	return nil
+}
+
+// strictly decodes the body once more, and refuses what is lenient elsewhere: a member twice, text that is no Unicode and, if known,
+// a member that the call doesn't know.
+func (x *exchange) strictly(v any, known bool) error {
+	if err := json.Unmarshal(x.body, v, json.RejectUnknownMembers(known)); err != nil {
+		message := "The body has a member twice, or text that is not Unicode"
+		if known {
+			message = "The body has a member that this call doesn't know, or one twice, or text that is not Unicode"
+		}
+		return newFault(http.StatusBadRequest, wire.CodeBadJSON, message, "the members of this call are in /openapi.json")
+	}
 	return nil
 }
 

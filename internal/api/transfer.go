@@ -664,9 +664,6 @@ func (j *csvJob) run(tx *store.Tx, sql string, params []sqlite.Param) error {
 	}
 	defer s.Done()
 	res, err := tx.Run(s, params, nil)
-	if err == nil && s.Alters {
-		err = j.x.run.reservedNames(tx, s)
-	}
 	j.read += res.RowsRead
 	j.written += res.RowsWritten
 	if err != nil {

@@ -44,6 +44,9 @@ func (s *Server) createUser(x *exchange) error {
 	if err := x.object(&req); err != nil {
 		return err
 	}
+	if err := x.strictly(&req, false); err != nil {
+		return err
+	}
 	if err := x.needUnscoped("POST /v1/users"); err != nil {
 		return err
 	}

@@ -81,8 +81,9 @@ func (g *Gate) Permit(a sqlite.Access) error {
 	if g.Caller.Level() < use.need && !off("role") {
 		return RefuseRole(g.Caller.Role, "PRAGMA "+sqlite.Fold(a.Name), use.need)
 	}
-	if use.scope == ofTable && !g.Caller.Scope.Has(a.Detail) && !off("pragma of a table") {
-		if a.Detail == "" {
+	// A number is how many problems to tell of, not a table.
+	if number := strings.Trim(a.Detail, "+-0123456789") == ""; use.scope == ofTable && (number || !g.Caller.Scope.Has(a.Detail)) && !off("pragma of a table") {
+		if number {
 			return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include all tables, which PRAGMA %s without a table needs", sqlite.Fold(a.Name)),
 				Hint: "name a table of the token's scope as its argument"}
 		}
@@ -102,8 +103,12 @@ func permit(a sqlite.Access) error {
 		return permitRead(a.Name)
 	case sqlite.Insert, sqlite.Update, sqlite.Delete:
 		return permitWrite(a)
-	case sqlite.CreateTable, sqlite.CreateView, sqlite.CreateTrigger, sqlite.CreateIndex,
-		sqlite.DropTable, sqlite.DropView, sqlite.DropTrigger, sqlite.DropIndex, sqlite.DropVTable:
+	case sqlite.CreateTable, sqlite.CreateView, sqlite.CreateTrigger, sqlite.CreateIndex:
+		return permitName(a.Name)
+	case sqlite.DropTable, sqlite.DropView, sqlite.DropTrigger, sqlite.DropIndex, sqlite.DropVTable:
+		if ReservedName(a.Name) {
+			return nil // it is from before the name was reserved
+		}
 		return permitName(a.Name)
 	case sqlite.CreateVTable:
 		if err := permitName(a.Name); err != nil {

@@ -66,11 +66,20 @@ func permitWrite(a sqlite.Access) error {
 	return refuseSystem(a.Name)
 }
 
+// ReservedName tells whether a table of the name would take the place of what SQLite has under it: a pragma's function, which the
+// server's own statements use too, or a module that nobody may read.
+func ReservedName(name string) bool {
+	return hasPrefix(name, "pragma_") || refusedModules[sqlite.Fold(name)] != ""
+}
+
 // permitName decides on the name of an object that is made, altered or dropped.
 func permitName(name string) error {
 	// With a _ behind it, since a virtual table of the name would have shadow tables that begin so.
 	if (hasPrefix(name+"_", "_persql_") || hasPrefix(name, "sqlite_persql_")) && !off("system name") {
 		return refuseSystem(name)
+	}
+	if ReservedName(name) && !off("system name") {
+		return &Refusal{Code: CodeSystem, Message: fmt.Sprintf("The name %s is reserved for a table-valued function of SQLite's", name), Hint: "choose another name"}
 	}
 	return nil // SQLite itself guards its own names; it makes sqlite_sequence and its indexes under this code
 }

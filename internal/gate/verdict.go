@@ -31,7 +31,9 @@ func classify(s *sqlite.Stmt) *verdict {
 	for i := range s.Accesses {
 		v.add(s, &s.Accesses[i], own)
 	}
-	if verb := writes(s); verb != "" && own&definesSchema == 0 {
+	switch verb := writes(s); {
+	case own == analyzes && v.verb != "":
+	case verb != "" && own&definesSchema == 0:
 		v.verb = verb
 	}
 	if s.Vacuum {
@@ -40,7 +42,9 @@ func classify(s *sqlite.Stmt) *verdict {
 	}
 	if s.Writes && v.need < LevelWrite { // what nobody has thought of
 		v.raise(LevelAdmin, "this statement")
-		v.whole = "this statement"
+		if len(s.Accesses) > 0 { // else it is an IF EXISTS or IF NOT EXISTS without effect
+			v.whole = "this statement"
+		}
 	}
 	v.temp = v.temp && own&alters == 0
 	return v
@@ -235,12 +239,12 @@ func (v *verdict) addRead(s *sqlite.Stmt, a *sqlite.Access, own kindOfWork) {
 			v.whole = a.Name
 		}
 	case statistics(a.Name):
-		if own == 0 {
+		if own == 0 || selects(s) {
 			v.whole = a.Name
 		}
 	case strings.EqualFold(a.Name, QueryLogTable):
 		v.log = true
-	case hasPrefix(a.Name, "pragma_"):
+	case hasPrefix(a.Name, "pragma_") && s.Kind(a.Name) == sqlite.NoTable: // not a table of that name, from before it was reserved
 		switch pragmas[sqlite.Fold(a.Name[len("pragma_"):])].scope {
 		case ofIndex, ofAll:
 			v.whole = a.Name

@@ -205,6 +205,17 @@ func (s *Stmt) writesTo(table string) bool {
 	return false
 }
 
+// readsVirtual tells whether the statement was judged to read this virtual table. FTS5 then runs statements of its own on it, for ORDER
+// BY rank, that read other columns.
+func (s *Stmt) readsVirtual(table string) bool {
+	for i := range s.Accesses {
+		if s.Accesses[i].Action == Read && strings.EqualFold(s.Accesses[i].Name, table) {
+			return s.Kind(table) == VirtualTable
+		}
+	}
+	return false
+}
+
 // permits decides on what SQLite compiles while s runs.
 func (s *Stmt) permits(a Access) error {
 	switch a.Action {
@@ -238,7 +249,7 @@ func (s *Stmt) permits(a Access) error {
 		return nil // they name nothing that is stored
 	case Read:
 		// R-Tree reads the names of its own columns to tell of a violated constraint.
-		if s.checks || a.By == "" && (s.borrowed(a.Name) || s.writesVirtual && s.writesTo(a.Name)) {
+		if s.checks || a.By == "" && (s.borrowed(a.Name) || s.writesVirtual && s.writesTo(a.Name) || s.readsVirtual(a.Name)) {
 			return nil
 		}
 	}
