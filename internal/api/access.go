@@ -135,7 +135,7 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 	// First those that would answer in the place of what is asked below.
 	for _, name := range namesOf(tx, `SELECT name FROM sqlite_schema WHERE name LIKE 'pragma\_%' ESCAPE '\'`) {
 		if _, there := n.types[name]; !there {
-			return refuseReserved(name)
+			return gate.RefuseName(name)
 		}
 	}
 	var views []string
@@ -146,8 +146,8 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 		case there && kind == "shadow" && was != kind:
 			return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("The virtual table would take the table %s for its own", name), Hint: "choose another name for it"}
 		case there || kind == "shadow":
-		case strings.HasPrefix(sqlite.Fold(name), "_persql_"), gate.ReservedName(name):
-			return refuseReserved(name)
+		case gate.ReservedName(name):
+			return gate.RefuseName(name)
 		case !c.Sees(name):
 			return gate.RefuseTable(name)
 		case kind == "view":
@@ -175,8 +175,4 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 		}
 	}
 	return nil
-}
-
-func refuseReserved(name string) error {
-	return &gate.Refusal{Code: gate.CodeSystem, Message: fmt.Sprintf("%s is a system object", name), Hint: "names that begin with sqlite_, pragma_ or _persql_ are reserved"}
 }

@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"net/http"
-	"strconv"
 
 	"github.com/persqld/persqld/internal/catalog"
 )
@@ -60,16 +58,13 @@ func (s *Server) auditLog(x *exchange) error {
 	if err := x.needUnscoped("GET /v1/audit"); err != nil {
 		return err
 	}
-	q := x.r.URL.Query()
-	query := catalog.AuditQuery{NamespaceID: x.token.NamespaceID, TestOnly: x.token.Test, Action: q.Get("action"), Before: q.Get("before"), Limit: auditLimit}
-	if v := q.Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > auditMaxLimit {
-			return newFault(http.StatusBadRequest, codeBadRequest, "limit must be a whole number from 1 to "+strconv.Itoa(auditMaxLimit), "")
-		}
-		query.Limit = n
+	limit, err := x.limit(auditLimit, auditMaxLimit)
+	if err != nil {
+		return err
 	}
-	events, err := s.opt.Catalog.Audit(x.r.Context(), query)
+	q := x.r.URL.Query()
+	events, err := s.opt.Catalog.Audit(x.r.Context(), catalog.AuditQuery{NamespaceID: x.token.NamespaceID, TestOnly: x.token.Test,
+		Action: q.Get("action"), Before: q.Get("before"), Limit: limit})
 	if err != nil {
 		return err
 	}

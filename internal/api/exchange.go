@@ -436,6 +436,19 @@ func (x *exchange) param(name string) string {
 	return chi.URLParam(x.r, name)
 }
 
+// limit reads how many entries of a list are asked for, from 1 to most.
+func (x *exchange) limit(standard, most int) (int, error) {
+	v := x.r.URL.Query().Get("limit")
+	if v == "" {
+		return standard, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > most {
+		return 0, newFault(http.StatusBadRequest, codeBadRequest, "limit must be a whole number from 1 to "+strconv.Itoa(most), "")
+	}
+	return n, nil
+}
+
 // do runs a job on the request's database.
 func (x *exchange) do(job store.Job) error {
 	x.gate.Caller = callerOf(x.token)

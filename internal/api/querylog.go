@@ -40,19 +40,16 @@ func (s *Server) queryLog(x *exchange) error {
 		return err
 	}
 	q := x.r.URL.Query()
-	f := querylog.Filter{Limit: logLimit, TokenID: q.Get("tokenId")}
+	limit, err := x.limit(logLimit, logMaxLimit)
+	if err != nil {
+		return err
+	}
+	f := querylog.Filter{Limit: limit, TokenID: q.Get("tokenId")}
 	if gate.LevelOf(x.token.Role) < gate.LevelAdmin || x.token.TableScope != nil { // its own rows alone
 		if f.TokenID != "" && f.TokenID != x.token.ID {
 			return newFault(http.StatusForbidden, codeForbidden, "A token sees its own rows of the query log", "leave tokenId out, or use an admin token without tableScope")
 		}
 		f.TokenID = x.token.ID
-	}
-	if v := q.Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > logMaxLimit {
-			return newFault(http.StatusBadRequest, codeBadRequest, "limit must be a whole number from 1 to "+strconv.Itoa(logMaxLimit), "")
-		}
-		f.Limit = n
 	}
 	if v := q.Get("since"); v != "" {
 		ms, ok := parseMoment(v)

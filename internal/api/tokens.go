@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -52,11 +53,10 @@ func (s *Server) createToken(x *exchange) error {
 		n.Test = *req.Test
 	}
 	if req.ExpiresIn != nil {
-		seconds := *req.ExpiresIn
-		if seconds < 1 || seconds > maxExpiresIn || seconds != float64(int64(seconds)) {
-			return newFault(http.StatusBadRequest, codeBadRequest, "expiresIn must be a whole number of seconds from 1 to "+strconv.Itoa(maxExpiresIn), "leave it out for a token that works until it is revoked")
+		var err error
+		if n.ExpiresAt, err = s.expiry(*req.ExpiresIn, 1, maxExpiresIn); err != nil {
+			return err
 		}
-		n.ExpiresAt = s.opt.Now().Add(time.Duration(seconds) * time.Second)
 	}
 	if req.Database != "" {
 		d, err := x.find(req.Database)
@@ -72,6 +72,14 @@ func (s *Server) createToken(x *exchange) error {
 	x.success()
 	x.out = append(s.appendToken(x.out, t, secret), '}')
 	return nil
+}
+
+// expiry is when a token ends that works for so many seconds, from least to most.
+func (s *Server) expiry(seconds float64, least, most int) (time.Time, error) {
+	if seconds < float64(least) || seconds > float64(most) || seconds != float64(int64(seconds)) {
+		return time.Time{}, newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("expiresIn must be a whole number of seconds from %d to %d", least, most), "")
+	}
+	return s.opt.Now().Add(time.Duration(seconds) * time.Second), nil
 }
 
 // strictly decodes the body once more, and refuses what is lenient elsewhere: a member twice, text that is no Unicode and, if known,
@@ -154,16 +162,12 @@ func (s *Server) listTokens(x *exchange) error {
 	if err := x.needUnscoped("GET /v1/tokens"); err != nil {
 		return err
 	}
-	q := x.r.URL.Query()
-	query := catalog.TokenQuery{NamespaceID: x.token.NamespaceID, TestOnly: x.token.Test, Current: true, Before: q.Get("before"), Limit: tokenLimit}
-	if v := q.Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > tokenMaxLimit {
-			return newFault(http.StatusBadRequest, codeBadRequest, "limit must be a whole number from 1 to "+strconv.Itoa(tokenMaxLimit), "")
-		}
-		query.Limit = n
+	limit, err := x.limit(tokenLimit, tokenMaxLimit)
+	if err != nil {
+		return err
 	}
-	list, err := s.opt.Catalog.ListTokens(x.r.Context(), query)
+	list, err := s.opt.Catalog.ListTokens(x.r.Context(), catalog.TokenQuery{NamespaceID: x.token.NamespaceID, TestOnly: x.token.Test, Current: true,
+		Before: x.r.URL.Query().Get("before"), Limit: limit})
 	if err != nil {
 		return err
 	}

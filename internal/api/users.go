@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/persqld/persqld/internal/catalog"
@@ -64,15 +63,16 @@ func (s *Server) createUser(x *exchange) error {
 	if req.ExpiresIn != nil {
 		seconds = *req.ExpiresIn
 	}
-	if seconds < minUserToken || seconds > maxUserToken || seconds != float64(int64(seconds)) {
-		return newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("expiresIn must be a whole number of seconds from %d to %d", minUserToken, maxUserToken), "")
+	expires, err := s.expiry(seconds, minUserToken, maxUserToken)
+	if err != nil {
+		return err
 	}
 	m, err := s.userDatabase(x, &req)
 	if err != nil {
 		return err
 	}
 	t, secret, err := s.opt.Catalog.CreateToken(x.acting(x.r.Context()), catalog.NewToken{NamespaceID: x.token.NamespaceID, Name: "user " + m.d.Slug, Role: req.Role,
-		Database: m.d.ID, Test: x.token.Test, ExpiresAt: s.opt.Now().Add(time.Duration(seconds) * time.Second)})
+		Database: m.d.ID, Test: x.token.Test, ExpiresAt: expires})
 	if err != nil {
 		return err
 	}

@@ -104,19 +104,16 @@ func permit(a sqlite.Access) error {
 	case sqlite.Insert, sqlite.Update, sqlite.Delete:
 		return permitWrite(a)
 	case sqlite.CreateTable, sqlite.CreateView, sqlite.CreateTrigger, sqlite.CreateIndex:
-		return permitName(a.Name)
+		return permitNew(a.Name)
 	case sqlite.DropTable, sqlite.DropView, sqlite.DropTrigger, sqlite.DropIndex, sqlite.DropVTable:
-		if ReservedName(a.Name) {
-			return nil // it is from before the name was reserved
-		}
-		return permitName(a.Name)
+		return permitOld(a.Name)
 	case sqlite.CreateVTable:
-		if err := permitName(a.Name); err != nil {
+		if err := permitNew(a.Name); err != nil {
 			return err
 		}
 		return permitModule(a.Detail)
 	case sqlite.AlterTable:
-		return permitName(a.Detail)
+		return permitOld(a.Detail)
 	case sqlite.Analyze, sqlite.Reindex:
 		return nil
 	case sqlite.Function:

@@ -2,8 +2,6 @@ package gate
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -68,17 +66,17 @@ func permitPragma(name, arg string) error {
 
 // otherPragmas are the rest of SQLite's, as pragma_list names them. A pragma that has rows is a table-valued function
 // too (pragma_journal_mode), which SQLite reports as the reading of a table of that name and nothing else.
-const otherPragmas = ` analysis_limit auto_vacuum automatic_index busy_timeout cache_size cache_spill case_sensitive_like
+var otherPragmas = set(` analysis_limit auto_vacuum automatic_index busy_timeout cache_size cache_spill case_sensitive_like
 		cell_size_check checkpoint_fullfsync count_changes default_cache_size empty_result_callbacks foreign_keys full_column_names
 		fullfsync hard_heap_limit ignore_check_constraints incremental_vacuum journal_mode journal_size_limit legacy_alter_table
 		locking_mode max_page_count mmap_size module_list query_only read_uncommitted recursive_triggers reverse_unordered_selects
 		schema_version secure_delete short_column_names shrink_memory soft_heap_limit synchronous temp_store temp_store_directory
-		threads trusted_schema wal_autocheckpoint wal_checkpoint writable_schema stats lock_status `
+		threads trusted_schema wal_autocheckpoint wal_checkpoint writable_schema stats lock_status `)
 
 // permitPragmaTable decides on reading a table whose name begins with pragma_.
 func permitPragmaTable(table string) error {
-	name := strings.ToLower(table[len("pragma_"):])
-	if slices.Contains(strings.Fields(otherPragmas), name) || name == "optimize" || name == "defer_foreign_keys" {
+	name := sqlite.Fold(table[len("pragma_"):])
+	if otherPragmas[name] || name == "optimize" || name == "defer_foreign_keys" {
 		return permitPragma(name+"()", "")
 	}
 	return nil

@@ -17,9 +17,10 @@ func hasPrefix(name, prefix string) bool {
 // IsSystem tells whether a name is the system's: SQLite's own, or the server's. Names compare without case.
 func IsSystem(name string) bool { return hasPrefix(name, "sqlite_") || hasPrefix(name, "_persql_") }
 
-func refuseSystem(name string) error {
+// RefuseName is the refusal of a system object, or of a name that is reserved for one.
+func RefuseName(name string) *Refusal {
 	return &Refusal{Code: CodeSystem, Message: fmt.Sprintf("%s is a system object", name),
-		Hint: "names that begin with sqlite_ or _persql_ are reserved"}
+		Hint: "names that begin with sqlite_, pragma_ or _persql_ are reserved, and those of SQLite's own tables of raw pages"}
 }
 
 // schemaTable tells whether name is SQLite's table of the schema, under any of its names.
@@ -44,11 +45,11 @@ func permitRead(table string) error {
 	case hasPrefix(table, "pragma_"):
 		return permitPragmaTable(table)
 	case refusedModules[sqlite.Fold(table)] != "":
-		return refuseSystem(table)
+		return RefuseName(table)
 	case !IsSystem(table), schemaTable(table), statistics(table), strings.EqualFold(table, QueryLogTable):
 		return nil
 	}
-	return refuseSystem(table)
+	return RefuseName(table)
 }
 
 func permitWrite(a sqlite.Access) error {
@@ -63,25 +64,37 @@ func permitWrite(a sqlite.Access) error {
 	case statistics(a.Name), !IsSystem(a.Name) && !strings.EqualFold(a.Name, "dbstat"):
 		return nil
 	}
-	return refuseSystem(a.Name)
+	return RefuseName(a.Name)
 }
 
-// ReservedName tells whether a table of the name would take the place of what SQLite has under it: a pragma's function, which the
-// server's own statements use too, or a module that nobody may read.
-func ReservedName(name string) bool {
+// ReservedName tells whether a client may give a table no such name: it is the server's, or a table of it would take the place of
+// what SQLite has under it, a pragma's function, which the server's own statements use too, or a module that nobody may read.
+// SQLite itself guards its own names; it makes sqlite_sequence and its indexes as if a client did.
+func ReservedName(name string) bool { return serversName(name) || sqlitesFunction(name) }
+
+// serversName compares with a _ behind the name, since a virtual table of it would have shadow tables that begin so.
+func serversName(name string) bool {
+	return hasPrefix(name+"_", "_persql_") || hasPrefix(name, "sqlite_persql_")
+}
+
+func sqlitesFunction(name string) bool {
 	return hasPrefix(name, "pragma_") || refusedModules[sqlite.Fold(name)] != ""
 }
 
-// permitName decides on the name of an object that is made, altered or dropped.
-func permitName(name string) error {
-	// With a _ behind it, since a virtual table of the name would have shadow tables that begin so.
-	if (hasPrefix(name+"_", "_persql_") || hasPrefix(name, "sqlite_persql_")) && !off("system name") {
-		return refuseSystem(name)
-	}
+// permitNew decides on the name of an object that is made, permitOld of one that is altered or dropped: it may be from before
+// its name was reserved.
+func permitNew(name string) error {
 	if ReservedName(name) && !off("system name") {
-		return &Refusal{Code: CodeSystem, Message: fmt.Sprintf("The name %s is reserved for a table-valued function of SQLite's", name), Hint: "choose another name"}
+		return RefuseName(name)
 	}
-	return nil // SQLite itself guards its own names; it makes sqlite_sequence and its indexes under this code
+	return nil
+}
+
+func permitOld(name string) error {
+	if serversName(name) && !off("system name") {
+		return RefuseName(name)
+	}
+	return nil
 }
 
 // modules are the virtual tables that a client may make.
