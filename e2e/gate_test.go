@@ -518,6 +518,7 @@ func TestVirtualTablesTakeNoOthers(t *testing.T) {
 	if got := d.One("SELECT group_concat(v) FROM users_content"); got != "kept,more" {
 		t.Errorf("users_content: %s", got)
 	}
+	d.Query("SELECT * FROM pragma_table_info(printf('%.*c', 1000000, 'x'))").Fails(http.StatusBadRequest, "sql_error")
 	d.Query("ALTER TABLE users_content RENAME TO pragma_table_list").Fails(http.StatusForbidden, "system_object")
 	d.Query("ALTER TABLE users_content RENAME TO dbstat").Fails(http.StatusForbidden, "system_object")
 	d.Query("ALTER TABLE users_content RENAME TO _persql_x").Fails(http.StatusForbidden, "system_object")

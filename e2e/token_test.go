@@ -62,7 +62,7 @@ func TestTokens(t *testing.T) {
 	} {
 		c.Post("/v1/tokens", bad.request).Fails(http.StatusBadRequest, bad.code)
 	}
-	for _, raw := range []string{`{"role":"read","role":"admin"}`, "{\"name\":\"\xff\"}", `{"name":"\ud800"}`} {
+	for _, raw := range []string{"null", " null\n", `{"role":"read","role":"admin"}`, "{\"name\":\"\xff\"}", `{"name":"\ud800"}`} {
 		c.Post("/v1/tokens", harness.Raw(raw)).Fails(http.StatusBadRequest, "bad_json")
 	}
 	c.Post("/v1/tokens", body{"database": "nowhere"}).Fails(http.StatusNotFound, "not_found")

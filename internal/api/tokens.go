@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -82,13 +83,13 @@ func (s *Server) expiry(seconds float64, least, most int) (time.Time, error) {
 	return s.opt.Now().Add(time.Duration(seconds) * time.Second), nil
 }
 
-// strictly decodes the body once more, and refuses what is lenient elsewhere: a member twice, text that is no Unicode and, if known,
-// a member that the call doesn't know.
+// strictly decodes the body once more, and refuses what is lenient elsewhere: null for an object, a member twice, text that is no Unicode and,
+// if known, a member that the call doesn't know.
 func (x *exchange) strictly(v any, known bool) error {
-	if err := json.Unmarshal(x.body, v, json.RejectUnknownMembers(known)); err != nil {
-		message := "The body has a member twice, or text that is not Unicode"
+	if err := json.Unmarshal(x.body, v, json.RejectUnknownMembers(known)); err != nil || bytes.Equal(bytes.TrimSpace(x.body), []byte("null")) {
+		message := "The body is null, has a member twice, or text that is not Unicode"
 		if known {
-			message = "The body has a member that this call doesn't know, or one twice, or text that is not Unicode"
+			message = "The body is null, has a member that this call doesn't know, or one twice, or text that is not Unicode"
 		}
 		return newFault(http.StatusBadRequest, wire.CodeBadJSON, message, "the members of this call are in /openapi.json")
 	}

@@ -29,6 +29,7 @@ const (
 
 // RefuseTable is the refusal of a table that the caller's scope does not hold.
 func RefuseTable(table string) *Refusal {
+	table = table[:min(len(table), 255)] // the argument of a pragma may be of any length
 	return &Refusal{Code: CodeScope, Message: fmt.Sprintf("Token scope does not include table %q", table),
 		Hint: "use a token whose tableScope has the table, and all that a view, trigger or foreign key of it leads to"}
 }

@@ -312,7 +312,21 @@ func (s *Stmt) Step() (row bool, err error) {
 	s.ended = true
 	e := c.fail(rc)
 	e.Offset = -1 // a position in the text is the compiler's to tell; what stands there now is an earlier error's
+	if e.Code.Primary() == CodeNoMem && s.readsPragma() {
+		// SQLite makes a statement of the function's argument, and says that it has no memory for one that is too long.
+		e.Code, e.Message = CodeTooBig, "string or blob too big"
+	}
 	return false, e
+}
+
+// readsPragma tells whether the statement reads a pragma's table-valued function.
+func (s *Stmt) readsPragma() bool {
+	for i := range s.Accesses {
+		if n := s.Accesses[i].Name; s.Accesses[i].Action == Read && len(n) > 7 && strings.EqualFold(n[:7], "pragma_") {
+			return true
+		}
+	}
+	return false
 }
 
 // Columns is the number of columns that a row has: 0 for a statement that returns none. The first Step may change it,
