@@ -319,6 +319,7 @@ func (s *Store) closeAll(ctx context.Context) error {
 			s.log.Warn("a database is left as after a crash: a statement does not notice that it should stop", "database", id)
 			continue
 		}
+		a.busy = true // ours, like a worker's: a rebuild that ends now looks at what we close
 		rest = append(rest, a)
 	}
 	for _, w := range s.idle {
