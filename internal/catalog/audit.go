@@ -10,15 +10,17 @@ import (
 
 // The kinds of actors.
 const (
-	ActorToken    = "token"    // a request with a token
-	ActorOperator = "operator" // a subcommand
-	ActorServer   = "server"   // the server by itself: the first start, the end of a time in the trash
+	ActorToken     = "token"     // a request with a token
+	ActorUser      = "user"      // a request of a person who is signed in, or signs in
+	ActorAnonymous = "anonymous" // a request of nobody that is known, such as a sign-in that failed
+	ActorOperator  = "operator"  // a subcommand
+	ActorServer    = "server"    // the server by itself: the first start, the end of a time in the trash
 )
 
 // Actor is who changes something.
 type Actor struct {
 	Type    string // one of the kinds
-	ID      string // a token's
+	ID      string // a token's or a user's
 	Address string // where the request came from
 }
 
@@ -40,12 +42,12 @@ func actorOf(ctx context.Context) Actor {
 type Event struct {
 	ID          string
 	At          time.Time
-	NamespaceID string
+	NamespaceID string // "" for what concerns the server as a whole, such as users and sessions
 	Action      string // for example "database.created"
 	Actor       Actor
-	TargetType  string // "database", "token" or "namespace"
+	TargetType  string // "database", "token", "namespace", "user", "session" or "invitation"
 	TargetID    string
-	TargetName  string // a slug, or the name of a token
+	TargetName  string // a slug, the name of a token, or the e-mail address of a user
 	Test        bool   // the target is a test database or a test token
 	Metadata    map[string]any
 }

@@ -26,32 +26,17 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 	if err != nil {
 		return time.Time{}, fmt.Errorf("delete database: %w", err)
 	}
-	now := c.moment()
-	t := &Trashed{Database: *d, DeletedAt: now}
-	var condemned time.Time
-	if keep > 0 {
-		t.RestorableUntil = now.Add(keep).Truncate(time.Millisecond)
-	} else {
-		condemned = now
-	}
+	var t *Trashed
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE databases SET deleted_at = ?, restorable_until = ?, condemned_at = ? WHERE id = ?`,
-			now.UnixMilli(), nullMillis(t.RestorableUntil), nullMillis(condemned), id); err != nil {
+		if t, err = c.trash(ctx, tx, d, keep); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO ended_slugs (namespace_id, slug, ended_at) VALUES (?, ?, ?)
-			ON CONFLICT DO UPDATE SET ended_at = excluded.ended_at`, d.NamespaceID, d.Slug, now.UnixMilli())
-		if err != nil {
-			return err
-		}
-		metadata := map[string]any{"restorableUntil": nil}
-		if condemned.IsZero() {
-			metadata["restorableUntil"] = t.RestorableUntil
-		}
-		return c.audit(ctx, tx, databaseEvent("database.deleted", d, metadata))
+			ON CONFLICT DO UPDATE SET ended_at = excluded.ended_at`, d.NamespaceID, d.Slug, t.DeletedAt.UnixMilli())
+		return err
 	}, func(m *mirror) {
 		m.endDatabase(d)
-		if condemned.IsZero() {
+		if !t.RestorableUntil.IsZero() {
 			m.addTrashed(t)
 		}
 	})
@@ -59,6 +44,25 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 		return time.Time{}, fmt.Errorf("delete database %q: %w", d.Slug, err)
 	}
 	return t.RestorableUntil, nil
+}
+
+// trash writes that a database is deleted: in the trash for keep or, if that is not positive, condemned at once.
+func (c *Catalog) trash(ctx context.Context, tx *sql.Tx, d *Database, keep time.Duration) (*Trashed, error) {
+	now := c.moment()
+	t := &Trashed{Database: *d, DeletedAt: now}
+	var condemned time.Time
+	metadata := map[string]any{"restorableUntil": nil}
+	if keep > 0 {
+		t.RestorableUntil = now.Add(keep).Truncate(time.Millisecond)
+		metadata["restorableUntil"] = t.RestorableUntil
+	} else {
+		condemned = now
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE databases SET deleted_at = ?, restorable_until = ?, condemned_at = ? WHERE id = ?`,
+		now.UnixMilli(), nullMillis(t.RestorableUntil), nullMillis(condemned), d.ID); err != nil {
+		return nil, err
+	}
+	return t, c.audit(ctx, tx, databaseEvent("database.deleted", d, metadata))
 }
 
 // Trashed is the deleted database of an id, while it can be brought back; else ErrDatabaseNotFound.
@@ -111,6 +115,9 @@ func (c *Catalog) UndeleteDatabase(ctx context.Context, id, slug string) (*Datab
 	d := t.Database
 	if slug != "" {
 		d.Slug = slug
+	}
+	if _, ok := c.namespaceByID(d.NamespaceID); !ok {
+		return nil, fmt.Errorf("undelete database %s: %w", id, ErrNamespaceNotFound)
 	}
 	if _, err := c.Database(d.NamespaceID, d.Slug); err == nil {
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, d.Slug, ErrSlugTaken)
