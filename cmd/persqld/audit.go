@@ -15,7 +15,7 @@ import (
 
 type auditCmd struct {
 	config.Location `embed:"" group:"settings"`
-	Namespace       string `help:"Slug of a namespace; left out, what concerns the server as a whole: users and sessions." placeholder:"SLUG"`
+	Namespace       string `help:"Slug of a namespace; left out, everything: users and sessions, and namespaces that are gone, too." placeholder:"SLUG"`
 	Action          string `help:"Only this action, for example session.refused." placeholder:"ACTION"`
 	Before          string `help:"Only entries before the one of this id." placeholder:"ID"`
 	Limit           int    `default:"100" help:"Entries at most, 1 to 100,000." placeholder:"N"`
@@ -38,13 +38,15 @@ type auditArgs struct {
 
 // auditInfo is an entry as it is printed.
 type auditInfo struct {
-	ID       string         `json:"id"`
-	At       time.Time      `json:"at"`
-	Action   string         `json:"action"`
-	Actor    auditParty     `json:"actor"`
-	Address  string         `json:"address,omitempty"`
-	Target   auditParty     `json:"target"`
-	Metadata map[string]any `json:"metadata"`
+	ID string    `json:"id"`
+	At time.Time `json:"at"`
+	// NamespaceID is empty for what is of none.
+	NamespaceID string         `json:"namespaceId,omitempty"`
+	Action      string         `json:"action"`
+	Actor       auditParty     `json:"actor"`
+	Address     string         `json:"address,omitempty"`
+	Target      auditParty     `json:"target"`
+	Metadata    map[string]any `json:"metadata"`
 }
 
 type auditParty struct {
@@ -59,7 +61,7 @@ type auditList struct {
 
 func readAudit(ctx context.Context, c *books, args auditArgs) (auditList, error) {
 	list := auditList{Entries: []auditInfo{}}
-	q := catalog.AuditQuery{Action: args.Action, Before: args.Before, Limit: args.Limit}
+	q := catalog.AuditQuery{All: args.Namespace == "", Action: args.Action, Before: args.Before, Limit: args.Limit}
 	if args.Namespace != "" {
 		ns, err := c.Namespace(args.Namespace)
 		if err != nil {
@@ -69,7 +71,7 @@ func readAudit(ctx context.Context, c *books, args auditArgs) (auditList, error)
 	}
 	events, err := c.Audit(ctx, q)
 	for _, e := range events {
-		list.Entries = append(list.Entries, auditInfo{e.ID, e.At, e.Action, auditParty{e.Actor.Type, e.Actor.ID, ""}, e.Actor.Address,
+		list.Entries = append(list.Entries, auditInfo{e.ID, e.At, e.NamespaceID, e.Action, auditParty{e.Actor.Type, e.Actor.ID, ""}, e.Actor.Address,
 			auditParty{e.TargetType, e.TargetID, e.TargetName}, e.Metadata})
 	}
 	return list, err

@@ -90,7 +90,8 @@ func (c *Catalog) Record(ctx context.Context, action string, d *Database, metada
 
 // AuditQuery says which entries are listed.
 type AuditQuery struct {
-	NamespaceID string
+	NamespaceID string // "" for the entries that are of no namespace
+	All         bool   // of all namespaces and none, for the operator
 	TestOnly    bool
 	Action      string // of all if empty
 	Before      string // id of an entry: only those before it
@@ -100,9 +101,13 @@ type AuditQuery struct {
 // Audit lists entries of the audit log, the newest first. It reads the file.
 func (c *Catalog) Audit(ctx context.Context, q AuditQuery) ([]Event, error) {
 	list := []Event{}
+	in := `namespace_id = ?1` // by the index
+	if q.All {
+		in = `?1 IS NOT NULL`
+	}
 	err := each(ctx, c.db, `SELECT id, at, namespace_id, action, actor_type, actor_id, address, target_type, target_id, target_name, test, metadata FROM audit
-		WHERE namespace_id = ?1 AND (NOT ?2 OR test) AND (?3 = '' OR action = ?3)
-		AND (?4 = '' OR seq < (SELECT seq FROM audit WHERE id = ?4 AND namespace_id = ?1)) ORDER BY seq DESC LIMIT ?5`, func(rows *sql.Rows) error {
+		WHERE `+in+` AND (NOT ?2 OR test) AND (?3 = '' OR action = ?3)
+		AND (?4 = '' OR seq < (SELECT seq FROM audit WHERE id = ?4 AND `+in+`)) ORDER BY seq DESC LIMIT ?5`, func(rows *sql.Rows) error {
 		var e Event
 		var at int64
 		var actor, address sql.NullString
