@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -264,6 +265,27 @@ func TestDeletedNamespace(t *testing.T) {
 		token, pinned = s.Client(t, token.Token()), s.Client(t, pinned.Token())
 	}
 	bob.Post(ns+"/databases/main/query", harness.Body("SELECT * FROM secret")).Fails(http.StatusBadRequest, "unknown_table")
+
+	// What it had can be brought back by the operator, into a namespace that is there.
+	found := false
+	for _, e := range s.JSONOf(t, "database", "list", "--deleted")["databases"].([]any) {
+		if e := e.(map[string]any); e["id"] == id {
+			found = e["namespace"] == "ada" && e["namespaceDeleted"] == true
+		}
+	}
+	if !found {
+		t.Error("the trash of the deleted namespace is not listed")
+	}
+	if _, errs, code := s.CLI(t, "database", "undelete", id); code != 1 || !strings.Contains(errs, "--namespace") {
+		t.Errorf("undelete without a namespace: %d %s", code, errs)
+	}
+	s.JSONOf(t, "database", "undelete", id, "--namespace", "default", "--slug", "rescued")
+	s.Client(t, harness.Token).DB("rescued").Must("SELECT * FROM secret")
+	bob.Get(ns+"/databases/rescued").Fails(http.StatusNotFound, "not_found")
+	s.Client(t, harness.Token).Do(http.MethodDelete, "/v1/databases/rescued", nil).OK()
+	s.Client(t, harness.Token).Post("/v1/databases/"+id+"/undelete", nil).OK()
+	s.Client(t, harness.Token).DB("rescued").Must("DROP TABLE secret")
+	s.Client(t, harness.Token).Do(http.MethodDelete, "/v1/databases/rescued", nil).OK()
 
 	// By the command line, with and without a server; the server's own namespace is made anew, and its token let in.
 	if _, errs, code := s.CLI(t, "namespace", "delete", "ada"); code != 1 {

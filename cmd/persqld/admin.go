@@ -21,7 +21,7 @@ import (
 type books struct {
 	*catalog.Catalog
 	// undelete is the catalog's own without a server, else the server's, which lets requests reach the database again.
-	undelete func(ctx context.Context, id, slug string) (*catalog.Database, error)
+	undelete func(ctx context.Context, id, slug, namespaceID string) (*catalog.Database, error)
 	// deleteNamespace is likewise the catalog's own or the server's, which keeps requests from the databases.
 	deleteNamespace func(ctx context.Context, d catalog.Deletion) ([]*catalog.Database, error)
 	// passwords hashes with the server's settings or, without a server, the defaults; another hash is made at the next sign-in
@@ -170,7 +170,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &books{c, c.UndeleteDatabase, c.DeleteNamespace, password.New(password.Options{})}, raw)
+	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &books{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{})}, raw)
 	if err != nil {
 		return err
 	}

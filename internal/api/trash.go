@@ -146,7 +146,7 @@ func (s *Server) undeleteDatabase(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	d, err := s.Undelete(ctx, id, req.Slug)
+	d, err := s.Undelete(ctx, id, req.Slug, "")
 	if err != nil {
 		return err
 	}
@@ -166,11 +166,11 @@ func (x *exchange) ownsTrashed(id string) bool {
 	return d.NamespaceID == x.token.NamespaceID && (d.Test || !x.token.Test)
 }
 
-// Undelete brings a deleted database back, under its old slug if slug is empty. Its errors are those of
-// catalog.UndeleteDatabase.
-func (s *Server) Undelete(ctx context.Context, id, slug string) (*catalog.Database, error) {
+// Undelete brings a deleted database back, under its old slug if slug is empty, in its old namespace if namespaceID is. Its errors
+// are those of catalog.UndeleteInto.
+func (s *Server) Undelete(ctx context.Context, id, slug, namespaceID string) (*catalog.Database, error) {
 	defer s.ending.lock(id)()
-	d, err := s.opt.Catalog.UndeleteDatabase(ctx, id, slug)
+	d, err := s.opt.Catalog.UndeleteInto(ctx, id, slug, namespaceID)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -41,6 +42,20 @@ func (c *Catalog) Namespaces() []Namespace {
 		list = append(list, h.Namespace)
 	}
 	slices.SortFunc(list, func(a, b Namespace) int { return strings.Compare(a.Slug, b.Slug) })
+	return list
+}
+
+// DeletedNamespaces are the namespaces that are gone and have databases in the trash, in the order of their slugs.
+func (c *Catalog) DeletedNamespaces() []Namespace {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	list := []Namespace{}
+	for _, h := range c.mirror.byID {
+		if h.deleted && len(h.trash) > 0 {
+			list = append(list, h.Namespace)
+		}
+	}
+	slices.SortFunc(list, func(a, b Namespace) int { return cmp.Or(strings.Compare(a.Slug, b.Slug), strings.Compare(a.ID, b.ID)) })
 	return list
 }
 

@@ -97,13 +97,19 @@ func (c *Catalog) Trash(namespaceID string, page Page) []*Trashed {
 // trash (any more), ErrSlug, ErrSlugTaken where another living database has the slug, or ErrDatabaseLives where this one
 // lives under another.
 func (c *Catalog) UndeleteDatabase(ctx context.Context, id, slug string) (*Database, error) {
+	return c.UndeleteInto(ctx, id, slug, "")
+}
+
+// UndeleteInto is UndeleteDatabase for the operator, who may give the database to another namespace than it was in: that one may
+// be gone. It returns ErrNamespaceNotFound where the namespace is.
+func (c *Catalog) UndeleteInto(ctx context.Context, id, slug, namespaceID string) (*Database, error) {
 	if slug != "" && !ValidSlug(slug) {
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, slug, ErrSlug)
 	}
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	if d, err := c.DatabaseByID(id); err == nil {
-		if slug == "" || slug == d.Slug {
+		if (slug == "" || slug == d.Slug) && (namespaceID == "" || namespaceID == d.NamespaceID) {
 			return d, nil
 		}
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, slug, ErrDatabaseLives)
@@ -116,20 +122,29 @@ func (c *Catalog) UndeleteDatabase(ctx context.Context, id, slug string) (*Datab
 	if slug != "" {
 		d.Slug = slug
 	}
-	if _, ok := c.namespaceByID(d.NamespaceID); !ok {
+	if namespaceID != "" {
+		d.NamespaceID = namespaceID
+	}
+	ns, ok := c.namespaceByID(d.NamespaceID)
+	if !ok {
 		return nil, fmt.Errorf("undelete database %s: %w", id, ErrNamespaceNotFound)
 	}
+	d.NamespaceID = ns.ID
 	if _, err := c.Database(d.NamespaceID, d.Slug); err == nil {
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, d.Slug, ErrSlugTaken)
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE databases SET slug = ?, deleted_at = NULL, restorable_until = NULL WHERE id = ?`, d.Slug, id); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE databases SET namespace_id = ?, slug = ?, deleted_at = NULL, restorable_until = NULL WHERE id = ?`, d.NamespaceID, d.Slug, id); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {
 			return err
 		}
-		return c.audit(ctx, tx, databaseEvent("database.undeleted", &d, map[string]any{"formerSlug": t.Slug}))
+		metadata := map[string]any{"formerSlug": t.Slug}
+		if d.NamespaceID != t.NamespaceID {
+			metadata["formerNamespaceId"] = t.NamespaceID
+		}
+		return c.audit(ctx, tx, databaseEvent("database.undeleted", &d, metadata))
 	}, func(m *mirror) {
 		m.endTrashed(t)
 		m.addDatabase(&d)
