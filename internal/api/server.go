@@ -32,26 +32,26 @@ type Options struct {
 	BaseURL   string // the public origin, for the OpenAPI document
 
 	AutoCreate       bool
-	StatementTimeout time.Duration    // of a load-csv as a whole; 30 s
-	MemoryLimit      int64            // bytes of the engine's memory, of which an export or import may hold a part; 0 is no limit
-	Temp             string           // directory for the files of exports and imports
-	Limits           sqlite.Limits    // of databases, which imports keep too
-	MaxImport        int64            // bytes of an imported file; 1 GB
-	MaxCSV           int64            // bytes of a loaded CSV text; 10 MB
-	MaxCSVRows       int              // 100,000
-	MaxTransfers     int              // exports and imports at the same time; 4
-	TransferTimeout  time.Duration    // of one of them; 1 h
-	Passwords        *password.Hasher // of the people who sign in; one with the defaults if nil
-	SignUp           string           // who may make an account: one of the SignUp words; SignUpInvite if empty
-	SignInPerAddress int              // attempts to sign in or up a minute and address; 20
-	SignInPerAccount int              // attempts to sign in a minute and account, from addresses that it isn't signed in from; 10
-	Trash            time.Duration    // how long a deleted database can be brought back; 0 is not at all
-	Buffers          int64            // bytes of the buffers of all requests and results together; 0 is no limit
-	MaxRequest       int64            // bytes of a request's body; 10 MB
-	MaxResult        int64            // bytes of a result; 32 MB
-	MaxSQL           int              // bytes of a statement; 100 KB
-	MaxStatements    int              // of a batch; 100
-	RatePerAddress   int              // /v1 requests a second and address; 0 is no limit
+	StatementTimeout time.Duration // of a load-csv as a whole; 30 s
+	MemoryLimit      int64         // bytes of the engine's memory, of which an export or import may hold a part; 0 is no limit
+	Temp             string        // directory for the files of exports and imports
+	Limits           sqlite.Limits // of databases, which imports keep too
+	MaxImport        int64         // bytes of an imported file; 1 GB
+	MaxCSV           int64         // bytes of a loaded CSV text; 10 MB
+	MaxCSVRows       int           // 100,000
+	MaxTransfers     int           // exports and imports at the same time; 4
+	TransferTimeout  time.Duration // of one of them; 1 h
+	Passwords        Passwords     // of the people who sign in; one with the defaults if nil
+	SignUp           string        // who may make an account: one of the SignUp words; SignUpInvite if empty
+	SignInPerAddress int           // attempts to sign in or up a minute and address; 20
+	SignInPerAccount int           // attempts to sign in a minute and account, from addresses that it isn't signed in from; 10
+	Trash            time.Duration // how long a deleted database can be brought back; 0 is not at all
+	Buffers          int64         // bytes of the buffers of all requests and results together; 0 is no limit
+	MaxRequest       int64         // bytes of a request's body; 10 MB
+	MaxResult        int64         // bytes of a result; 32 MB
+	MaxSQL           int           // bytes of a statement; 100 KB
+	MaxStatements    int           // of a batch; 100
+	RatePerAddress   int           // /v1 requests a second and address; 0 is no limit
 	// TrustProxy tells whether an address is a proxy's, whose X-Forwarded-For counts.
 	TrustProxy func(netip.Addr) bool
 	// AdminOnly moves /metrics and pprof to AdminHandler.
@@ -61,6 +61,12 @@ type Options struct {
 
 	Now    func() time.Time
 	Logger *slog.Logger
+}
+
+// Passwords hashes and verifies passwords, as password.Hasher does and says.
+type Passwords interface {
+	Hash(ctx context.Context, password string) (string, error)
+	Verify(ctx context.Context, hash, password string) (ok, outdated bool, err error)
 }
 
 // Server answers HTTP.
@@ -77,7 +83,7 @@ type Server struct {
 	ending      keyedMutex // a database's, by its id, while it goes to the trash or comes from there
 	flood       *flood
 	crossSite   *http.CrossOriginProtection
-	passwords   *password.Hasher
+	passwords   Passwords
 	byAddress   *attempts // signing in and up
 	byAccount   *attempts
 	refusals    *attempts // entries of the audit log about failed sign-ins
