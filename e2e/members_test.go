@@ -136,6 +136,42 @@ func TestLastOwner(t *testing.T) {
 	}
 }
 
+// TestNamespacesOfOthers makes each call of a namespace as somebody who is no member: it answers as one that isn't there, and does nothing.
+func TestNamespacesOfOthers(t *testing.T) {
+	row(t, "DP-MEM-7")
+	s := people(t)
+	owner := enrol(t, s, "owner@example.com", "default", "owner")
+	stranger := enrol(t, s, "stranger@example.com", "", "")
+	_, id := owner.invite("default", body{"role": "viewer"})
+	before := string(owner.Get("/api/namespaces/default/audit").OK().Raw)
+	calls := 0
+	for _, op := range harness.Operations() {
+		if !strings.HasPrefix(op.Path, "/api/namespaces/{namespace}") || isTwin(op) {
+			continue
+		}
+		calls++
+		var request any
+		if op.HasBody {
+			request = body{"role": "viewer"}
+		}
+		var answers []string
+		for _, namespace := range []string{"default", "nowhere", "%2e%2e", "Default"} {
+			path := strings.NewReplacer("{namespace}", namespace, "{userId}", owner.id, "{id}", id).Replace(op.Path)
+			answers = append(answers, withoutID(stranger.Do(op.Method, path, request).Fails(http.StatusNotFound, "not_found")))
+		}
+		if len(slices.Compact(answers)) != 1 {
+			t.Errorf("%s: %v", op.ID, answers)
+		}
+	}
+	if calls != 7 {
+		t.Errorf("%d calls", calls)
+	}
+	after := owner.Get("/api/namespaces/default/audit").OK()
+	if len(after.Raw) != len(before) {
+		t.Errorf("something was done: %s", after.Raw)
+	}
+}
+
 // rolesOf are the roles in a list of members, by the user's id.
 func rolesOf(a *harness.Answer) map[string]string {
 	roles := map[string]string{}
