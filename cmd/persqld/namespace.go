@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -22,6 +23,14 @@ type namespaceDeleteCmd struct {
 	Trash           config.Duration `default:"168h" group:"settings" help:"How long its databases can be brought back by hand, where no server runs; a server that runs has its own setting." placeholder:"TIME"`
 	Slug            string          `arg:"" help:"The namespace's slug."`
 	Force           bool            `help:"Also if it has databases: they go to the trash."`
+}
+
+// Validate refuses a time that is none.
+func (cmd *namespaceDeleteCmd) Validate() error {
+	if cmd.Trash.Duration < 0 {
+		return errors.New("--trash must not be negative")
+	}
+	return nil
 }
 
 type namespaceDeleteArgs struct {
