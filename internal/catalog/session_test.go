@@ -327,3 +327,32 @@ func TestFoldEmail(t *testing.T) {
 		}
 	}
 }
+
+// TestAccountsAreNotTakenOver makes a user anew, in each way that there is: the former one's password stays.
+func TestAccountsAreNotTakenOver(t *testing.T) {
+	c, clock, path := fresh(t)
+	ctx := t.Context()
+	ns := mustNamespace(t, c, "acme")
+	u := mustUser(t, c, "ada@example.com")
+	_, secret, err := c.CreateInvitation(ctx, catalog.NewInvitation{NamespaceID: ns.ID, Role: catalog.MemberOwner, ExpiresAt: clock.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := catalog.NewUser{Email: " ADA@Example.com", PasswordHash: "the attacker's"}
+	if _, err := c.CreateUser(ctx, n); !errors.Is(err, catalog.ErrUserExists) {
+		t.Errorf("made again: %v", err)
+	}
+	if _, _, err := c.AcceptInvitation(ctx, catalog.Acceptance{Secret: secret, User: n}); !errors.Is(err, catalog.ErrUserExists) {
+		t.Errorf("by an invitation: %v", err)
+	}
+	for range 2 {
+		now, err := c.UserByEmail("ada@example.com")
+		if err != nil || now.ID != u.ID || now.PasswordHash() != u.PasswordHash() || len(c.Users()) != 1 || len(c.Members(ns.ID)) != 0 {
+			t.Errorf("the account is %+v, %v", now, err)
+		}
+		if _, _, err := c.Invitation(ctx, secret); err != nil {
+			t.Errorf("the invitation is used up: %v", err)
+		}
+		c = reopen(t, c, clock, path)
+	}
+}
