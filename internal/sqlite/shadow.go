@@ -69,6 +69,9 @@ func (s *Stmt) borrowed(name string) bool {
 	return false
 }
 
+// Lender is the table of the main schema that the virtual table of that name reads beside its own; "" if there is none.
+func (s *Stmt) Lender(name string) string { return s.conn.lender(name) }
+
 // lender is the table that the virtual table name reads beside its own; "" if there is none. It looks into SQLite's
 // parsed schema, where the arguments of a virtual table stand as they were written.
 func (c *Conn) lender(name string) string {
