@@ -179,6 +179,9 @@ func (v *verdict) checked(s *sqlite.Stmt, t *touch) bool {
 // add adds what an access needs.
 func (v *verdict) add(s *sqlite.Stmt, a *sqlite.Access, own kindOfWork) {
 	v.temp = v.temp || hasPrefix(a.Name, "sqlite_temp_")
+	if a.By != "" && s.Kind(a.By) == sqlite.View {
+		v.touch(a.By, false) // of one whose rows are only counted nothing else is reported
+	}
 	switch a.Action {
 	case sqlite.Select, sqlite.Recursive:
 	case sqlite.Function:

@@ -75,9 +75,10 @@ type Conn struct {
 	altered  bool // the schema changed in the open transaction
 	changes  *changeHook
 	tables   []*module
-	claims   Claims // of who runs the statement
-	claiming bool   // ClaimFunction is registered
-	damaged  bool   // a fault in the engine: never touch its memory again
+	filling  map[string]bool // virtual tables that the open transaction wrote to, by folded names: they write to their shadow tables when they like
+	claims   Claims          // of who runs the statement
+	claiming bool            // ClaimFunction is registered
+	damaged  bool            // a fault in the engine: never touch its memory again
 
 	interrupting sync.Mutex // keeps Interrupt and Close apart
 }

@@ -299,6 +299,9 @@ func (s *Stmt) Step() (row bool, err error) {
 	if !s.running {
 		(*sqlite3.Tsqlite3)(at(c.db)).FnProgressOps = firstOps
 		c.began = true
+		if s.writesVirtual {
+			s.noteVirtual()
+		}
 	}
 	s.running = true
 	if s.Alters {
