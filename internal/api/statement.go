@@ -103,7 +103,7 @@ func (r *run) prepare(tx *store.Tx, sql []byte) (*sqlite.Stmt, error) {
 func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte) ([]byte, store.Result, error) {
 	var checks bool
 	r.width, r.rows = s.Columns(), 0
-	if checks, r.checks = gate.Checks(s); checks {
+	if checks, r.checks = gate.ChecksRow(s); checks {
 		r.width--
 	}
 	b = append(b, `{"columns":[`...)

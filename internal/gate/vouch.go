@@ -85,9 +85,9 @@ func (g *Gate) Uncompiled(err error) error {
 	return refuseHidden(message, "under policies a table has no rowid and no INDEXED BY; a policy that names a column which is gone has to be deleted")
 }
 
-// Checks tells whether the last column of a statement's rows says whether the row that was written meets the policies, which the client didn't
+// ChecksRow tells whether the last column of a statement's rows says whether the row that was written meets the policies, which the client didn't
 // ask for and isn't shown; refused is what it is told where one doesn't.
-func Checks(s *sqlite.Stmt) (checks bool, refused *Refusal) {
+func ChecksRow(s *sqlite.Stmt) (checks bool, refused *Refusal) {
 	m, ok := s.Memo.(*mixed)
 	if !ok || !m.bound.check {
 		return false, nil
