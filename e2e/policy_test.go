@@ -416,3 +416,161 @@ func TestPoliciesBind(t *testing.T) {
 		})
 	}
 }
+
+// TestPolicies follows policies through what can happen to a database.
+func TestPolicies(t *testing.T) {
+	row(t, "DP-POL-1", "DP-POL-2", "DP-POL-3", "DP-POL-4", "DP-POL-10", "DP-POL-11", "DP-POL-12")
+	s := harness.Start(t, binary, harness.Options{})
+	admin := s.Client(t, harness.Token)
+	d := admin.DB("shop")
+	d.Batch(true, "CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "CREATE TABLE free(a)", "CREATE VIEW v AS SELECT * FROM orders", "CREATE VIRTUAL TABLE f USING fts5(a)",
+		"INSERT INTO orders VALUES(1, 'ann', 1), (2, 'bob', 2), (3, NULL, 3)").OK()
+	policies := d.Path("policies")
+	ann := d.As(mint(admin, body{"role": "readonly", "claims": body{"user": "ann"}}))
+	plain, boss := d.As(mint(admin, body{"role": "readonly"})), d.As(mint(admin, body{"claims": body{"user": "bob"}}))
+	sees := func(c *harness.Client, want string) {
+		t.Helper()
+		if got := c.DB("shop").One("SELECT group_concat(id) FROM orders"); got != want {
+			t.Errorf("sees %s, want %s", got, want)
+		}
+	}
+	sees(ann, "1,2,3")
+	own := body{"name": "own", "tableName": "ORDERS", "expression": "owner = :auth_user"}
+	made := d.Post(policies, own).OK()
+	made.Is("data.name", "own").Is("data.tableName", "orders").Is("data.appliesTo", `["select"]`).Is("data.enabled", "true").Is("data.expression", "owner = :auth_user").Has("data", "id", "createdAt")
+	// From the next request on, also for statements that are compiled already; a claim that isn't there is NULL.
+	sees(ann, "1")
+	sees(boss, "2")
+	sees(plain, "null")
+	sees(admin, "1,2,3")
+	sees(ann, "1")
+	for claims, want := range map[string]string{`{"user":null}`: "null", `{"user":"bob","x":[1]}`: "2", `{"User":"ann"}`: "null", `{}`: "null"} {
+		sees(d.As(mint(admin, body{"role": "read", "claims": json.RawMessage(claims)})), want)
+	}
+	list := d.Get(policies).OK()
+	list.Is("data.0.id", made.Str("data.id"))
+	audit := admin.Get("/v1/audit?action=policy.created").OK().Is("data.0.target.name", "own").Is("data.0.metadata.expression", "owner = :auth_user").Is("data.0.actor.type", "token")
+	if len(audit.List("data")) != 1 {
+		t.Error("more entries than policies")
+	}
+
+	// What it costs and counts is of what is seen.
+	ann.DB("shop").Query("SELECT count(*) FROM orders").OK().Is("data.rowsRead", "1")
+	ann.Get(d.Path("tables")).OK().Is("data.2.name", "orders").Is("data.2.rowCount", "1")
+	ann.Get(d.Path("describe")).OK().Is("data.tables.2.rowCount", "1")
+	ann.Get(d.Path("query-log?limit=1")).OK().Is("data.0.rowsRead", "1")
+	ann.Get(d.Path("query-log?tokenId=x")).Fails(http.StatusForbidden, "forbidden")
+	boss.Get(d.Path("query-log?tokenId=x")).Fails(http.StatusForbidden, "forbidden")
+	ann.Post(d.Path("validate"), harness.Body("SELECT * FROM main.orders")).OK().Is("data.ok", "false")
+	ann.Post(d.Path("validate"), harness.Body("SELECT * FROM orders WHERE id = ?", 1)).OK().Is("data.ok", "true")
+	ann.Post(d.Path("explain"), harness.Body("SELECT * FROM orders")).Fails(http.StatusForbidden, "policy_not_allowed")
+	ann.Post(d.Path("explain"), harness.Body("SELECT * FROM free")).OK()
+
+	// Who may do what.
+	for _, c := range []*harness.Client{ann, plain} {
+		c.Get(policies).Fails(http.StatusForbidden, "role_not_allowed")
+		c.Post(policies, own).Fails(http.StatusForbidden, "role_not_allowed")
+		c.Do("DELETE", policies+"/"+made.Str("data.id"), nil).Fails(http.StatusForbidden, "role_not_allowed")
+	}
+	boss.Get(policies).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Post(policies, body{"name": "x", "tableName": "free", "expression": "1"}).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Do("DELETE", policies+"/"+made.Str("data.id"), nil).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Get(d.Path("export")).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Post(d.Path("import"), harness.Raw("SELECT 1;")).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Post(d.Path("load-csv?table=free"), harness.Raw("a\n1\n")).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Post("/v1/tokens", body{}).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Post("/v1/users", body{"subject": "x"}).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.Post("/v1/databases", body{"slug": "x"}).Fails(http.StatusForbidden, "policy_not_allowed")
+	boss.DB("fresh").Query("SELECT 1").Fails(http.StatusNotFound, "not_found")
+	d.As(mint(admin, body{"tableScope": []string{"orders"}})).Get(policies).Fails(http.StatusForbidden, "scope_not_allowed")
+	boss.Get("/v1/me").OK().Is("data.scope.claims.user", "bob")
+
+	// What is no policy.
+	for _, bad := range []struct {
+		request body
+		code    string
+	}{
+		{body{"name": "p", "tableName": "nowhere", "expression": "1"}, "unknown_table"}, {body{"name": "p", "tableName": "sqlite_schema", "expression": "1"}, "unknown_table"},
+		{body{"name": "p", "tableName": "v", "expression": "1"}, "policy_invalid"}, {body{"name": "p", "tableName": "f", "expression": "1"}, "policy_invalid"}, {body{"name": "p", "tableName": "f_data", "expression": "1"}, "policy_invalid"},
+		{body{"name": "", "tableName": "free", "expression": "1"}, "bad_request"}, {body{"name": "p", "tableName": "free", "expression": ""}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "a = 1; DROP TABLE free"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "1) OR (1"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "1 -- x"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "1 /* x"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a =\n1"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "'a"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "nope = 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = ?"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "a = :user"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = :auth_"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "count(*) > 1"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "1 LIMIT 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "load_extension('x')"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "EXISTS (SELECT 1 FROM _persql_meta_query_log)"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "(SELECT page_count FROM pragma_page_count)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": strings.Repeat("1+", 2100) + "1"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{}}, "bad_request"}, {body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{"select", "select"}}, "bad_request"},
+		{body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{"SELECT"}}, "bad_request"}, {body{"name": "p", "tableName": "free", "expression": "1", "applies_to": []string{"select"}}, "bad_json"}, {body{"name": strings.Repeat("x", 201), "tableName": "free", "expression": "1"}, "bad_request"},
+	} {
+		d.Post(policies, bad.request).Fails(http.StatusBadRequest, bad.code)
+	}
+	d.Post(policies, own).Fails(http.StatusConflict, "policy_exists")
+	d.Post(policies, own, harness.Header("Plan-Key: k"), harness.Header("Plan-Step: 1")).Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	d.Do("DELETE", policies+"/"+made.Str("data.id"), nil, harness.Header("Plan-Key: k"), harness.Header("Plan-Step: 1")).Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	d.Do("DELETE", policies+"/pol_none", nil).Fails(http.StatusNotFound, "not_found")
+	other := admin.DB("other")
+	other.Must("CREATE TABLE orders(id)")
+	other.Do("DELETE", other.Path("policies/"+made.Str("data.id")), nil).Fails(http.StatusNotFound, "not_found")
+	// In a circle, and not.
+	around := d.Post(policies, body{"name": "around", "tableName": "free", "expression": "a IN (SELECT id FROM orders)"}).OK()
+	d.Post(policies, body{"name": "back", "tableName": "orders", "expression": "id IN (SELECT a FROM free)"}).Fails(http.StatusBadRequest, "policy_invalid").Tells("circular")
+	d.Post(policies, body{"name": "itself", "tableName": "orders", "expression": "n < (SELECT count(*) FROM orders)"}).Fails(http.StatusBadRequest, "policy_invalid")
+	d.Post(policies, body{"name": "not yet", "tableName": "orders", "expression": "id IN (SELECT a FROM free)", "enabled": false}).OK().Is("data.enabled", "false")
+	sees(ann, "1")
+	d.Do("DELETE", policies+"/"+around.Str("data.id"), nil).OK().Is("data.deleted", "true")
+
+	// All policies of a table hold together.
+	more := d.Post(policies, body{"name": "few", "tableName": "orders", "expression": "n > 5"}).OK()
+	sees(ann, "null")
+	d.Do("DELETE", policies+"/"+more.Str("data.id"), nil).OK()
+	sees(ann, "1")
+	for n := len(d.Get(policies).OK().List("data")); n < 100; n++ {
+		d.Post(policies, body{"name": fmt.Sprint("p", n), "tableName": "free", "expression": "1"}).OK()
+	}
+	d.Post(policies, body{"name": "one too many", "tableName": "free", "expression": "1"}).Fails(http.StatusConflict, "too_many_policies")
+
+	// A table with policies keeps its name; one of the name has them, whenever it is made.
+	d.Query("ALTER TABLE orders RENAME TO mine").Fails(http.StatusForbidden, "policy_not_allowed")
+	d.Batch(true, "CREATE TABLE new_orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "INSERT INTO new_orders SELECT * FROM orders", "DROP VIEW v", "DROP TABLE orders", "ALTER TABLE new_orders RENAME TO orders").OK()
+	sees(ann, "1")
+	// Without its column nobody is shown more.
+	d.Must("ALTER TABLE orders RENAME COLUMN owner TO boss")
+	ann.DB("shop").Query("SELECT id FROM orders").Fails(http.StatusForbidden, "policy_not_allowed").Tells("owner")
+	sees(admin, "1,2,3")
+	d.Must("ALTER TABLE orders RENAME COLUMN boss TO owner")
+	sees(ann, "1")
+
+	// They outlive what becomes of the database.
+	if code := s.Stop(t); code != 0 {
+		t.Errorf("stopped with %d", code)
+	}
+	s = harness.Start(t, binary, harness.Options{Data: s.Data})
+	at := func(c *harness.Client) *harness.Client { return s.Client(t, c.Token()) }
+	admin, ann = at(admin), at(ann)
+	d = admin.DB("shop")
+	sees(ann, "1")
+	d.Post(d.Path("import"), harness.Raw("DROP TABLE orders; CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT); INSERT INTO orders VALUES(7, 'ann'), (8, 'bob');"), harness.Header("Content-Type: application/sql")).OK()
+	sees(ann, "7")
+	id := admin.Get("/v1/databases/shop").OK().Str("data.id")
+	admin.Do("DELETE", "/v1/databases/shop", nil).OK()
+	admin.Post("/v1/databases", body{"slug": "shop"}).OK()
+	d.Batch(true, "CREATE TABLE orders(id)", "INSERT INTO orders VALUES(1), (2)").OK()
+	sees(ann, "1,2") // another database, without policies
+	admin.Do("DELETE", "/v1/databases/shop", nil).OK()
+	admin.Post("/v1/databases/"+id+"/undelete", nil).OK()
+	sees(ann, "7")
+	for _, p := range d.Get(policies).OK().List("data") {
+		d.Do("DELETE", policies+"/"+p.(map[string]any)["id"].(string), nil).OK()
+	}
+	sees(ann, "7,8")
+	if n := len(admin.Get("/v1/audit?action=policy.deleted&limit=500").OK().List("data")); n != 102 {
+		t.Errorf("%d policies deleted", n)
+	}
+
+	// By hand.
+	out := s.JSONOf(t, "token", "create", "--namespace", "default", "--role", "read", "--claims", `{"user": "bob"}`, "--json")
+	s.Client(t, out["token"].(string)).Get("/v1/me").OK().Is("data.scope.claims.user", "bob")
+	if _, stderr, code := s.CLI(t, "token", "create", "--namespace", "default", "--claims", "[1]"); code != 1 || !strings.Contains(stderr, "claims") {
+		t.Errorf("%d %s", code, stderr)
+	}
+}

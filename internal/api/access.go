@@ -211,8 +211,8 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 	}
 	for name := range n.types {
 		if n.policied.Has(name) && !left[name] {
-			return newFault(http.StatusConflict, "table_has_policies", fmt.Sprintf("Table %q has row-level policies, which would not follow it to another name", name),
-				"delete the policies first, and make them anew for the new name")
+			return &gate.Refusal{Code: gate.CodePolicy, Message: fmt.Sprintf("Table %q has row-level policies, which would not follow it to another name", name),
+				Hint: "delete the policies first, and make them anew for the new name"}
 		}
 	}
 	if c.Whole() {

@@ -43,7 +43,7 @@ type Event struct {
 	NamespaceID string
 	Action      string // for example "database.created"
 	Actor       Actor
-	TargetType  string // "database", "token" or "namespace"
+	TargetType  string // "database", "token", "policy" or "namespace"
 	TargetID    string
 	TargetName  string // a slug, or the name of a token
 	Test        bool   // the target is a test database or a test token
