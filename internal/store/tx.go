@@ -93,12 +93,7 @@ func (tx *Tx) Prepare(sql []byte) (*sqlite.Stmt, int, error) {
 
 // instead compiles what has to run in the place of a judged statement.
 func (tx *Tx) instead(b Binder, sql string, judged *sqlite.Stmt) (*sqlite.Stmt, error) {
-	if err := tx.a.conn.RegisterClaims(); err != nil {
-		return nil, err
-	}
-	tx.c.deadline.Store(tx.w.stats.stmt.Add(tx.w.store.opt.StatementTimeout + tx.w.stats.parked).UnixNano())
-	s, _, err := tx.a.conn.Prepare([]byte(sql), b.PermitInstead)
-	tx.c.deadline.Store(0)
+	s, err := tx.compile(sql, b.PermitInstead)
 	if err != nil {
 		return nil, b.Uncompiled(err)
 	}
@@ -109,15 +104,23 @@ func (tx *Tx) instead(b Binder, sql string, judged *sqlite.Stmt) (*sqlite.Stmt, 
 	return s, nil
 }
 
+// compile compiles a text of the server's own, which may ask for claims, within the time of a statement.
+func (tx *Tx) compile(sql string, policy sqlite.Policy) (*sqlite.Stmt, error) {
+	if err := tx.a.conn.RegisterClaims(); err != nil {
+		return nil, err
+	}
+	tx.c.deadline.Store(tx.w.store.opt.Now().Add(tx.w.store.opt.StatementTimeout).UnixNano())
+	defer tx.c.deadline.Store(0)
+	s, _, err := tx.a.conn.Prepare([]byte(sql), policy)
+	return s, err
+}
+
 // Compile compiles one of the server's own statements under a policy of its own, which may let it ask for claims, and throws it away.
 func (tx *Tx) Compile(sql string, policy sqlite.Policy) error {
 	if tx.over() {
 		return errEnded
 	}
-	if err := tx.a.conn.RegisterClaims(); err != nil {
-		return tx.check(err)
-	}
-	s, _, err := tx.a.conn.Prepare([]byte(sql), policy)
+	s, err := tx.compile(sql, policy)
 	if err == nil && s != nil {
 		s.Done()
 	}
