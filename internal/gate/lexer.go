@@ -40,7 +40,6 @@ func lex(sql string) (tokens []token, ok bool) {
 		case strings.HasPrefix(sql[i:], "\ufeff"):
 			i += len("\ufeff") // a byte order mark is white space
 			continue
-			continue
 		case strings.HasPrefix(sql[i:], "--"):
 			k = comment
 			if n := strings.IndexByte(sql[i:], '\n'); n >= 0 {
