@@ -28,10 +28,10 @@ func TestAuditLog(t *testing.T) {
 	}
 	// The first start.
 	start := admin.Get("/v1/audit").OK()
-	if n := len(start.List("data")); n != 2 {
+	if n := len(start.List("data")); n != 3 {
 		t.Errorf("%d entries of the first start: %s", n, start.Raw)
 	}
-	start.Is("data.0.action", "token.created").Is("data.0.actor.type", "server").Is("data.0.address", "null").Is("data.1.action", "namespace.created").Is("data.1.target.name", "default")
+	start.Is("data.0.action", "token.created").Is("data.0.actor.type", "server").Is("data.0.address", "null").Is("data.1.action", "invitation.created").Is("data.2.action", "namespace.created").Is("data.2.target.name", "default")
 
 	d := admin.DB("shop")
 	d.Must("CREATE TABLE t(a)") // makes it

@@ -58,7 +58,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "end of the shared server's log:", harness.Tail(shared.server.Log(), 8000))
 	}
 	harness.Missing(os.Stderr)
-	if unmet := slices.DeleteFunc(harness.Unmet(), func(what string) bool { return unprovoked[what] != "" }); code == 0 && wholeSuite() && len(unmet) > 0 {
+	if unmet := slices.DeleteFunc(harness.Unmet(), func(what string) bool { return unprovoked[what] != "" || ofTwin(what) }); code == 0 && wholeSuite() && len(unmet) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: the OpenAPI document promises what no test has met; add a test (see \"A route\" in CONTRIBUTING.md) for each of\n\t%s\n", strings.Join(unmet, "\n\t"))
 		code = 1
 	}
@@ -73,8 +73,22 @@ var unprovoked = map[string]string{
 	"createUser 408":       slowBody,
 	"createUser 409":       "no schema is known that a database has and another can't be given; it is there for the one that is found",
 	"undeleteDatabase 408": slowBody,
+	"signIn 408":           slowBody,
+	"signUp 408":           slowBody,
+	"acceptInvitation 408": slowBody,
+	"answerInvitation 408": slowBody,
+	"createNamespace 408":  slowBody,
+	"setMemberRole 408":    slowBody,
+	"createInvitation 408": slowBody,
 	"exportDatabase 408":   "an export over a second, the shortest limit, is one of a larger database than a test should make",
 	"validate 408":         slowBody,
+}
+
+// ofTwin tells whether a status of the document is a twin's, and not one that each has by its cookie: the others are those of the call
+// under /v1, by the same handler.
+func ofTwin(what string) bool {
+	id, status, _ := strings.Cut(what, " ")
+	return strings.HasSuffix(id, "AsMember") && !slices.Contains([]string{"200", "401", "404"}, status)
 }
 
 const slowBody = "a body may take 30 s, which is longer than a test should"
@@ -154,7 +168,7 @@ func newDB(t testing.TB, c *harness.Client) *harness.DB {
 	return d
 }
 
-// row says which facts of docs/contract/data-plane.md a test stands for; TestEveryFactHasATest reads the calls from the
+// row says which facts of docs/contract a test stands for; TestEveryFactHasATest reads the calls from the
 // source, so ids must be string literals.
 func row(t testing.TB, ids ...string) {
 	t.Helper()

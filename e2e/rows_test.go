@@ -22,16 +22,22 @@ func TestEveryFactHasATest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(root, "docs", "contract", "data-plane.md"))
+	files, err := filepath.Glob(filepath.Join(root, "docs", "contract", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	facts := map[string]bool{}
-	for _, m := range factID.FindAllStringSubmatch(string(text), -1) {
-		if facts[m[1]] {
-			t.Errorf("%s stands twice in the contract", m[1])
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		facts[m[1]] = true
+		for _, m := range factID.FindAllStringSubmatch(string(text), -1) {
+			if facts[m[1]] {
+				t.Errorf("%s stands twice in the contract", m[1])
+			}
+			facts[m[1]] = true
+		}
 	}
 	if len(facts) == 0 {
 		t.Fatal("the contract has no facts")

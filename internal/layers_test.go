@@ -16,9 +16,10 @@ const module = "github.com/persqld/persqld/"
 // beside or above it. A package that stands on no floor fails the test: find its place first.
 var floors = [][]string{
 	{ // the ground: each knows only itself
-		"internal/datadir", // where files lie, and that one server has them
-		"internal/sqlite",  // the engine
-		"migrations",       // the catalog's schema
+		"internal/datadir",  // where files lie, and that one server has them
+		"internal/password", // hashes of passwords
+		"internal/sqlite",   // the engine
+		"migrations",        // the catalog's schema
 	},
 	{
 		"internal/wire",           // JSON in and out; its values are the engine's

@@ -14,13 +14,19 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
+	"github.com/persqld/persqld/internal/password"
 )
 
 // books are the catalog as an operation sees it.
 type books struct {
 	*catalog.Catalog
 	// undelete is the catalog's own without a server, else the server's, which lets requests reach the database again.
-	undelete func(ctx context.Context, id, slug string) (*catalog.Database, error)
+	undelete func(ctx context.Context, id, slug, namespaceID string) (*catalog.Database, error)
+	// deleteNamespace is likewise the catalog's own or the server's, which keeps requests from the databases.
+	deleteNamespace func(ctx context.Context, d catalog.Deletion) ([]*catalog.Database, error)
+	// passwords hashes with the server's settings or, without a server, the defaults; another hash is made at the next sign-in
+	// where those differ.
+	passwords *password.Hasher
 }
 
 // operation is something that a subcommand asks of the catalog, in the running server or, without one, in the
@@ -30,11 +36,17 @@ type operation func(ctx context.Context, c *books, args json.RawMessage) (any, e
 // operations are all operations by name.
 func operations() map[string]operation {
 	return map[string]operation{
-		"namespace.create": typed(createNamespace),
-		"namespace.list":   typed(listNamespaces),
-		"token.create":     typed(createToken),
-		"token.list":       typed(listTokens),
-		"token.revoke":     typed(revokeToken),
+		"namespace.create":    typed(createNamespace),
+		"namespace.list":      typed(listNamespaces),
+		"namespace.delete":    typed(deleteNamespace),
+		"user.create":         typed(createUser),
+		"user.reset-password": typed(resetPassword),
+		"user.disable":        typed(disableUser),
+		"user.list":           typed(listUsers),
+		"audit":               typed(readAudit),
+		"token.create":        typed(createToken),
+		"token.list":          typed(listTokens),
+		"token.revoke":        typed(revokeToken),
 
 		"database.list":     typed(listDatabases),
 		"database.undelete": typed(undeleteDatabase),
@@ -92,6 +104,14 @@ var hints = []struct {
 	{catalog.ErrRole, "bad_role", "a role is admin, readwrite (or write) or readonly (or read)"},
 	{catalog.ErrClaims, "bad_claims", "for example --claims '{\"user_id\": 7}'"},
 	{catalog.ErrTableScope, "bad_table_scope", "leave --table-scope out for a token of all tables"},
+	{catalog.ErrNamespaceNotEmpty, "namespace_not_empty", "--force moves its databases to the trash"},
+	{catalog.ErrUserNotFound, "not_found", "persqld user list shows those that exist"},
+	{catalog.ErrUserExists, "conflict", "persqld user reset-password gives another password"},
+	{catalog.ErrEmail, "bad_email", ""},
+	{catalog.ErrMemberRole, "bad_role", ""},
+	{password.ErrLength, "bad_password", ""},
+	{password.ErrText, "bad_password", ""},
+	{password.ErrBusy, "busy", "try again"},
 	{catalog.ErrSlug, "bad_slug", ""},
 	{catalog.ErrName, "bad_name", ""},
 	{catalog.ErrDiskFull, "disk_full", "make room on the disk and try again"},
@@ -151,7 +171,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &books{c, c.UndeleteDatabase}, raw)
+	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &books{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{})}, raw)
 	if err != nil {
 		return err
 	}

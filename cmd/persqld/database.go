@@ -27,6 +27,7 @@ type databaseUndeleteCmd struct {
 	config.Location `embed:"" group:"settings"`
 	ID              string `arg:"" help:"The database's id, as database list --deleted shows it."`
 	Slug            string `help:"A new slug; the old one if left out." placeholder:"SLUG"`
+	Namespace       string `help:"Slug of the namespace that gets it; the old one if left out, which must be there still." placeholder:"SLUG"`
 }
 
 // databaseInfo is a database as it is printed; the times of the trash are there for one that is in it.
@@ -41,6 +42,8 @@ type databaseInfo struct {
 	CreatedAt       time.Time  `json:"createdAt"`
 	DeletedAt       *time.Time `json:"deletedAt,omitempty"`
 	RestorableUntil *time.Time `json:"restorableUntil,omitempty"`
+	// NamespaceDeleted says that the namespace is gone: undelete takes --namespace then.
+	NamespaceDeleted bool `json:"namespaceDeleted,omitempty"`
 }
 
 type databaseList struct {
@@ -53,8 +56,9 @@ type databaseListArgs struct {
 }
 
 type databaseUndeleteArgs struct {
-	ID   string `json:"id"`
-	Slug string `json:"slug"`
+	ID        string `json:"id"`
+	Slug      string `json:"slug"`
+	Namespace string `json:"namespace"`
 }
 
 // errNoTrashed is returned for an id that the trash doesn't hold.
@@ -74,6 +78,13 @@ func listDatabases(_ context.Context, c *books, args databaseListArgs) (database
 		namespaces = []catalog.Namespace{ns}
 	}
 	list := databaseList{Databases: []databaseInfo{}}
+	gone := map[string]bool{}
+	if args.Deleted && args.Namespace == "" {
+		for _, ns := range c.DeletedNamespaces() {
+			gone[ns.ID] = true
+			namespaces = append(namespaces, ns)
+		}
+	}
 	for _, ns := range namespaces {
 		for page, more := 1, true; more; page++ {
 			more = false
@@ -87,6 +98,7 @@ func listDatabases(_ context.Context, c *books, args databaseListArgs) (database
 			}
 			for _, d := range c.Trash(ns.ID, at) {
 				info := databaseInfoOf(ns.Slug, &d.Database)
+				info.NamespaceDeleted = gone[ns.ID]
 				info.Status, info.DeletedAt, info.RestorableUntil = catalog.StatusDeleting, optional(d.DeletedAt), optional(d.RestorableUntil)
 				list.Databases = append(list.Databases, info)
 				more = true
@@ -97,9 +109,20 @@ func listDatabases(_ context.Context, c *books, args databaseListArgs) (database
 }
 
 func undeleteDatabase(ctx context.Context, c *books, args databaseUndeleteArgs) (databaseInfo, error) {
-	d, err := c.undelete(ctx, args.ID, args.Slug)
+	into := ""
+	if args.Namespace != "" {
+		ns, err := c.Namespace(args.Namespace)
+		if err != nil {
+			return databaseInfo{}, fmt.Errorf("undelete database into %q: %w", args.Namespace, err)
+		}
+		into = ns.ID
+	}
+	d, err := c.undelete(ctx, args.ID, args.Slug, into)
 	if errors.Is(err, catalog.ErrDatabaseNotFound) {
 		return databaseInfo{}, fmt.Errorf("undelete database %s: %w", args.ID, errNoTrashed)
+	}
+	if errors.Is(err, catalog.ErrNamespaceNotFound) && into == "" {
+		return databaseInfo{}, fmt.Errorf("the namespace of database %s is deleted; give another one with --namespace: %w", args.ID, err)
 	}
 	if err != nil {
 		return databaseInfo{}, err
@@ -128,6 +151,9 @@ func (cmd *databaseListCmd) Run(a *app) error {
 		}
 		for _, d := range list.Databases {
 			if cmd.Deleted {
+				if d.NamespaceDeleted {
+					d.Namespace += " (deleted)"
+				}
 				fmt.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%s\n", d.Namespace, d.Slug, d.ID, d.Name, d.DeletedAt.Format(time.RFC3339), d.RestorableUntil.Format(time.RFC3339))
 			} else {
 				fmt.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%s\n", d.Namespace, d.Slug, d.ID, d.Name, d.Region, d.CreatedAt.Format(time.RFC3339))
@@ -140,7 +166,7 @@ func (cmd *databaseListCmd) Run(a *app) error {
 // Run brings the database back.
 func (cmd *databaseUndeleteCmd) Run(a *app) error {
 	var back databaseInfo
-	if err := a.ask(cmd.Location, "database.undelete", databaseUndeleteArgs{cmd.ID, cmd.Slug}, &back); err != nil {
+	if err := a.ask(cmd.Location, "database.undelete", databaseUndeleteArgs{cmd.ID, cmd.Slug, cmd.Namespace}, &back); err != nil {
 		return err
 	}
 	return a.print(back, func(w io.Writer) error {

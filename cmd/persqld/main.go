@@ -29,7 +29,9 @@ type cli struct {
 
 	Serve       serveCmd       `cmd:"" help:"Run the server."`
 	Token       tokenCmd       `cmd:"" help:"Make, list and revoke tokens."`
-	Namespace   namespaceCmd   `cmd:"" help:"Make and list namespaces."`
+	Namespace   namespaceCmd   `cmd:"" help:"Make, list and delete namespaces."`
+	User        userCmd        `cmd:"" help:"Make and list the people who sign in, and reset their passwords."`
+	Audit       auditCmd       `cmd:"" help:"Print the audit log."`
 	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine a data directory that no server uses; changes nothing."`
 	SQL         sqlCmd         `cmd:"" name:"sql" help:"Run one statement against a server or, with --data, on a stopped data directory."`

@@ -2,17 +2,46 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
 
+	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 )
 
 type namespaceCmd struct {
 	Create namespaceCreateCmd `cmd:"" help:"Make a namespace."`
 	List   namespaceListCmd   `cmd:"" help:"List the namespaces."`
+	Delete namespaceDeleteCmd `cmd:"" help:"End a namespace, with its tokens and memberships. Its slug is free again."`
+}
+
+type namespaceDeleteCmd struct {
+	config.Location `embed:"" group:"settings"`
+	Trash           config.Duration `default:"168h" group:"settings" help:"How long its databases can be brought back by hand, where no server runs; a server that runs has its own setting." placeholder:"TIME"`
+	Slug            string          `arg:"" help:"The namespace's slug."`
+	Force           bool            `help:"Also if it has databases: they go to the trash."`
+}
+
+// Validate refuses a time that is none.
+func (cmd *namespaceDeleteCmd) Validate() error {
+	if cmd.Trash.Duration < 0 {
+		return errors.New("--trash must not be negative")
+	}
+	return nil
+}
+
+type namespaceDeleteArgs struct {
+	Slug  string        `json:"slug"`
+	Force bool          `json:"force"`
+	Trash time.Duration `json:"trash"`
+}
+
+type namespaceDeleted struct {
+	namespaceInfo
+	Databases int `json:"databases"` // that went to the trash
 }
 
 type namespaceCreateCmd struct {
@@ -41,13 +70,26 @@ type namespaceArgs struct {
 
 func createNamespace(ctx context.Context, c *books, args namespaceArgs) (namespaceInfo, error) {
 	ns, err := c.CreateNamespace(ctx, args.Slug)
-	return namespaceInfo(ns), err
+	return infoOfNamespace(ns), err
+}
+
+func infoOfNamespace(ns catalog.Namespace) namespaceInfo {
+	return namespaceInfo{ID: ns.ID, Slug: ns.Slug, CreatedAt: ns.CreatedAt}
+}
+
+func deleteNamespace(ctx context.Context, c *books, args namespaceDeleteArgs) (namespaceDeleted, error) {
+	ns, err := c.Namespace(args.Slug)
+	if err != nil {
+		return namespaceDeleted{}, fmt.Errorf("delete namespace %q: %w", args.Slug, err)
+	}
+	ended, err := c.deleteNamespace(ctx, catalog.Deletion{NamespaceID: ns.ID, Force: args.Force, Keep: args.Trash})
+	return namespaceDeleted{infoOfNamespace(ns), len(ended)}, err
 }
 
 func listNamespaces(_ context.Context, c *books, _ struct{}) (namespaceList, error) {
 	list := namespaceList{Namespaces: []namespaceInfo{}}
 	for _, ns := range c.Namespaces() {
-		list.Namespaces = append(list.Namespaces, namespaceInfo(ns))
+		list.Namespaces = append(list.Namespaces, infoOfNamespace(ns))
 	}
 	return list, nil
 }
@@ -60,6 +102,18 @@ func (cmd *namespaceCreateCmd) Run(a *app) error {
 	}
 	return a.print(made, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "Namespace %s made. Next: persqld token create --namespace %s\n", made.Slug, made.Slug)
+		return err
+	})
+}
+
+// Run deletes the namespace.
+func (cmd *namespaceDeleteCmd) Run(a *app) error {
+	var deleted namespaceDeleted
+	if err := a.ask(cmd.Location, "namespace.delete", namespaceDeleteArgs{cmd.Slug, cmd.Force, cmd.Trash.Duration}, &deleted); err != nil {
+		return err
+	}
+	return a.print(deleted, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "Namespace %s is deleted; %d databases went with it.\n", deleted.Slug, deleted.Databases)
 		return err
 	})
 }

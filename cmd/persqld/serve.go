@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
+	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
@@ -79,7 +79,8 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	cat, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger})
+	cat, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger, SessionIdle: cmd.SessionIdle.Duration, SessionLife: cmd.SessionLife.Duration,
+		MaxSessions: cmd.MaxSessions, MaxNamespaces: cmd.MaxNamespaces, MaxInvitations: cmd.MaxInvitations})
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,8 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if err := makeDatabasesDir(dir); err != nil {
 		return err
 	}
-	ns, secret, err := ensureAdmin(ctx, cat, cmd.Namespace, cmd.Token)
+	passwords := password.New(password.Options{Memory: int(cmd.PasswordMemory), Passes: cmd.PasswordPasses, AtOnce: cmd.PasswordChecks})
+	ns, first, err := cmd.ensureAdmin(ctx, cat, passwords)
 	if err != nil {
 		return err
 	}
@@ -112,6 +114,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	options := api.Options{
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
+		Passwords: passwords, SignUp: cmd.SignUp, SignInPerAddress: cmd.SignInPerAddress, SignInPerAccount: cmd.SignInPerAccount,
 		Buffers: int64(cmd.Memory) / 4,
 		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
 		StatementTimeout: cmd.StatementTimeout.Duration, MemoryLimit: int64(cmd.Memory) / 4 * 3,
@@ -159,7 +162,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, adminHandler(&books{cat, door.Undelete})); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, adminHandler(&books{cat, door.Undelete, door.DeleteNamespace, passwords})); err != nil {
 			failed <- err
 		}
 	}()
@@ -168,14 +171,14 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	sweepDone := make(chan struct{})
 	go func() {
 		defer close(sweepDone)
-		door.SweepTrash(sweepCtx)
+		door.Sweep(sweepCtx)
 	}()
 	go func() { failed <- web.Serve(guarded) }()
 	door.SetReady()
 	logger.Info("ready", "address", listener.Addr().String(), "data", dir.Root(), "namespace", ns.Slug,
 		"version", options.Version, "sqlite", sqlite.Version(), "maxOpen", cmd.MaxOpen, "memory", int64(cmd.Memory))
-	if secret != "" {
-		if err := a.print(firstStart{Namespace: ns.Slug, Token: secret, BaseURL: cmd.BaseURL}, func(w io.Writer) error { return welcome(w, cmd.BaseURL, ns.Slug, secret) }); err != nil {
+	if first.Token != "" || first.SignUpURL != "" {
+		if err := a.print(first, first.welcome); err != nil {
 			return err
 		}
 	}
@@ -260,48 +263,4 @@ func makeDatabasesDir(dir *datadir.Dir) error {
 		return fmt.Errorf("sync data directory: %w", err)
 	}
 	return nil
-}
-
-// firstStart is what the first start prints with --json.
-type firstStart struct {
-	Namespace string `json:"namespace"`
-	Token     string `json:"token"`
-	BaseURL   string `json:"baseURL"`
-}
-
-// welcome prints the generated token, once, and a first query to paste.
-func welcome(w io.Writer, baseURL, namespace, token string) error {
-	_, err := fmt.Fprint(w, strings.NewReplacer("{url}", baseURL, "{ns}", namespace, "{token}", token).Replace(`
-This is the first start. The admin token of namespace {ns}, shown only this once:
-
-  {token}
-
-A first query, ready to paste:
-
-  curl -s {url}/v1/db/{ns}/hello/query -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{"sql":"SELECT 40 + 2 AS answer"}'
-
-`))
-	return err
-}
-
-// ensureAdmin makes the namespace where it is missing and sees to it that somebody can get in: with the operator's own
-// token if one is given, else with a generated one, returned as secret, if the namespace never had a token.
-func ensureAdmin(ctx context.Context, c *catalog.Catalog, slug, token string) (ns catalog.Namespace, secret string, err error) {
-	ns, err = c.Namespace(slug)
-	if errors.Is(err, catalog.ErrNamespaceNotFound) {
-		ns, err = c.CreateNamespace(ctx, slug)
-	}
-	if err != nil {
-		return ns, "", err
-	}
-	if token != "" {
-		_, err = c.EnsureOperatorToken(ctx, ns.ID, token)
-		return ns, "", err
-	}
-	has, err := c.HasTokens(ctx, ns.ID)
-	if err != nil || has {
-		return ns, "", err
-	}
-	_, secret, err = c.CreateToken(ctx, catalog.NewToken{NamespaceID: ns.ID, Name: "first start"})
-	return ns, secret, err
 }

@@ -25,9 +25,11 @@ type Client struct {
 	t     testing.TB
 	url   string
 	token string
-	data  string // the server's data directory, which no answer may name
-	apart bool   // what it talks with is not what the OpenAPI document describes
-	http  *http.Client
+	// cookie is the session's, sent beside the token: neither opens what the other one does.
+	cookie string
+	data   string // the server's data directory, which no answer may name
+	apart  bool   // what it talks with is not what the OpenAPI document describes
+	http   *http.Client
 }
 
 // NewClient is a client of the server at url; an empty token sends none.
@@ -54,6 +56,16 @@ func (c *Client) As(token string) *Client {
 	d.token = token
 	return &d
 }
+
+// AsSession is the same client with the cookie of a session.
+func (c *Client) AsSession(cookie string) *Client {
+	d := *c
+	d.cookie = cookie
+	return &d
+}
+
+// Cookie is the value of the session's cookie that the client sends.
+func (c *Client) Cookie() string { return c.cookie }
 
 // Apart is the same client for a listener that serves other things than the OpenAPI document says.
 func (c *Client) Apart() *Client {
@@ -109,6 +121,9 @@ func (c *Client) Try(method, path string, body any, headers ...Header) (*Answer,
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	if c.cookie != "" {
+		req.Header.Set("Cookie", "persql_session="+c.cookie)
+	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(string(h), ":")
 		if value = strings.TrimSpace(value); value == "" {
@@ -128,7 +143,7 @@ func (c *Client) Try(method, path string, body any, headers ...Header) (*Answer,
 		return nil, fmt.Errorf("%s %s: read answer: %w", method, path, err)
 	}
 	a := &Answer{t: c.t, What: what(method, path, body), Status: resp.StatusCode, Header: resp.Header, Raw: raw, Took: time.Since(begin)}
-	if strings.HasPrefix(path, "/v1") && method != http.MethodOptions && method != http.MethodHead {
+	if (strings.HasPrefix(path, "/v1") || strings.HasPrefix(path, "/api/") && path != "/api/openapi.json") && method != http.MethodOptions && method != http.MethodHead {
 		a.check(c.data)
 	}
 	if !c.apart {

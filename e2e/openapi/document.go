@@ -29,7 +29,7 @@ type Operation struct {
 	Path     string   // the template: /v1/databases/{database}
 	Statuses []int    // those that are documented one by one, in order
 	HasBody  bool     // the request has one
-	Secured  bool     // it needs a token
+	Secured  bool     // it needs a token or a cookie
 	segments []string // of Path; "" stands for a parameter
 
 	params       []parameter
@@ -98,8 +98,9 @@ func Load(raw []byte) (*Document, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s %s: %w", method, path, err)
 			}
-			if operation := object(item[method]); operation["security"] == nil {
-				op.Secured = secured
+			op.Secured = secured
+			if operation := object(item[method]); operation["security"] != nil {
+				op.Secured = len(list(operation["security"])) > 0
 			}
 			d.operations = append(d.operations, op)
 		}

@@ -156,7 +156,8 @@ func (op *Operation) checkRequest(e *Exchange, u *url.URL, parts []string) error
 }
 
 // general are the headers of any answer (RFC 9110 and 9112) that no operation documents.
-var general = map[string]bool{"Content-Type": true, "Content-Length": true, "Date": true, "Connection": true, "Transfer-Encoding": true, "Vary": true}
+var general = map[string]bool{"Content-Type": true, "Content-Length": true, "Date": true, "Connection": true, "Transfer-Encoding": true, "Vary": true,
+	"Cache-Control": true} // said of all answers to cookies
 
 func (r *response) check(e *Exchange) error {
 	var errs []error

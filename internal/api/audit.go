@@ -8,6 +8,9 @@ import (
 
 // acting is a context that says whose request it is, for the audit log.
 func (x *exchange) acting(ctx context.Context) context.Context {
+	if x.user != nil {
+		return x.actingAs(ctx, x.user)
+	}
 	a := catalog.Actor{Type: catalog.ActorToken, ID: x.token.ID}
 	if x.token.ID == OperatorID {
 		return catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator})

@@ -34,6 +34,10 @@ type exchange struct {
 	token    *catalog.Token
 	database *catalog.Database
 
+	user       *catalog.User // who is signed in; nil where a token is what counts
+	session    *catalog.Session
+	membership catalog.Membership
+
 	body  []byte
 	out   []byte // the answer
 	parts []byte // results of a batch, while it runs
@@ -94,6 +98,7 @@ func (s *Server) give(x *exchange) {
 		x.many = wire.Batch{}
 	}
 	x.w, x.r, x.token, x.database = nil, nil, nil, nil
+	x.user, x.session, x.membership = nil, nil, catalog.Membership{}
 	x.id, x.path = "", pathParts{}
 	x.body, x.out, x.parts = x.body[:0], x.out[:0], x.parts[:0]
 	x.request = store.Request{}
@@ -104,15 +109,15 @@ func (s *Server) give(x *exchange) {
 	s.exchanges.Put(x)
 }
 
-// call is the way of every request in and out: id, address, token, handler, answer, metrics.
-func (s *Server) call(pattern string, bearer bool, h handler) *endpoint {
-	return &endpoint{s: s, metric: s.opt.Metrics.route(pattern), bearer: bearer, handler: h}
+// call is the way of every request in and out: id, address, token or cookie, handler, answer, metrics.
+func (s *Server) call(pattern string, by entry, h handler) *endpoint {
+	return &endpoint{s: s, metric: s.opt.Metrics.route(pattern), entry: by, handler: h}
 }
 
 type endpoint struct {
 	s       *Server
 	metric  *route
-	bearer  bool
+	entry   entry
 	handler handler
 }
 
@@ -132,10 +137,10 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, parts *pathPart
 		e.metric.done(status, s.opt.Now().Sub(start))
 		s.give(x)
 	}()
-	status = x.answer(x.handle(e.bearer, e.handler))
+	status = x.answer(x.handle(e.entry, e.handler))
 }
 
-func (x *exchange) handle(bearer bool, h handler) (err error) {
+func (x *exchange) handle(by entry, h handler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -152,11 +157,17 @@ func (x *exchange) handle(bearer bool, h handler) (err error) {
 	if x.r.Header["Origin"] != nil && openPath(x.r.URL.Path) {
 		crossOrigin(x.w.Header())
 	}
-	if !bearer {
+	if by == entryOpen {
 		return h(x)
 	}
 	if err := x.s.flood.admit(x); err != nil {
 		return err
+	}
+	if by != entryBearer {
+		if err := x.enter(by); err != nil {
+			return err
+		}
+		return h(x)
 	}
 	token := bearerOf(x.r)
 	if x.token, err = x.s.opt.Catalog.Authenticate(token); err != nil {
@@ -207,7 +218,7 @@ var (
 // answer sends what the handler wrote, or the failure, and returns the status.
 func (x *exchange) answer(err error) int {
 	if x.sent {
-		return http.StatusOK
+		return x.status
 	}
 	h := x.w.Header()
 	out, gone := x.out, false
@@ -225,9 +236,12 @@ func (x *exchange) answer(err error) int {
 		}
 		if f.status == http.StatusUnauthorized {
 			h["Www-Authenticate"] = bearerChallenge
+			if strings.HasPrefix(x.r.URL.Path, "/api/") {
+				h["Www-Authenticate"] = cookieChallenge
+			}
 		}
 		if f.retry > 0 {
-			h["Retry-After"] = []string{strconv.Itoa(retrySeconds(f.retry))}
+			h["Retry-After"] = retryAfter(f.retry)
 		}
 		if f.status == http.StatusMethodNotAllowed {
 			h["Allow"] = []string{x.s.allowed(x.r)}
@@ -317,9 +331,11 @@ func validRequestID(id string) bool {
 	return true
 }
 
-// readBody reads the request's body, up to the limit.
-func (x *exchange) readBody() error {
-	limit := x.s.opt.MaxRequest
+// readBody reads the request's body, up to the limit of all calls.
+func (x *exchange) readBody() error { return x.readUpTo(x.s.opt.MaxRequest) }
+
+// readUpTo reads the request's body, up to a limit of bytes.
+func (x *exchange) readUpTo(limit int64) error {
 	n := x.r.ContentLength
 	if n > limit {
 		return tooLarge(limit)

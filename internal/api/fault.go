@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/transfer"
@@ -63,6 +65,23 @@ var table = []struct {
 	{err: catalog.ErrDatabaseEnded, status: http.StatusNotFound, code: codeNotFound, message: "Database not found", hint: "one of that slug was deleted: GET /v1/databases?deleted=true shows what can be brought back, POST /v1/databases makes a new one"},
 	{err: catalog.ErrDatabaseNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Database not found", hint: "POST /v1/databases makes one"},
 	{err: store.ErrNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Database not found"},
+	{err: catalog.ErrNamespaceNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Namespace not found"},
+	{err: catalog.ErrNamespaceExists, status: http.StatusConflict, code: codeSlugTaken, message: "Another namespace has this slug", hint: "choose another slug"},
+	{err: catalog.ErrNamespaceNotEmpty, status: http.StatusConflict, code: "namespace_not_empty", message: "The namespace has databases", hint: "delete them first, or send ?force=true, which moves them to the trash"},
+	{err: catalog.ErrTooManyNamespaces, status: http.StatusConflict, code: "too_many_namespaces", message: "You have made as many namespaces as one may", hint: "delete one, or ask the operator to raise PERSQLD_MAX_NAMESPACES"},
+	{err: catalog.ErrTooManyInvitations, status: http.StatusConflict, code: "too_many_invitations", message: "The namespace has as many open invitations as it may", hint: "revoke one, or ask the operator to raise PERSQLD_MAX_INVITATIONS"},
+	{err: catalog.ErrEmail, status: http.StatusBadRequest, code: codeBadRequest, message: "An e-mail address has at most 254 bytes and the form name@example.com"},
+	{err: catalog.ErrUserExists, status: http.StatusConflict, code: "account_exists", message: "There is an account with this e-mail address", hint: "sign in with it first"},
+	{err: catalog.ErrMemberRole, status: http.StatusBadRequest, code: "invalid_role", message: "A member's role is viewer, editor, admin or owner"},
+	{err: catalog.ErrMemberNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Member not found", hint: "GET …/members lists them"},
+	{err: catalog.ErrLadder, status: http.StatusForbidden, code: "role_not_allowed", message: "Your role in the namespace may not do this", hint: "admins manage viewers, editors and admins; owners all"},
+	{err: catalog.ErrLastOwner, status: http.StatusConflict, code: "last_owner", message: "The last owner of a namespace can't leave or become something else", hint: "make another member an owner first, or delete the namespace"},
+	{err: catalog.ErrInvitationNotFound, status: http.StatusNotFound, code: codeNotFound, message: "The invitation is unknown, used, revoked or expired", hint: "ask for another one"},
+	{err: catalog.ErrInvitationEmail, status: http.StatusForbidden, code: codeForbidden, message: "The invitation is for another e-mail address"},
+	{err: catalog.ErrAlreadyMember, status: http.StatusConflict, code: "already_member", message: "You are a member of the namespace already", hint: "an owner or admin can change your role; the invitation is still open"},
+	{err: password.ErrLength, status: http.StatusBadRequest, code: "invalid_password", message: fmt.Sprintf("A password has %d to %d bytes", password.MinLength, password.MaxLength)},
+	{err: password.ErrText, status: http.StatusBadRequest, code: "invalid_password", message: "A password has no control characters"},
+	{err: password.ErrBusy, status: http.StatusTooManyRequests, code: "passwords_busy", message: "Too many passwords are being checked", hint: "try again after the time in Retry-After, or raise PERSQLD_PASSWORD_CHECKS", retry: time.Second},
 	{err: catalog.ErrSlug, status: http.StatusBadRequest, code: "invalid_slug", message: "A slug has 1 to 63 characters from a-z, 0-9 and -, and does not begin with -"},
 	{err: catalog.ErrSlugTaken, status: http.StatusConflict, code: codeSlugTaken, message: "Another database has this slug", hint: "give another one: {\"slug\": \"…\"}"},
 	{err: catalog.ErrDatabaseLives, status: http.StatusConflict, code: "not_deleted", message: "The database is not deleted", hint: "it lives under another slug; GET /v1/databases shows which"},
@@ -173,6 +192,9 @@ func (s *Server) faultOf(err error) *fault {
 
 // retrySeconds is d in whole seconds, at least one.
 func retrySeconds(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()))) }
+
+// retryAfter is the header of that name.
+func retryAfter(d time.Duration) []string { return []string{strconv.Itoa(retrySeconds(d))} }
 
 // appendFault writes the failure envelope. completed, if not nil, is the JSON array of a batch's results that stand.
 func appendFault(b []byte, f *fault, requestID string, completed []byte) []byte {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// flood bounds the /v1 requests of an address.
+// flood bounds the /v1 and /api requests of an address.
 type flood struct {
 	perSecond int
 	now       func() time.Time
@@ -80,7 +80,7 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	peer = peer.Unmap()
-	if s.opt.TrustProxy == nil || !s.opt.TrustProxy(peer) {
+	if !s.trusted(peer) {
 		return peer
 	}
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
@@ -90,11 +90,20 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 			break
 		}
 		peer = a.Unmap()
-		if !s.opt.TrustProxy(peer) {
+		if !s.trusted(peer) {
 			break
 		}
 	}
 	return peer
+}
+
+// trusted tells whether an address is that of a proxy whose X-Forwarded headers count.
+func (s *Server) trusted(a netip.Addr) bool { return s.opt.TrustProxy != nil && s.opt.TrustProxy(a) }
+
+// fromProxy tells whether the request came from such a proxy.
+func (s *Server) fromProxy(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && s.trusted(peer.Addr().Unmap())
 }
 
 // noticeHost tells once that a request came under a name that isn't this machine's.

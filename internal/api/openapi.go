@@ -54,6 +54,9 @@ func joinDocument(parts fs.FS, version, base string) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", path.Base(file), err)
 		}
 	}
+	if paths := mappingValue(whole, "paths"); paths != nil {
+		addTwins(paths)
+	}
 	if base = strings.TrimSuffix(base, "/"); base == "" { // paths bring the slash
 		base = "/"
 	}

@@ -18,7 +18,7 @@ func (s *Server) Operator(ns catalog.Namespace) http.Handler {
 	token := &catalog.Token{ID: OperatorID, NamespaceID: ns.ID, NamespaceSlug: ns.Slug, Name: OperatorID, Role: gate.RoleAdmin}
 	const pattern = "/v1/db/{ns}/{db}/query"
 	r := chi.NewRouter()
-	r.Method(http.MethodPost, pattern, s.call(pattern, false, func(x *exchange) error {
+	r.Method(http.MethodPost, pattern, s.call(pattern, entryOpen, func(x *exchange) error {
 		x.token = token
 		return s.query(x)
 	}))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
@@ -40,6 +41,10 @@ type Options struct {
 	MaxCSVRows       int           // 100,000
 	MaxTransfers     int           // exports and imports at the same time; 4
 	TransferTimeout  time.Duration // of one of them; 1 h
+	Passwords        Passwords     // of the people who sign in; one with the defaults if nil
+	SignUp           string        // who may make an account: one of the SignUp words; SignUpInvite if empty
+	SignInPerAddress int           // attempts to sign in or up a minute and address; 20
+	SignInPerAccount int           // attempts to sign in a minute and account, from addresses that it isn't signed in from; 10
 	Trash            time.Duration // how long a deleted database can be brought back; 0 is not at all
 	Buffers          int64         // bytes of the buffers of all requests and results together; 0 is no limit
 	MaxRequest       int64         // bytes of a request's body; 10 MB
@@ -58,6 +63,12 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// Passwords hashes and verifies passwords, as password.Hasher does and says.
+type Passwords interface {
+	Hash(ctx context.Context, password string) (string, error)
+	Verify(ctx context.Context, hash, password string) (ok, outdated bool, err error)
+}
+
 // Server answers HTTP.
 type Server struct {
 	opt         Options
@@ -72,6 +83,11 @@ type Server struct {
 	ending      keyedMutex // a database's, by its id, while it goes to the trash or comes from there
 	ruling      keyedMutex // a database's, by its id, while a policy is made
 	flood       *flood
+	crossSite   *http.CrossOriginProtection
+	passwords   Passwords
+	byAddress   *attempts // signing in and up
+	byAccount   *attempts
+	refusals    *attempts // entries of the audit log about failed sign-ins
 	budget      budget
 	interrupted context.Context // ends when transfers are to stop
 	interrupt   context.CancelFunc
@@ -127,7 +143,22 @@ func New(opt Options) *Server {
 	if opt.Metrics == nil {
 		opt.Metrics = NewMetrics()
 	}
+	if opt.SignUp == "" {
+		opt.SignUp = SignUpInvite
+	}
+	if opt.SignInPerAddress <= 0 {
+		opt.SignInPerAddress = 20
+	}
+	if opt.SignInPerAccount <= 0 {
+		opt.SignInPerAccount = 10
+	}
+	if opt.Passwords == nil {
+		opt.Passwords = password.New(password.Options{})
+	}
 	s := &Server{opt: opt, log: opt.Logger, flood: newFlood(opt.RatePerAddress, opt.Now)}
+	s.crossSite, s.passwords = newCrossSite(opt.BaseURL), opt.Passwords
+	s.byAddress, s.byAccount = newAttempts(opt.SignInPerAddress, opt.Now), newAttempts(opt.SignInPerAccount, opt.Now)
+	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
 	s.budget.limit = opt.Buffers
 	s.transfers = make(chan struct{}, opt.MaxTransfers)
@@ -183,6 +214,9 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // Interrupt ends exports and imports that are still under way.
 func (s *Server) Interrupt() { s.interrupt() }
 
+// refusalsPerMinute is how many failed sign-ins the audit log tells of: it is kept for good, and strangers must not fill the disk.
+const refusalsPerMinute = 30
+
 // handler serves one call. The exchange's answer is sent when it returns nil, else the error's fault.
 type handler func(x *exchange) error
 
@@ -190,13 +224,20 @@ func (s *Server) routes() {
 	r := chi.NewRouter()
 	s.router = r
 
-	v1 := func(method, pattern string, h handler) *endpoint {
-		served := s.call(pattern, true, h)
+	add := func(by entry, method, pattern string, h handler) *endpoint {
+		served := s.call(pattern, by, h)
 		r.Method(method, pattern, served)
 		if method == http.MethodGet {
 			r.Method(http.MethodHead, pattern, served) // RFC 9110, section 9.3.2; net/http leaves the body out
 		}
 		return served
+	}
+	// v1 registers a call for tokens and, if there is one, its twin for members.
+	v1 := func(method, pattern string, h handler) *endpoint {
+		if twin := TwinOf(pattern); twin != "" {
+			add(entryMember, method, twin, h)
+		}
+		return add(entryBearer, method, pattern, h)
 	}
 	v1("GET", "/v1/me", s.me)
 	v1("GET", "/v1/whoami", s.me)
@@ -232,19 +273,38 @@ func (s *Server) routes() {
 	v1("POST", db+"/import", s.importFile)
 	v1("POST", db+"/load-csv", s.loadCSV)
 
+	add(entryPublic, "POST", "/api/session", s.signIn)
+	add(entrySession, "GET", "/api/session", s.getSession)
+	add(entrySession, "DELETE", "/api/session", s.signOut)
+	add(entrySession, "DELETE", "/api/sessions", s.signOutEverywhere)
+	add(entryPublic, "POST", "/api/signup", s.signUp)
+	add(entryPublic, "POST", "/api/invitations/{token}/accept", s.acceptInvitation)
+	add(entryOpen, "GET", "/invite/{token}", s.showInvitation)
+	add(entryOpen, "POST", "/invite/{token}", s.answerInvitation)
+	add(entrySession, "GET", "/api/namespaces", s.listNamespaces)
+	add(entrySession, "POST", "/api/namespaces", s.createNamespace)
+	const ns = "/api/namespaces/{ns}"
+	add(entryMember, "DELETE", ns, s.deleteNamespace)
+	add(entryMember, "GET", ns+"/members", s.listMembers)
+	add(entryMember, "PATCH", ns+"/members/{user}", s.setMemberRole)
+	add(entryMember, "DELETE", ns+"/members/{user}", s.removeMember)
+	add(entryMember, "GET", ns+"/invitations", s.listInvitations)
+	add(entryMember, "POST", ns+"/invitations", s.createInvitation)
+	add(entryMember, "DELETE", ns+"/invitations/{id}", s.revokeInvitation)
+
 	for path, h := range map[string]handler{"/healthz": s.healthz, "/readyz": s.readyz, "/version": s.version,
 		"/api/openapi.json": s.openAPI, "/openapi.json": s.openAPI} {
-		served := s.call(path, false, h)
+		served := s.call(path, entryOpen, h)
 		r.Method(http.MethodGet, path, served)
 		r.Method(http.MethodHead, path, served) // what load balancers ask with
 	}
 	if !s.opt.AdminOnly {
 		r.Method("GET", "/metrics", s.opt.Metrics.Handler())
 	}
-	r.NotFound(s.call("none", false, func(*exchange) error {
+	r.NotFound(s.call("none", entryOpen, func(*exchange) error {
 		return newFault(http.StatusNotFound, codeNotFound, "There is no such path", "")
 	}).ServeHTTP)
-	r.MethodNotAllowed(s.call("none", false, func(x *exchange) error {
+	r.MethodNotAllowed(s.call("none", entryOpen, func(x *exchange) error {
 		return newFault(http.StatusMethodNotAllowed, "method_not_allowed", "The path does not take "+safeMethod(x.r.Method), "")
 	}).ServeHTTP)
 }
@@ -256,7 +316,7 @@ func (s *Server) allowed(r *http.Request) string {
 		path = r.URL.Path
 	}
 	methods := []string{}
-	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		if s.router.Match(chi.NewRouteContext(), m, path) {
 			methods = append(methods, m)
 		}

@@ -79,11 +79,18 @@ func (s *Server) delete(ctx context.Context, id string) (restorableUntil time.Ti
 	if err != nil {
 		return until, err
 	}
-	if until.IsZero() {
+	s.shut(ctx, id, until.IsZero())
+	return until, nil
+}
+
+// shut keeps out those who have found a database before it was deleted, and takes its files if it is deleted for good. The
+// caller holds its lock.
+func (s *Server) shut(ctx context.Context, id string, forGood bool) {
+	if forGood {
 		if err := s.purge(ctx, id); err != nil {
 			s.log.Error("purge database; it is tried again", "database", id, "error", err)
 		}
-		return until, nil
+		return
 	}
 	owner, err := s.opt.Placement.Owner(ctx, id)
 	if err == nil {
@@ -92,7 +99,6 @@ func (s *Server) delete(ctx context.Context, id string) (restorableUntil time.Ti
 	if err != nil {
 		s.log.Warn("close deleted database; it is closed later", "database", id, "error", err)
 	}
-	return until, nil
 }
 
 // listTrash serves GET /v1/databases?deleted=true.
@@ -140,7 +146,7 @@ func (s *Server) undeleteDatabase(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	d, err := s.Undelete(ctx, id, req.Slug)
+	d, err := s.Undelete(ctx, id, req.Slug, "")
 	if err != nil {
 		return err
 	}
@@ -160,11 +166,11 @@ func (x *exchange) ownsTrashed(id string) bool {
 	return d.NamespaceID == x.token.NamespaceID && (d.Test || !x.token.Test)
 }
 
-// Undelete brings a deleted database back, under its old slug if slug is empty. Its errors are those of
-// catalog.UndeleteDatabase.
-func (s *Server) Undelete(ctx context.Context, id, slug string) (*catalog.Database, error) {
+// Undelete brings a deleted database back, under its old slug if slug is empty, in its old namespace if namespaceID is. Its errors
+// are those of catalog.UndeleteInto.
+func (s *Server) Undelete(ctx context.Context, id, slug, namespaceID string) (*catalog.Database, error) {
 	defer s.ending.lock(id)()
-	d, err := s.opt.Catalog.UndeleteDatabase(ctx, id, slug)
+	d, err := s.opt.Catalog.UndeleteInto(ctx, id, slug, namespaceID)
 	if err != nil {
 		return nil, err
 	}
@@ -198,13 +204,16 @@ func (s *Server) purge(ctx context.Context, id string) error {
 // sweepEvery is the time between two looks at the trash; less where databases stay there for less than ten times that.
 const sweepEvery = time.Minute
 
-// SweepTrash purges what is over its time in the trash, and what a crash left of a purge, at once and then every minute,
-// until ctx ends.
-func (s *Server) SweepTrash(ctx context.Context) {
+// Sweep purges what is over its time in the trash, and what a crash left of a purge, and sweeps sessions and invitations, at
+// once and then every minute, until ctx ends.
+func (s *Server) Sweep(ctx context.Context) {
 	tick := time.NewTicker(min(sweepEvery, max(time.Second, s.opt.Trash/10)))
 	defer tick.Stop()
 	for {
 		s.sweep(ctx)
+		if err := errors.Join(s.opt.Catalog.SweepSessions(ctx), s.opt.Catalog.SweepInvitations(ctx)); err != nil && ctx.Err() == nil {
+			s.log.Warn("sweep sessions and invitations; it is tried again", "error", err)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -10,15 +10,17 @@ import (
 
 // The kinds of actors.
 const (
-	ActorToken    = "token"    // a request with a token
-	ActorOperator = "operator" // a subcommand
-	ActorServer   = "server"   // the server by itself: the first start, the end of a time in the trash
+	ActorToken     = "token"     // a request with a token
+	ActorUser      = "user"      // a request of a person who is signed in, or signs in
+	ActorAnonymous = "anonymous" // a request of nobody that is known, such as a sign-in that failed
+	ActorOperator  = "operator"  // a subcommand
+	ActorServer    = "server"    // the server by itself: the first start, the end of a time in the trash
 )
 
 // Actor is who changes something.
 type Actor struct {
 	Type    string // one of the kinds
-	ID      string // a token's
+	ID      string // a token's or a user's
 	Address string // where the request came from
 }
 
@@ -40,12 +42,12 @@ func actorOf(ctx context.Context) Actor {
 type Event struct {
 	ID          string
 	At          time.Time
-	NamespaceID string
+	NamespaceID string // "" for what concerns the server as a whole, such as users and sessions
 	Action      string // for example "database.created"
 	Actor       Actor
-	TargetType  string // "database", "token", "policy" or "namespace"
+	TargetType  string // "database", "token", "namespace", "user", "session", "invitation" or "policy"
 	TargetID    string
-	TargetName  string // a slug, or the name of a token
+	TargetName  string // a slug, the name of a token, or the e-mail address of a user
 	Test        bool   // the target is a test database or a test token
 	Metadata    map[string]any
 }
@@ -88,7 +90,8 @@ func (c *Catalog) Record(ctx context.Context, action string, d *Database, metada
 
 // AuditQuery says which entries are listed.
 type AuditQuery struct {
-	NamespaceID string
+	NamespaceID string // "" for the entries that are of no namespace
+	All         bool   // of all namespaces and none, for the operator
 	TestOnly    bool
 	Action      string // of all if empty
 	Before      string // id of an entry: only those before it
@@ -98,9 +101,13 @@ type AuditQuery struct {
 // Audit lists entries of the audit log, the newest first. It reads the file.
 func (c *Catalog) Audit(ctx context.Context, q AuditQuery) ([]Event, error) {
 	list := []Event{}
+	in := `namespace_id = ?1` // by the index
+	if q.All {
+		in = `?1 IS NOT NULL`
+	}
 	err := each(ctx, c.db, `SELECT id, at, namespace_id, action, actor_type, actor_id, address, target_type, target_id, target_name, test, metadata FROM audit
-		WHERE namespace_id = ?1 AND (NOT ?2 OR test) AND (?3 = '' OR action = ?3)
-		AND (?4 = '' OR seq < (SELECT seq FROM audit WHERE id = ?4 AND namespace_id = ?1)) ORDER BY seq DESC LIMIT ?5`, func(rows *sql.Rows) error {
+		WHERE `+in+` AND (NOT ?2 OR test) AND (?3 = '' OR action = ?3)
+		AND (?4 = '' OR seq < (SELECT seq FROM audit WHERE id = ?4 AND `+in+`)) ORDER BY seq DESC LIMIT ?5`, func(rows *sql.Rows) error {
 		var e Event
 		var at int64
 		var actor, address sql.NullString

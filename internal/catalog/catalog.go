@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -25,6 +26,12 @@ type Options struct {
 	Logger *slog.Logger
 	// VFS names the SQLite VFS for the file; SQLite's default if empty.
 	VFS string
+
+	SessionIdle    time.Duration // a session ends that long after its last use; 7 days if 0
+	SessionLife    time.Duration // and that long after its beginning in any case; 30 days if 0
+	MaxSessions    int           // of a user, the oldest ends; 100 if 0
+	MaxNamespaces  int           // that a user makes; 20 if 0
+	MaxInvitations int           // of a namespace, open at the same time; 100 if 0
 }
 
 // Catalog is the open catalog. Its methods may be called from any goroutine.
@@ -38,12 +45,18 @@ type Catalog struct {
 	// one after the other while look-ups go on.
 	changing sync.Mutex
 	closed   bool // under changing
+
+	sessionIdle, sessionLife                   time.Duration
+	maxSessions, maxNamespaces, maxInvitations int
 }
 
 // Open opens the catalog's file, made if need be, applies the migrations it lacks and reads it into memory. The caller
 // holds the lock of the data directory.
 func Open(ctx context.Context, path string, opts Options) (c *Catalog, err error) {
-	c = &Catalog{now: opts.Now, logger: opts.Logger}
+	c = &Catalog{now: opts.Now, logger: opts.Logger,
+		sessionIdle: cmp.Or(opts.SessionIdle, defaultSessionIdle), sessionLife: cmp.Or(opts.SessionLife, defaultSessionLife),
+		maxSessions: cmp.Or(opts.MaxSessions, defaultSessions), maxNamespaces: cmp.Or(opts.MaxNamespaces, defaultNamespaces),
+		maxInvitations: cmp.Or(opts.MaxInvitations, defaultInvitations)}
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -75,6 +88,10 @@ func (c *Catalog) Close() error {
 	defer c.changing.Unlock()
 	if c.closed {
 		return nil
+	}
+	// Sessions' last uses, which are written now and then only. What can't be written ends those sessions a little earlier.
+	if err := c.sweepSessions(context.Background(), c.now()); err != nil {
+		c.logger.Warn("write the last uses of sessions", "error", err)
 	}
 	c.closed = true
 	if err := c.db.Close(); err != nil {

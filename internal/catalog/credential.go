@@ -78,19 +78,26 @@ func newToken(test bool) string {
 		b.WriteString(prefixLive)
 	}
 	b.WriteString(marker)
-	for b.Len() < len(prefixLive)+len(marker)+randomDigits {
+	b.WriteString(randomText(randomDigits))
+	sum := checksum(b.String())
+	b.Write(sum[:])
+	return b.String()
+}
+
+// randomText is n random letters and digits.
+func randomText(n int) string {
+	text := make([]byte, 0, n)
+	for len(text) < n {
 		var random [randomDigits]byte
 		rand.Read(random[:]) // never fails: crypto/rand ends the process first
 		for _, r := range random {
 			// 248 is the greatest multiple of 62 in a byte: beyond it the first digits would come more often.
-			if r < 248 && b.Len() < len(prefixLive)+len(marker)+randomDigits {
-				b.WriteByte(base62[r%62])
+			if r < 248 && len(text) < n {
+				text = append(text, base62[r%62])
 			}
 		}
 	}
-	sum := checksum(b.String())
-	b.Write(sum[:])
-	return b.String()
+	return string(text)
 }
 
 func checksum(body string) [checksumDigits]byte {

@@ -191,19 +191,7 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 		CreatedAt:   c.moment(),
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			d.ID, d.NamespaceID, d.Slug, d.Name, d.Region, d.Status, d.Test, d.CreatedAt.UnixMilli())
-		if err != nil {
-			return err
-		}
-		if d.seq, err = result.LastInsertId(); err != nil {
-			return err
-		}
-		if _, err = tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {
-			return err
-		}
-		return c.audit(ctx, tx, databaseEvent("database.created", d, map[string]any{"region": d.Region}))
+		return c.insertDatabase(ctx, tx, d)
 	}, func(m *mirror) {
 		m.addDatabase(d)
 	})
@@ -213,11 +201,29 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 	return d, true, nil
 }
 
+// insertDatabase writes a database that is new.
+func (c *Catalog) insertDatabase(ctx context.Context, tx *sql.Tx, d *Database) error {
+	result, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		d.ID, d.NamespaceID, d.Slug, d.Name, d.Region, d.Status, d.Test, d.CreatedAt.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if d.seq, err = result.LastInsertId(); err != nil {
+		return err
+	}
+	if _, err = tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {
+		return err
+	}
+	return c.audit(ctx, tx, databaseEvent("database.created", d, map[string]any{"region": d.Region}))
+}
+
+// namespaceByID is a namespace that isn't deleted.
 func (c *Catalog) namespaceByID(id string) (Namespace, bool) {
 	c.mirror.mu.RLock()
 	defer c.mirror.mu.RUnlock()
 	h, ok := c.mirror.byID[id]
-	if !ok {
+	if !ok || h.deleted {
 		return Namespace{}, false
 	}
 	return h.Namespace, true

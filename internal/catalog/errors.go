@@ -43,6 +43,36 @@ var (
 	// ErrNamespaceExists is returned when a namespace of that slug is there already.
 	ErrNamespaceExists = errors.New("namespace exists already")
 
+	// ErrNamespaceNotEmpty is returned when a namespace is to be deleted that has living databases.
+	ErrNamespaceNotEmpty = errors.New("the namespace has databases")
+	// ErrTooManyNamespaces is returned to a user who has made as many namespaces as one may.
+	ErrTooManyNamespaces = errors.New("the user has made too many namespaces")
+
+	// ErrEmail is returned for what is no e-mail address.
+	ErrEmail = errors.New("an e-mail address has at most 254 bytes and the form name@example.com")
+	// ErrUserNotFound is returned when a user doesn't exist, or may not sign in.
+	ErrUserNotFound = errors.New("user not found")
+	// ErrUserExists is returned when a user of that e-mail address is there already.
+	ErrUserExists = errors.New("a user with this e-mail address exists already")
+	// ErrSessionUnknown is returned for a cookie's value that opens nothing: never issued, ended, or over its time.
+	ErrSessionUnknown = errors.New("not signed in")
+	// ErrMemberRole is returned for a word that is no role of a member.
+	ErrMemberRole = errors.New("a member's role is viewer, editor, admin or owner")
+	// ErrMemberNotFound is returned when a user is no member of the namespace.
+	ErrMemberNotFound = errors.New("member not found")
+	// ErrLadder is returned when a member manages another without the role for it.
+	ErrLadder = errors.New("the member's role may not do this")
+	// ErrLastOwner is returned when the last owner is to leave, or to become something else.
+	ErrLastOwner = errors.New("a namespace keeps an owner")
+	// ErrInvitationNotFound is returned for an invitation that is unknown, accepted, revoked or expired.
+	ErrInvitationNotFound = errors.New("invitation not found")
+	// ErrInvitationEmail is returned when an invitation is accepted by somebody with another e-mail address.
+	ErrInvitationEmail = errors.New("the invitation is for another e-mail address")
+	// ErrAlreadyMember is returned when a member accepts an invitation to the same namespace.
+	ErrAlreadyMember = errors.New("the user is a member already")
+	// ErrTooManyInvitations is returned when a namespace has as many open invitations as it may.
+	ErrTooManyInvitations = errors.New("the namespace has too many open invitations")
+
 	// ErrDatabaseNotFound is returned when a database doesn't exist and none of its slug ever did.
 	ErrDatabaseNotFound = errors.New("database not found")
 	// ErrDatabaseEnded is returned for the slug of a database that was deleted: it makes no new one by being used.

@@ -60,7 +60,11 @@ func Inspect(path string, full bool, t *sqlite.Thread) (in Inspection, err error
 	if in.Schema == 1 {
 		until = "NULL"
 	}
-	err = conn.EachRow(`SELECT d.id, coalesce(n.slug, ''), d.slug, d.deleted_at, `+until+` FROM databases d LEFT JOIN namespaces n ON n.id = d.namespace_id`, func(s *sqlite.Stmt) error {
+	slug := "n.slug"
+	if in.Schema >= 6 {
+		slug = "coalesce(n.former_slug, n.slug)" // of a namespace that is deleted
+	}
+	err = conn.EachRow(`SELECT d.id, coalesce(`+slug+`, ''), d.slug, d.deleted_at, `+until+` FROM databases d LEFT JOIN namespaces n ON n.id = d.namespace_id`, func(s *sqlite.Stmt) error {
 		in.Databases = append(in.Databases, InspectedDatabase{ID: string(s.Column(0).Bytes), Namespace: string(s.Column(1).Bytes), Slug: string(s.Column(2).Bytes),
 			DeletedAt: optionalMillis(s.Column(3)), RestorableUntil: optionalMillis(s.Column(4))})
 		return nil

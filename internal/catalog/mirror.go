@@ -18,19 +18,27 @@ type mirror struct {
 	trash      map[string]*Trashed // deleted, not yet condemned; the time of one may be over
 	tokens     map[Hash]*Token     // not revoked; an expired one may still be here
 	settings   map[string]string
+
+	users        map[string]*User              // by id
+	byEmail      map[string]*User              // the same, by folded e-mail address
+	sessions     map[Hash]*Session             // one that is over may still be here
+	userSessions map[string][]*Session         // the same, by the user's id, the oldest first
+	memberOf     map[string]map[string]*Member // by the user's id, then the namespace's
 }
 
 // holding is a namespace with what it owns.
 type holding struct {
 	Namespace
-	bySlug map[string]*Database
-	order  []*Database         // in order of creation
-	trash  []*Trashed          // in order of deletion
-	ended  map[string]struct{} // slugs
+	deleted bool // it is in byID alone, for what of it is in the trash
+	bySlug  map[string]*Database
+	order   []*Database         // in order of creation
+	trash   []*Trashed          // in order of deletion
+	ended   map[string]struct{} // slugs
+	members map[string]*Member  // by the user's id
 }
 
 func newHolding(ns Namespace) *holding {
-	return &holding{Namespace: ns, bySlug: map[string]*Database{}, ended: map[string]struct{}{}}
+	return &holding{Namespace: ns, bySlug: map[string]*Database{}, ended: map[string]struct{}{}, members: map[string]*Member{}}
 }
 
 func (m *mirror) addNamespace(ns Namespace) {
@@ -88,14 +96,26 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	m.trash = map[string]*Trashed{}
 	m.tokens = map[Hash]*Token{}
 	m.settings = map[string]string{}
+	m.users = map[string]*User{}
+	m.byEmail = map[string]*User{}
+	m.sessions = map[Hash]*Session{}
+	m.userSessions = map[string][]*Session{}
+	m.memberOf = map[string]map[string]*Member{}
 
-	err := each(ctx, db, `SELECT id, slug, created_at FROM namespaces`, func(rows *sql.Rows) error {
+	err := each(ctx, db, `SELECT id, coalesce(former_slug, slug), created_at, created_by, deleted_at IS NOT NULL FROM namespaces`, func(rows *sql.Rows) error {
 		var ns Namespace
 		var created int64
-		if err := rows.Scan(&ns.ID, &ns.Slug, &created); err != nil {
+		var by sql.NullString
+		var deleted bool
+		if err := rows.Scan(&ns.ID, &ns.Slug, &created, &by, &deleted); err != nil {
 			return err
 		}
-		ns.CreatedAt = fromMillis(created)
+		ns.CreatedAt, ns.CreatedBy = fromMillis(created), by.String
+		if deleted {
+			m.byID[ns.ID] = newHolding(ns)
+			m.byID[ns.ID].deleted = true
+			return nil
+		}
 		m.addNamespace(ns)
 		return nil
 	})
@@ -154,6 +174,9 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	})
 	if err != nil {
 		return fmt.Errorf("read tokens: %w", err)
+	}
+	if err := m.loadPeople(ctx, db); err != nil {
+		return fmt.Errorf("read users: %w", err)
 	}
 	err = each(ctx, db, `SELECT key, value FROM settings`, func(rows *sql.Rows) error {
 		var key, value string

@@ -322,10 +322,10 @@ func (c *Catalog) EnsureOperatorToken(ctx context.Context, namespaceID, secret s
 	t, err := c.tokenByHash(ctx, hashToken(secret))
 	known := err == nil
 	switch {
-	case known && t.NamespaceID != namespaceID:
-		return nil, fmt.Errorf("set operator token: %w", ErrTokenTaken)
 	case known && !t.RevokedAt.IsZero():
 		return nil, fmt.Errorf("set operator token: %w", ErrTokenRevoked)
+	case known && t.NamespaceID != namespaceID:
+		return nil, fmt.Errorf("set operator token: %w", ErrTokenTaken)
 	case known && (former == nil || former.ID == t.ID):
 		return t, nil
 	case errors.Is(err, ErrTokenNotFound):

@@ -26,32 +26,17 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 	if err != nil {
 		return time.Time{}, fmt.Errorf("delete database: %w", err)
 	}
-	now := c.moment()
-	t := &Trashed{Database: *d, DeletedAt: now}
-	var condemned time.Time
-	if keep > 0 {
-		t.RestorableUntil = now.Add(keep).Truncate(time.Millisecond)
-	} else {
-		condemned = now
-	}
+	var t *Trashed
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE databases SET deleted_at = ?, restorable_until = ?, condemned_at = ? WHERE id = ?`,
-			now.UnixMilli(), nullMillis(t.RestorableUntil), nullMillis(condemned), id); err != nil {
+		if t, err = c.trash(ctx, tx, d, keep); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO ended_slugs (namespace_id, slug, ended_at) VALUES (?, ?, ?)
-			ON CONFLICT DO UPDATE SET ended_at = excluded.ended_at`, d.NamespaceID, d.Slug, now.UnixMilli())
-		if err != nil {
-			return err
-		}
-		metadata := map[string]any{"restorableUntil": nil}
-		if condemned.IsZero() {
-			metadata["restorableUntil"] = t.RestorableUntil
-		}
-		return c.audit(ctx, tx, databaseEvent("database.deleted", d, metadata))
+			ON CONFLICT DO UPDATE SET ended_at = excluded.ended_at`, d.NamespaceID, d.Slug, t.DeletedAt.UnixMilli())
+		return err
 	}, func(m *mirror) {
 		m.endDatabase(d)
-		if condemned.IsZero() {
+		if !t.RestorableUntil.IsZero() {
 			m.addTrashed(t)
 		}
 	})
@@ -59,6 +44,25 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 		return time.Time{}, fmt.Errorf("delete database %q: %w", d.Slug, err)
 	}
 	return t.RestorableUntil, nil
+}
+
+// trash writes that a database is deleted: in the trash for keep or, if that is not positive, condemned at once.
+func (c *Catalog) trash(ctx context.Context, tx *sql.Tx, d *Database, keep time.Duration) (*Trashed, error) {
+	now := c.moment()
+	t := &Trashed{Database: *d, DeletedAt: now}
+	var condemned time.Time
+	metadata := map[string]any{"restorableUntil": nil}
+	if keep > 0 {
+		t.RestorableUntil = now.Add(keep).Truncate(time.Millisecond)
+		metadata["restorableUntil"] = t.RestorableUntil
+	} else {
+		condemned = now
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE databases SET deleted_at = ?, restorable_until = ?, condemned_at = ? WHERE id = ?`,
+		now.UnixMilli(), nullMillis(t.RestorableUntil), nullMillis(condemned), d.ID); err != nil {
+		return nil, err
+	}
+	return t, c.audit(ctx, tx, databaseEvent("database.deleted", d, metadata))
 }
 
 // Trashed is the deleted database of an id, while it can be brought back; else ErrDatabaseNotFound.
@@ -93,13 +97,19 @@ func (c *Catalog) Trash(namespaceID string, page Page) []*Trashed {
 // trash (any more), ErrSlug, ErrSlugTaken where another living database has the slug, or ErrDatabaseLives where this one
 // lives under another.
 func (c *Catalog) UndeleteDatabase(ctx context.Context, id, slug string) (*Database, error) {
+	return c.UndeleteInto(ctx, id, slug, "")
+}
+
+// UndeleteInto is UndeleteDatabase for the operator, who may give the database to another namespace than it was in: that one may
+// be gone. It returns ErrNamespaceNotFound where the namespace is.
+func (c *Catalog) UndeleteInto(ctx context.Context, id, slug, namespaceID string) (*Database, error) {
 	if slug != "" && !ValidSlug(slug) {
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, slug, ErrSlug)
 	}
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	if d, err := c.DatabaseByID(id); err == nil {
-		if slug == "" || slug == d.Slug {
+		if (slug == "" || slug == d.Slug) && (namespaceID == "" || namespaceID == d.NamespaceID) {
 			return d, nil
 		}
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, slug, ErrDatabaseLives)
@@ -112,17 +122,29 @@ func (c *Catalog) UndeleteDatabase(ctx context.Context, id, slug string) (*Datab
 	if slug != "" {
 		d.Slug = slug
 	}
+	if namespaceID != "" {
+		d.NamespaceID = namespaceID
+	}
+	ns, ok := c.namespaceByID(d.NamespaceID)
+	if !ok {
+		return nil, fmt.Errorf("undelete database %s: %w", id, ErrNamespaceNotFound)
+	}
+	d.NamespaceID = ns.ID
 	if _, err := c.Database(d.NamespaceID, d.Slug); err == nil {
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, d.Slug, ErrSlugTaken)
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE databases SET slug = ?, deleted_at = NULL, restorable_until = NULL WHERE id = ?`, d.Slug, id); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE databases SET namespace_id = ?, slug = ?, deleted_at = NULL, restorable_until = NULL WHERE id = ?`, d.NamespaceID, d.Slug, id); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {
 			return err
 		}
-		return c.audit(ctx, tx, databaseEvent("database.undeleted", &d, map[string]any{"formerSlug": t.Slug}))
+		metadata := map[string]any{"formerSlug": t.Slug}
+		if d.NamespaceID != t.NamespaceID {
+			metadata["formerNamespaceId"] = t.NamespaceID
+		}
+		return c.audit(ctx, tx, databaseEvent("database.undeleted", &d, metadata))
 	}, func(m *mirror) {
 		m.endTrashed(t)
 		m.addDatabase(&d)

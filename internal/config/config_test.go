@@ -51,6 +51,9 @@ func TestDefaults(t *testing.T) {
 		ParkTimeout: config.Duration{Duration: 30 * time.Second},
 		MaxImport:   1e9, MaxCSV: 10e6, MaxCSVRows: 100_000, MaxTransfers: 4, TransferTimeout: config.Duration{Duration: time.Hour},
 		MaxRequest: 10e6, MaxResult: 32e6, MaxSQL: 100e3, MaxDatabase: 10e9, MaxStatements: 100, Log: "info",
+		SignUp: "invite", SessionIdle: config.Duration{Duration: 168 * time.Hour}, SessionLife: config.Duration{Duration: 720 * time.Hour},
+		MaxSessions: 100, MaxNamespaces: 20, MaxInvitations: 100, SignInPerAddress: 20, SignInPerAccount: 10,
+		PasswordMemory: 19 << 20, PasswordPasses: 2, PasswordChecks: 2,
 		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,
 	}
 	s.TrustProxy = nil
@@ -110,6 +113,9 @@ func TestRefused(t *testing.T) {
 		{"no origin", "PERSQLD_BASE_URL=https://a.example/path", "", []string{"PERSQLD_BASE_URL", "origin"}},
 		{"no slug", "PERSQLD_NAMESPACE=Acme", "", []string{"PERSQLD_NAMESPACE", "slug"}},
 		{"a short token", "PERSQLD_TOKEN=" + secret, "", []string{"PERSQLD_TOKEN", "32"}},
+		{"half an admin", "PERSQLD_ADMIN_EMAIL=ada@example.com", "", []string{"PERSQLD_ADMIN_EMAIL", "PERSQLD_ADMIN_PASSWORD", "both"}},
+		{"no e-mail address", "", "admin-email: ada\nadmin-password: " + secret, []string{"PERSQLD_ADMIN_EMAIL", "name@example.com"}},
+		{"a short password", "", "admin-email: ada@example.com\nadmin-password: short77", []string{"PERSQLD_ADMIN_PASSWORD", "8 to 1024"}},
 		{"another token", "PERSQLD_TOKEN=secret" + secret, "", []string{"psql_live_"}},
 		{"a mistyped token", "PERSQLD_TOKEN=psql_live_p1_" + strings.Repeat("x", 38), "", []string{"checksum"}},
 	}

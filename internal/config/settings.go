@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/password"
 )
 
 // Group is the kong group that marks a flag as a setting. It must be the group of the embedded field where Settings,
@@ -40,6 +41,19 @@ type Settings struct {
 	BaseURL          string   `name:"base-url" auto:"http://localhost:<port>" help:"Public origin of the server." placeholder:"URL"`
 	Namespace        string   `default:"default" help:"Namespace made at the first start." placeholder:"SLUG"`
 	Token            string   `auto:"generated" secret:"true" help:"Admin token of that namespace: psql_live_ and at least 32 letters, digits, _ or -. If it is not given, one is generated and printed once, at the first start." placeholder:"TOKEN"`
+	AdminEmail       string   `help:"E-mail address of the first user of the console, who becomes owner of that namespace; made at a start if there is no such user, then left as it is. Without one the first start prints a sign-up link." placeholder:"EMAIL"`
+	AdminPassword    string   `secret:"true" help:"That user's first password, 8 to 1,024 bytes." placeholder:"PASSWORD"`
+	SignUp           string   `name:"signup" default:"invite" enum:"open,invite,closed" help:"Who may make an account: anybody (open), who has an invitation (invite), or the operator alone (closed)." placeholder:"WHO"`
+	SessionIdle      Duration `default:"168h" range:"1m..8760h" unit:"time" help:"A session ends that long after its last request." placeholder:"TIME"`
+	SessionLife      Duration `default:"720h" range:"1m..8760h" unit:"time" help:"A session ends that long after its sign-in, however much it is used." placeholder:"TIME"`
+	MaxSessions      int      `default:"100" range:"1..10000" unit:"sessions" help:"Sessions a user; the oldest ends for the next." placeholder:"N"`
+	MaxNamespaces    int      `default:"20" range:"1..100000" unit:"namespaces" help:"Namespaces that a user makes; beyond them 409." placeholder:"N"`
+	MaxInvitations   int      `default:"100" range:"1..10000" unit:"invitations" help:"Open invitations a namespace; beyond them 409." placeholder:"N"`
+	SignInPerAddress int      `default:"20" range:"1..1000000" unit:"attempts a minute" help:"Attempts to sign in or up a minute and client address, then 429." placeholder:"N"`
+	SignInPerAccount int      `default:"10" range:"1..1000000" unit:"attempts a minute" help:"Attempts to sign in a minute and account, from addresses that the account is not signed in from, then 429." placeholder:"N"`
+	PasswordMemory   Size     `default:"19MiB" range:"8MiB..1GiB" unit:"bytes" help:"Memory that the hash of a password takes (argon2id). A change counts for each user at the next sign-in." placeholder:"SIZE"`
+	PasswordPasses   int      `default:"2" range:"1..100" unit:"passes" help:"Passes over that memory." placeholder:"N"`
+	PasswordChecks   int      `default:"2" range:"1..1000" unit:"passwords" help:"Passwords that are hashed at the same time; others wait a second for their turn, then 429." placeholder:"N"`
 	AutoCreate       bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
 	MaxOpen          int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`
 	QueueDepth       int      `default:"1024" range:"1..1000000" unit:"requests" help:"Waiting requests a database; beyond them 429." placeholder:"N"`
@@ -56,7 +70,7 @@ type Settings struct {
 	MaxSQL           Size     `name:"max-sql" default:"100KB" range:"1KB..100MB" unit:"bytes" help:"Longest SQL of a statement." placeholder:"SIZE"`
 	MaxDatabase      Size     `default:"10GB" range:"1MB..16TB" unit:"bytes" help:"Largest database." placeholder:"SIZE"`
 	MaxStatements    int      `default:"100" range:"1..100000" unit:"statements" help:"Statements a batch." placeholder:"N"`
-	RatePerAddress   int      `default:"0" range:"0..1000000" unit:"requests a second" help:"/v1 requests a second and client address, then 429; 0 for no limit." placeholder:"N"`
+	RatePerAddress   int      `default:"0" range:"0..1000000" unit:"requests a second" help:"Requests to /v1 and /api a second and client address, then 429; 0 for no limit." placeholder:"N"`
 	TrustProxy       Networks `help:"Networks of proxies whose X-Forwarded-For and X-Forwarded-Proto count, as CIDRs with commas between them." placeholder:"CIDR,..."`
 	AdminListen      string   `help:"Address of a listener of its own for /metrics and pprof, which then leave the public one." placeholder:"ADDRESS"`
 	Log              string   `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error." placeholder:"LEVEL"`
@@ -90,6 +104,17 @@ func (s *Settings) Validate() error {
 	}
 	if !catalog.ValidSlug(s.Namespace) {
 		return fmt.Errorf("%s is %q; %w", name("namespace"), s.Namespace, catalog.ErrSlug)
+	}
+	if (s.AdminEmail == "") != (s.AdminPassword == "") {
+		return fmt.Errorf("%s and %s go together; give both or neither", name("admin-email"), name("admin-password"))
+	}
+	if s.AdminEmail != "" {
+		if _, err := catalog.FoldEmail(s.AdminEmail); err != nil {
+			return fmt.Errorf("%s is %q; %w", name("admin-email"), s.AdminEmail, err)
+		}
+		if err := password.Check(s.AdminPassword); err != nil {
+			return fmt.Errorf("%s: %w", name("admin-password"), err) // without the password
+		}
 	}
 	if s.Token != "" {
 		// The token itself stays out of the message.

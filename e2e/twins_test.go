@@ -1,0 +1,194 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/persqld/persqld/e2e/harness"
+	"github.com/persqld/persqld/e2e/openapi"
+)
+
+// isTwin tells whether a call is the twin, for members, of one under /v1.
+func isTwin(op *openapi.Operation) bool { return strings.HasSuffix(op.ID, "AsMember") }
+
+// twinCalls are what each call that has a twin is sent here so that it succeeds, and the least role of a member for it. {t} is a fresh
+// text. What it needs is made by before, which gets an admin's client of the same namespace, and returns what stands for {id}.
+var twinCalls = map[string]struct {
+	query  string
+	body   any
+	role   string
+	before func(t testing.TB, admin *harness.Client, database string) (id string)
+}{
+	"query":           {body: harness.Body("SELECT count(*) FROM t"), role: "viewer"},
+	"batch":           {body: harness.BatchBody(true, "INSERT INTO t(b) VALUES(1)"), role: "editor"},
+	"listTables":      {role: "viewer"},
+	"describe":        {role: "viewer"},
+	"describeCompact": {role: "viewer"},
+	"putDescriptions": {body: body{"databaseDescription": "x"}, role: "admin"},
+	"search":          {query: "?q=t", role: "viewer"},
+	"searchByBody":    {body: body{"q": "t"}, role: "viewer"},
+	"doctor":          {role: "viewer"},
+	"validate":        {body: harness.Body("SELECT a FROM t"), role: "viewer"},
+	"explain":         {body: harness.Body("SELECT a FROM t"), role: "viewer"},
+	"getSchema":       {role: "viewer"},
+	"getQueryLog":     {role: "viewer"},
+	"exportDatabase":  {role: "admin"},
+	"importDatabase":  {body: harness.Raw("CREATE TABLE IF NOT EXISTS imported(a);"), role: "admin"},
+	"loadCSV":         {query: "?table=csv", body: harness.Raw("a\n1\n"), role: "admin"},
+	"listDatabases":   {role: "viewer"},
+	"createDatabase":  {body: body{"slug": "made-{t}"}, role: "admin"},
+	"getDatabase":     {role: "viewer"},
+	"deleteDatabase": {role: "admin", before: func(t testing.TB, admin *harness.Client, _ string) string {
+		slug := unused()
+		admin.Post("/v1/databases", body{"slug": slug}).OK()
+		return slug
+	}},
+	"undeleteDatabase": {role: "admin", before: func(t testing.TB, admin *harness.Client, _ string) string {
+		slug := unused()
+		id := admin.Post("/v1/databases", body{"slug": slug}).OK().Str("data.id")
+		admin.Do(http.MethodDelete, "/v1/databases/"+slug, nil).OK()
+		return id
+	}},
+	"listTokens":  {role: "admin"},
+	"createToken": {body: body{"name": "x"}, role: "admin"},
+	"revokeToken": {role: "admin", before: func(t testing.TB, admin *harness.Client, _ string) string {
+		return admin.Post("/v1/tokens", body{"name": "x"}).OK().Str("data.id")
+	}},
+	"getAuditLog": {role: "admin"},
+}
+
+var ladder = []string{"viewer", "editor", "admin", "owner"}
+
+// TestTwins sends each call that has a twin as each kind of member, as somebody who is none, with a token, with both, and with none.
+func TestTwins(t *testing.T) {
+	row(t, "DP-TWIN-1", "DP-TWIN-2", "DP-TWIN-3", "DP-TWIN-4")
+	s := people(t)
+	admin := s.Client(t, harness.Token)
+	d := admin.DB("twins")
+	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+	members := map[string]*person{}
+	for _, role := range ladder {
+		members[role] = enrol(t, s, role+"@example.com", "default", role)
+	}
+	stranger := enrol(t, s, "stranger@example.com", "", "")
+	called := 0
+	for _, op := range harness.Operations() {
+		if !isTwin(op) {
+			continue
+		}
+		call, ok := twinCalls[strings.TrimSuffix(op.ID, "AsMember")]
+		if !ok {
+			t.Errorf("%s is not in twinCalls", op.ID)
+			continue
+		}
+		called++
+		t.Run(op.ID, func(t *testing.T) {
+			send := func(c *harness.Client, namespace string) *harness.Answer {
+				id := "none"
+				if call.before != nil {
+					id = call.before(t, admin, d.Slug)
+				}
+				b := call.body
+				if fields, ok := b.(body); ok {
+					b = body{}
+					for k, v := range fields {
+						if text, ok := v.(string); ok {
+							v = strings.ReplaceAll(text, "{t}", unused())
+						}
+						b.(body)[k] = v
+					}
+				}
+				database := d.Slug
+				if op.ID == "deleteDatabaseAsMember" {
+					database = id
+				}
+				if op.ID == "loadCSVAsMember" {
+					return c.With(t).Do(op.Method, strings.NewReplacer("{namespace}", namespace, "{database}", database).Replace(op.Path)+"?table="+unused(), b)
+				}
+				path := strings.NewReplacer("{namespace}", namespace, "{database}", database, "{id}", id).Replace(op.Path)
+				return c.With(t).Do(op.Method, path+call.query, b)
+			}
+			for i, role := range ladder {
+				a := send(members[role].Client, "default")
+				if i >= slices.Index(ladder, call.role) {
+					if a.Status != http.StatusOK {
+						t.Errorf("%s: %d %s", role, a.Status, harness.Tail(string(a.Raw), 300))
+					}
+					continue
+				}
+				if a.Status != http.StatusForbidden {
+					t.Errorf("%s: %d, want 403", role, a.Status)
+				}
+			}
+			// Somebody who is no member learns nothing, not even whether there is such a namespace.
+			there, nowhere := send(stranger.Client, "default"), send(stranger.Client, "nowhere")
+			there.Fails(http.StatusNotFound, "not_found")
+			nowhere.Fails(http.StatusNotFound, "not_found")
+			if a, b := withoutID(there), withoutID(nowhere); a != b {
+				t.Errorf("a namespace of others answers %s, one that isn't there %s", a, b)
+			}
+			signedOut(t, send(s.Client(t, ""), "default"))
+			signedOut(t, send(s.Client(t, harness.Token), "default"))
+			// A token beside the cookie counts for nothing.
+			if a := send(s.Client(t, harness.Token).AsSession(stranger.Cookie()), "default"); a.Status != http.StatusNotFound {
+				t.Errorf("a stranger with a token: %d", a.Status)
+			}
+			// A cookie opens nothing under /v1.
+			v1 := strings.Replace(op.Path, "/api/namespaces/{namespace}/databases/{database}/", "/v1/db/default/twins/", 1)
+			v1 = strings.Replace(v1, "/api/namespaces/{namespace}/", "/v1/", 1)
+			a := members["owner"].With(t).Do(op.Method, strings.NewReplacer("{database}", "twins", "{id}", "x").Replace(v1), nil)
+			a.Fails(http.StatusUnauthorized, "unauthorized")
+			if a.Header.Get("WWW-Authenticate") != "Bearer" {
+				t.Errorf("%s: WWW-Authenticate %q", v1, a.Header.Get("WWW-Authenticate"))
+			}
+		})
+	}
+	if called != len(twinCalls) {
+		t.Errorf("%d twins, want %d", called, len(twinCalls))
+	}
+}
+
+// withoutID is an answer without the request's id.
+func withoutID(a *harness.Answer) string {
+	return fmt.Sprint(a.Status, " ", strings.ReplaceAll(string(a.Raw), a.Header.Get("X-Request-Id"), ""))
+}
+
+// TestTwinsSayWho looks at what is written down of a member's requests.
+func TestTwinsSayWho(t *testing.T) {
+	row(t, "DP-TWIN-5")
+	s := people(t)
+	owner := enrol(t, s, "owner@example.com", "default", "owner")
+	editor := enrol(t, s, "editor@example.com", "default", "editor")
+	const db = "/api/namespaces/default/databases/who"
+	owner.Post(db+"/query", harness.Body("CREATE TABLE t(a)")).OK() // makes it
+	editor.Post(db+"/query", harness.Body("INSERT INTO t VALUES(1)")).OK()
+	owner.Get("/api/namespaces/default/audit?limit=1").OK().Is("data.0.action", "database.created").Is("data.0.actor.type", "user").
+		Is("data.0.actor.id", owner.id).Is("data.0.address", "127.0.0.1")
+	owner.Get(db+"/query-log?limit=1").OK().Is("data.0.tokenId", "user:"+editor.id)
+	// An editor sees its own rows alone.
+	if n := len(editor.Get(db + "/query-log").OK().List("data")); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+	// Idempotency keys are a person's own.
+	insert := harness.Body("INSERT INTO t VALUES(2)")
+	owner.Post(db+"/query", insert, key("k")).OK()
+	if !replayed(owner.Post(db+"/query", insert, key("k")).OK()) {
+		t.Error("not replayed")
+	}
+	if replayed(editor.Post(db+"/query", insert, key("k")).OK()) {
+		t.Error("replayed for somebody else")
+	}
+	// Tokens that a member makes are the namespace's, and live on.
+	made := owner.Post("/api/namespaces/default/tokens", body{"name": "by a person", "role": "readonly"}).OK()
+	reader := s.Client(t, made.Str("data.token"))
+	reader.Post("/v1/db/default/who/query", harness.Body("SELECT * FROM t")).OK()
+	admin := enrol(t, s, "second@example.com", "default", "owner")
+	admin.Do(http.MethodDelete, "/api/namespaces/default/members/"+owner.id, nil).OK()
+	owner.Get(db).Fails(http.StatusNotFound, "not_found")
+	reader.Post("/v1/db/default/who/query", harness.Body("SELECT * FROM t")).OK()
+	admin.Do(http.MethodDelete, "/api/namespaces/default/tokens/"+made.Str("data.id"), nil).OK()
+	refused(t, reader.Get("/v1/me"), "Invalid or expired token")
+}
