@@ -20,6 +20,7 @@ type trial struct {
 
 func trials() []trial {
 	return []trial{
+		{"gate", measureGate},
 		{"fairness", measureFairness},
 		{"100,000 databases", measureRegistered},
 	}

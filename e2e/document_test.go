@@ -24,6 +24,7 @@ var requests = map[string]struct {
 }{
 	"createDatabase":  {body: body{"slug": "made"}},
 	"createToken":     {body: body{"database": "made"}},
+	"createPolicy":    {body: body{"name": "p", "tableName": "t", "expression": "a = 1"}},
 	"createUser":      {body: body{"subject": "u", "template": "made"}},
 	"listDatabases":   {query: "?deleted=true"},
 	"query":           {body: harness.Body(endless)},

@@ -102,6 +102,7 @@ var hints = []struct {
 	{catalog.ErrTokenRevoked, "token_revoked", "give PERSQLD_TOKEN a new value"},
 	{catalog.ErrTokenTaken, "conflict", "give PERSQLD_TOKEN a value of this namespace alone"},
 	{catalog.ErrRole, "bad_role", "a role is admin, readwrite (or write) or readonly (or read)"},
+	{catalog.ErrClaims, "bad_claims", "for example --claims '{\"user_id\": 7}'"},
 	{catalog.ErrTableScope, "bad_table_scope", "leave --table-scope out for a token of all tables"},
 	{catalog.ErrNamespaceNotEmpty, "namespace_not_empty", "--force moves its databases to the trash"},
 	{catalog.ErrUserNotFound, "not_found", "persqld user list shows those that exist"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ type tokenCreateCmd struct {
 	Role            string          `default:"admin" help:"admin, readwrite (or write) or readonly (or read)." placeholder:"ROLE"`
 	Database        string          `help:"Slug of the only database that the token opens." placeholder:"SLUG"`
 	TableScope      []string        `help:"The only tables and views that the token touches, with commas between them; all if left out." placeholder:"TABLE,…"`
+	Claims          string          `help:"What policies of row-level security know of its bearer: a JSON object." placeholder:"JSON"`
 	Name            string          `help:"A name to know it by." placeholder:"NAME"`
 	Expires         config.Duration `help:"How long it works, for example 24h; for ever if left out." placeholder:"TIME"`
 	Test            bool            `help:"Make a psql_test_ token, which sees only databases that test tokens made."`
@@ -50,19 +52,20 @@ type tokenRevokeCmd struct {
 
 // tokenInfo is a token as it is printed; Token is there only where it was just made.
 type tokenInfo struct {
-	ID         string     `json:"id"`
-	Token      string     `json:"token,omitempty"`
-	Hint       string     `json:"hint"`
-	Name       string     `json:"name"`
-	Namespace  string     `json:"namespace"`
-	Role       string     `json:"role"`
-	Test       bool       `json:"test"`
-	TableScope []string   `json:"tableScope"`
-	DatabaseID string     `json:"databaseId,omitempty"`
-	Database   string     `json:"database,omitempty"` // its slug, while it is there
-	ExpiresAt  *time.Time `json:"expiresAt"`
-	CreatedAt  time.Time  `json:"createdAt"`
-	RevokedAt  *time.Time `json:"revokedAt"`
+	ID         string          `json:"id"`
+	Token      string          `json:"token,omitempty"`
+	Hint       string          `json:"hint"`
+	Name       string          `json:"name"`
+	Namespace  string          `json:"namespace"`
+	Role       string          `json:"role"`
+	Test       bool            `json:"test"`
+	TableScope []string        `json:"tableScope"`
+	Claims     json.RawMessage `json:"claims,omitempty"`
+	DatabaseID string          `json:"databaseId,omitempty"`
+	Database   string          `json:"database,omitempty"` // its slug, while it is there
+	ExpiresAt  *time.Time      `json:"expiresAt"`
+	CreatedAt  time.Time       `json:"createdAt"`
+	RevokedAt  *time.Time      `json:"revokedAt"`
 }
 
 type tokenList struct {
@@ -73,6 +76,7 @@ type tokenCreateArgs struct {
 	Namespace  string        `json:"namespace"`
 	Role       string        `json:"role"`
 	TableScope []string      `json:"tableScope"`
+	Claims     string        `json:"claims"`
 	Database   string        `json:"database"`
 	Name       string        `json:"name"`
 	Expires    time.Duration `json:"expires"`
@@ -90,6 +94,9 @@ type tokenRevokeArgs struct {
 func infoOf(c *books, t *catalog.Token) tokenInfo {
 	info := tokenInfo{ID: t.ID, Hint: t.Hint, Name: t.Name, Namespace: t.NamespaceSlug, Role: t.Role, Test: t.Test, TableScope: t.TableScope,
 		DatabaseID: t.Database, CreatedAt: t.CreatedAt, ExpiresAt: optional(t.ExpiresAt), RevokedAt: optional(t.RevokedAt)}
+	if t.Claims != nil {
+		info.Claims = json.RawMessage(t.Claims.JSON)
+	}
 	if d, err := c.DatabaseByID(t.Database); err == nil {
 		info.Database = d.Slug
 	}
@@ -109,6 +116,9 @@ func createToken(ctx context.Context, c *books, args tokenCreateArgs) (tokenInfo
 		return tokenInfo{}, fmt.Errorf("create token in %q: %w", args.Namespace, err)
 	}
 	n := catalog.NewToken{NamespaceID: ns.ID, Name: args.Name, Role: args.Role, TableScope: args.TableScope, Test: args.Test}
+	if args.Claims != "" {
+		n.Claims = []byte(args.Claims)
+	}
 	if args.Database != "" {
 		d, err := c.Database(ns.ID, args.Database)
 		if err != nil {
@@ -158,7 +168,7 @@ func revokeToken(ctx context.Context, c *books, args tokenRevokeArgs) (tokenInfo
 
 // Run makes the token.
 func (cmd *tokenCreateCmd) Run(a *app) error {
-	args := tokenCreateArgs{Namespace: cmd.Namespace, Role: cmd.Role, TableScope: cmd.TableScope, Database: cmd.Database, Name: cmd.Name,
+	args := tokenCreateArgs{Namespace: cmd.Namespace, Role: cmd.Role, TableScope: cmd.TableScope, Claims: cmd.Claims, Database: cmd.Database, Name: cmd.Name,
 		Expires: cmd.Expires.Duration, Test: cmd.Test}
 	var made tokenInfo
 	if err := a.ask(cmd.Location, "token.create", args, &made); err != nil {

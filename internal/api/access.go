@@ -15,13 +15,46 @@ import (
 
 // What a token may do beside running statements, on which the gate decides.
 
-// callerOf is a token as the gate knows it.
-func callerOf(t *catalog.Token) gate.Caller {
+// caller is the token as the gate knows it, in the request's database.
+func (x *exchange) caller() gate.Caller {
+	t := x.token
 	c := gate.Caller{TokenID: t.ID, Role: t.Role}
 	if tables, scoped := t.Tables(); scoped {
 		c.Scope = tables
 	}
+	if c.Policies = boundBy(t, x.database); c.Policies != nil && t.Claims != nil {
+		c.Claims = t.Claims
+	}
 	return c
+}
+
+// boundBy are the policies of a database that bind a token: they bind every one but an admin's without claims.
+func boundBy(t *catalog.Token, d *catalog.Database) *gate.Policies {
+	if d.Policies == nil || t.Claims == nil && gate.LevelOf(t.Role) == gate.LevelAdmin {
+		return nil
+	}
+	return policiesOf(d)
+}
+
+// policiesOf are the policies of a database that are switched on, whoever calls; nil for none.
+func policiesOf(d *catalog.Database) *gate.Policies {
+	if d.Policies == nil {
+		return nil
+	}
+	p, _ := d.Policies.Memo(func() any {
+		var list []gate.Policy
+		for _, p := range d.Policies.All {
+			if p.Enabled {
+				list = append(list, gatePolicy(p))
+			}
+		}
+		return gate.NewPolicies(list)
+	}).(*gate.Policies)
+	return p
+}
+
+func gatePolicy(p *catalog.Policy) gate.Policy {
+	return gate.Policy{Name: p.Name, Table: p.Table, Expression: p.Expression, AppliesTo: p.AppliesTo}
 }
 
 // needAdmin refuses a token of a lower role; what is what it cannot do.
@@ -39,6 +72,17 @@ func (x *exchange) needUnscoped(what string) error {
 	}
 	if x.token.Database != "" {
 		return errNotScoped
+	}
+	if x.token.Claims != nil {
+		return newFault(http.StatusForbidden, gate.CodePolicy, "Token claims hold it to what policies allow: it cannot run "+what, "use a token without claims")
+	}
+	return x.needAllTables(what)
+}
+
+// needAllRows refuses a token from which policies hide rows of the request's database, and one that is held to some tables.
+func (x *exchange) needAllRows(what string) error {
+	if boundBy(x.token, x.database) != nil {
+		return newFault(http.StatusForbidden, gate.CodePolicy, "Policies of the database bind the token: it cannot run "+what, "use an admin token without claims")
 	}
 	return x.needAllTables(what)
 }
@@ -98,6 +142,7 @@ const objectsSQL = "SELECT name FROM sqlite_schema WHERE type IN ('table','view'
 type schemaNames struct {
 	types      map[string]string
 	references map[string]bool
+	policied   *gate.Policies // which a table that is renamed would lose; nil if none is
 }
 
 const (
@@ -106,13 +151,17 @@ const (
 )
 
 // namesBefore are the names before a statement that changes the schema in a way that only running it tells: nil for any other.
-func namesBefore(tx *store.Tx, c *gate.Caller, s *sqlite.Stmt) (*schemaNames, error) {
+func (x *exchange) namesBefore(tx *store.Tx, s *sqlite.Stmt) (*schemaNames, error) {
+	c := &x.gate.Caller
 	if !s.Alters || c.Whole() && !slices.ContainsFunc(s.Accesses, func(a sqlite.Access) bool {
 		return a.Action == sqlite.AlterTable || a.Action == sqlite.CreateVTable
 	}) {
 		return nil, nil
 	}
 	n := &schemaNames{types: map[string]string{}, references: map[string]bool{}}
+	if slices.ContainsFunc(s.Accesses, func(a sqlite.Access) bool { return a.Action == sqlite.AlterTable }) {
+		n.policied = policiesOf(x.database)
+	}
 	err := tx.Query(typesSQL, nil, func(s *sqlite.Stmt) error {
 		n.types[str(s.Column(0))] = str(s.Column(1))
 		return nil
@@ -139,7 +188,9 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 		}
 	}
 	var views []string
+	left := map[string]bool{}
 	err := tx.Query(typesSQL, nil, func(s *sqlite.Stmt) error {
+		left[str(s.Column(0))] = true
 		name, kind := str(s.Column(0)), str(s.Column(1))
 		was, there := n.types[name]
 		switch {
@@ -155,8 +206,17 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 		}
 		return nil
 	})
-	if err != nil || c.Whole() {
+	if err != nil {
 		return err
+	}
+	for name := range n.types {
+		if n.policied.Has(name) && !left[name] {
+			return &gate.Refusal{Code: gate.CodePolicy, Message: fmt.Sprintf("Table %q has row-level policies, which would not follow it to another name", name),
+				Hint: "delete the policies first, and make them anew for the new name"}
+		}
+	}
+	if c.Whole() {
+		return nil
 	}
 	for _, name := range views {
 		var refused *gate.Refusal

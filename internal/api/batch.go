@@ -172,7 +172,7 @@ func (r *run) log(st *wire.Statement, err error) {
 		err = r.failed
 	}
 	r.entry(st.SQL, r.results[0], r.spans[0], err)
-	r.x.s.opt.Metrics.rows(r.read, r.written)
+	r.x.s.opt.Metrics.rows(r.meteredRead, r.meteredWritten)
 }
 
 // logBatch writes each statement of a batch that ran.
@@ -187,7 +187,7 @@ func (r *run) logBatch(statements []wire.Statement, err error) {
 		}
 		r.entry(statements[i].SQL, r.results[i], r.spans[i], failed)
 	}
-	r.x.s.opt.Metrics.rows(r.read, r.written)
+	r.x.s.opt.Metrics.rows(r.meteredRead, r.meteredWritten)
 }
 
 // shortOf is the error's sentence for the query log.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
 )
@@ -145,7 +146,7 @@ func compact(info *schemaInfo) string {
 		if t.broken != "" {
 			b.WriteString(") can't be read: " + oneLine(t.broken))
 		} else if t.hidden {
-			b.WriteString(") reads tables outside of the token's scope")
+			b.WriteString(") reads what the token may not see")
 		} else {
 			fmt.Fprintf(&b, ") %d rows", t.rows())
 		}
@@ -355,6 +356,10 @@ func (s *Server) explain(x *exchange) error {
 		if err != nil {
 			return err
 		}
+		if gate.Mixed(st) {
+			st.Done()
+			return &gate.Refusal{Code: gate.CodePolicy, Message: "A plan of the statement could tell of rows that policies hide", Hint: "use an admin token without claims"}
+		}
 		explained, text := st.Explain, st.SQL() // without the semicolons and comments that may stand before it
 		st.Done()
 		if explained {
@@ -370,7 +375,7 @@ func (s *Server) explain(x *exchange) error {
 			params = nulls(st.Params())
 		}
 		x.success()
-		r.b, r.first, r.hide = append(x.out, `{"plan":[`...), true, -1
+		r.b, r.first, r.hide, r.width, r.checks = append(x.out, `{"plan":[`...), true, -1, st.Columns(), nil
 		_, err = tx.Run(st, params, r.row)
 		x.out, r.b = r.b, nil
 		if err != nil {

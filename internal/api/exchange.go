@@ -467,7 +467,7 @@ func (x *exchange) limit(standard, most int) (int, error) {
 
 // do runs a job on the request's database.
 func (x *exchange) do(job store.Job) error {
-	x.gate.Caller = callerOf(x.token)
+	x.gate.Caller = x.caller()
 	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = &x.gate, job, x.token.NamespaceID, x.came
 	ctx := x.r.Context()
 	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)

@@ -26,6 +26,8 @@ func (s *Server) me(x *exchange) error {
 	b = s.appendPin(b, t)
 	b = append(b, `,"tables":`...)
 	b = appendNames(b, t.TableScope)
+	b = append(b, `,"claims":`...)
+	b = appendClaims(b, t)
 	b = append(b, `},"expiresAt":`...)
 	b = appendTime(b, t.ExpiresAt)
 	x.out = append(b, `}}`...)

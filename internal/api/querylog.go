@@ -45,9 +45,9 @@ func (s *Server) queryLog(x *exchange) error {
 		return err
 	}
 	f := querylog.Filter{Limit: limit, TokenID: q.Get("tokenId")}
-	if gate.LevelOf(x.token.Role) < gate.LevelAdmin || x.token.TableScope != nil { // its own rows alone
+	if gate.LevelOf(x.token.Role) < gate.LevelAdmin || x.token.TableScope != nil || boundBy(x.token, x.database) != nil { // its own rows alone
 		if f.TokenID != "" && f.TokenID != x.token.ID {
-			return newFault(http.StatusForbidden, codeForbidden, "A token sees its own rows of the query log", "leave tokenId out, or use an admin token without tableScope")
+			return newFault(http.StatusForbidden, codeForbidden, "A token sees its own rows of the query log", "leave tokenId out, or use an admin token without tableScope and claims")
 		}
 		f.TokenID = x.token.ID
 	}

@@ -81,6 +81,7 @@ type Server struct {
 	exchanges   sync.Pool
 	creating    singleflight.Group
 	ending      keyedMutex // a database's, by its id, while it goes to the trash or comes from there
+	ruling      keyedMutex // a database's, by its id, while a policy is made
 	flood       *flood
 	crossSite   *http.CrossOriginProtection
 	passwords   Passwords
@@ -265,6 +266,9 @@ func (s *Server) routes() {
 	v1("POST", db+"/explain", s.explain)
 	v1("GET", db+"/schema", s.schema)
 	v1("GET", db+"/query-log", s.queryLog)
+	v1("GET", db+"/policies", s.listPolicies)
+	v1("POST", db+"/policies", s.createPolicy)
+	v1("DELETE", db+"/policies/{id}", s.deletePolicy)
 	v1("GET", db+"/export", s.export)
 	v1("POST", db+"/import", s.importFile)
 	v1("POST", db+"/load-csv", s.loadCSV)

@@ -26,10 +26,15 @@ type run struct {
 	read    int64
 	written int64
 
-	b     []byte // the result being written
-	first bool   // no row of it is written
-	hide  int    // the column that isn't shown, or -1
-	row   func(*sqlite.Stmt) error
+	b      []byte        // the result being written
+	first  bool          // no row of it is written
+	hide   int           // the column that is shown empty, or -1
+	width  int           // how many columns are shown
+	checks *gate.Refusal // what a row is refused with whose last column, which isn't shown, isn't true; nil if none is checked
+	rows   int64         // of the result
+	row    func(*sqlite.Stmt) error
+
+	meteredRead, meteredWritten int64 // what the statements really cost, where less is told
 }
 
 func (r *run) reset() {
@@ -42,7 +47,7 @@ func (r *run) reset() {
 // start forgets what an earlier run of the same job did.
 func (r *run) start(began time.Time) {
 	r.results, r.spans, r.failed = r.results[:0], r.spans[:0], nil
-	r.read, r.written = 0, 0
+	r.read, r.written, r.meteredRead, r.meteredWritten = 0, 0, 0, 0
 	r.x.out = r.x.out[:0]
 	r.x.parts = r.x.parts[:0]
 	r.x.status = http.StatusOK
@@ -96,8 +101,13 @@ func (r *run) prepare(tx *store.Tx, sql []byte) (*sqlite.Stmt, error) {
 
 // execute runs a compiled statement and appends its result to b.
 func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte) ([]byte, store.Result, error) {
+	var checks bool
+	r.width, r.rows = s.Columns(), 0
+	if checks, r.checks = gate.ChecksRow(s); checks {
+		r.width--
+	}
 	b = append(b, `{"columns":[`...)
-	for i := range s.Columns() {
+	for i := range r.width {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -105,17 +115,32 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	}
 	b = append(b, `],"rows":[`...)
 	r.b, r.first, r.hide = b, true, gate.PathColumn(s)
-	before, err := namesBefore(tx, &r.x.gate.Caller, s)
+	before, err := r.x.namesBefore(tx, s)
 	if err != nil {
 		return r.b, store.Result{}, err
 	}
+	rows := len(r.b)
 	res, err := tx.Run(s, st.Params, r.row)
+	if err != nil {
+		var fenced *sqlite.Stmt
+		if fenced, err = tx.Fenced(s, err); fenced != nil {
+			r.b, r.first, r.rows = r.b[:rows], true, 0
+			res, err = tx.Run(fenced, st.Params, r.row)
+			fenced.Done()
+		}
+	}
 	b, r.b = r.b, nil
 	if err == nil {
 		err = before.refuseNew(tx, &r.x.gate.Caller)
 	}
 	if err != nil {
 		return b, res, r.explain(tx, err, st.SQL, target(s))
+	}
+	r.meteredRead += res.RowsRead
+	r.meteredWritten += res.RowsWritten
+	if r.x.gate.Caller.Bound() {
+		// What else was read or written, by triggers and keys too, would tell of rows that policies hide.
+		res.RowsRead, res.RowsWritten = r.rows, res.Changes
 	}
 	b = append(b, `],"rowsRead":`...)
 	b = wire.AppendInt(b, res.RowsRead)
@@ -132,6 +157,13 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 
 // appendRow writes one row straight from the engine's memory.
 func (r *run) appendRow(s *sqlite.Stmt) error {
+	if r.checks != nil && s.Column(r.width).Int == 0 {
+		return r.checks
+	}
+	if r.width == 0 {
+		return nil
+	}
+	r.rows++
 	b := r.b
 	if r.first {
 		r.first = false
@@ -140,7 +172,7 @@ func (r *run) appendRow(s *sqlite.Stmt) error {
 		b = append(b, ',', '[')
 	}
 	limit := int(r.x.s.opt.MaxResult)
-	for i := range s.Columns() {
+	for i := range r.width {
 		if i > 0 {
 			b = append(b, ',')
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/wire"
@@ -15,13 +16,13 @@ import (
 
 // tokenRequest is the body of POST /v1/tokens.
 type tokenRequest struct {
-	Name       string   `json:"name"`
-	Role       string   `json:"role"`
-	TableScope []string `json:"tableScope"`
-	Claims     any      `json:"claims"`
-	Database   string   `json:"database"`
-	ExpiresIn  *float64 `json:"expiresIn"`
-	Test       *bool    `json:"test"`
+	Name       string         `json:"name"`
+	Role       string         `json:"role"`
+	TableScope []string       `json:"tableScope"`
+	Claims     jsontext.Value `json:"claims"`
+	Database   string         `json:"database"`
+	ExpiresIn  *float64       `json:"expiresIn"`
+	Test       *bool          `json:"test"`
 }
 
 // maxExpiresIn is the greatest expiresIn, in seconds: 100 years.
@@ -43,10 +44,7 @@ func (s *Server) createToken(x *exchange) error {
 	if err := x.needUnscoped("POST /v1/tokens"); err != nil {
 		return err
 	}
-	if req.Claims != nil {
-		return newFault(http.StatusBadRequest, "not_supported", "This server has no row-level security yet, which claims are for", "leave claims out")
-	}
-	n := catalog.NewToken{NamespaceID: x.token.NamespaceID, Name: req.Name, Role: req.Role, TableScope: req.TableScope, Test: x.token.Test}
+	n := catalog.NewToken{NamespaceID: x.token.NamespaceID, Name: req.Name, Role: req.Role, TableScope: req.TableScope, Claims: claimsOf(req.Claims), Test: x.token.Test}
 	if req.Test != nil {
 		if x.token.Test && !*req.Test {
 			return newFault(http.StatusForbidden, codeForbidden, "A test token makes test tokens only", "leave test out")
@@ -73,6 +71,14 @@ func (s *Server) createToken(x *exchange) error {
 	x.success()
 	x.out = append(s.appendToken(x.out, t, secret), '}')
 	return nil
+}
+
+// claimsOf are the claims of a body: null is none.
+func claimsOf(v jsontext.Value) []byte {
+	if len(v) == 0 || v.Kind() == 'n' {
+		return nil
+	}
+	return v
 }
 
 // expiry is when a token ends that works for so many seconds, from least to most.
@@ -112,6 +118,8 @@ func (s *Server) appendToken(b []byte, t *catalog.Token, secret string) []byte {
 	b = wire.AppendString(b, t.Role)
 	b = append(b, `,"tableScope":`...)
 	b = appendNames(b, t.TableScope)
+	b = append(b, `,"claims":`...)
+	b = appendClaims(b, t)
 	b = append(b, `,"database":`...)
 	b = s.appendPin(b, t)
 	b = append(b, `,"test":`...)
@@ -136,6 +144,14 @@ func (s *Server) appendPin(b []byte, t *catalog.Token) []byte {
 		return append(b, `null`...)
 	}
 	return wire.AppendString(b, t.Database)
+}
+
+// appendClaims writes a token's claims, or null for none.
+func appendClaims(b []byte, t *catalog.Token) []byte {
+	if t.Claims == nil {
+		return append(b, `null`...)
+	}
+	return append(b, t.Claims.JSON...)
 }
 
 // appendNames writes names as an array, or null for nil.

@@ -139,7 +139,7 @@ func (x *exchange) mayTransfer() error {
 	if err := x.needAdmin("exports and imports"); err != nil {
 		return err
 	}
-	return x.needAllTables("exports and imports")
+	return x.needAllRows("exports and imports")
 }
 
 // download is an answer that is a file. Its header goes with the first byte, so that until then there can be a failure.

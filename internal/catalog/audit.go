@@ -45,7 +45,7 @@ type Event struct {
 	NamespaceID string // "" for what concerns the server as a whole, such as users and sessions
 	Action      string // for example "database.created"
 	Actor       Actor
-	TargetType  string // "database", "token", "namespace", "user", "session" or "invitation"
+	TargetType  string // "database", "token", "namespace", "user", "session", "invitation" or "policy"
 	TargetID    string
 	TargetName  string // a slug, the name of a token, or the e-mail address of a user
 	Test        bool   // the target is a test database or a test token

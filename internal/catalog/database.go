@@ -25,6 +25,7 @@ type Database struct {
 	Status      string
 	Test        bool // made by a test token
 	CreatedAt   time.Time
+	Policies    *PolicyList // nil for none
 
 	seq int64 // the order of creation
 }

@@ -22,6 +22,14 @@ var (
 	ErrRole = errors.New("unknown role")
 	// ErrTableScope is returned for a table scope that no token can have.
 	ErrTableScope = errors.New("a tableScope has 1 to 200 names of tables, each of 1 to 255 bytes")
+	// ErrClaims is returned for claims that no token can have.
+	ErrClaims = errors.New("claims are a JSON object of at most 4096 bytes")
+	// ErrPolicyNotFound is returned when a policy is named by an id that the database has none of.
+	ErrPolicyNotFound = errors.New("policy not found")
+	// ErrPolicyExists is returned when a database has a policy of that name already.
+	ErrPolicyExists = errors.New("a policy of this name exists already")
+	// ErrTooManyPolicies is returned when a database has as many policies as it can have.
+	ErrTooManyPolicies = errors.New("a database has at most 100 policies")
 	// ErrExpiry is returned for a token that would expire before it is made.
 	ErrExpiry = errors.New("a token must expire in the future")
 	// ErrName is returned for a name of a token or a database that is too long or has control characters.

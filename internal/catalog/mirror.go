@@ -122,6 +122,10 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("read namespaces: %w", err)
 	}
+	policies, err := loadPolicies(ctx, db)
+	if err != nil {
+		return fmt.Errorf("read policies: %w", err)
+	}
 	err = each(ctx, db, selectDatabases+` WHERE deleted_at IS NULL ORDER BY seq`, func(rows *sql.Rows) error {
 		t, err := scanDatabase(rows)
 		if err != nil {
@@ -129,6 +133,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 		}
 		d := t.Database // without the times of the trash: there may be 100,000 of them
 		m.share(&d)
+		d.Policies = policies[d.ID]
 		m.addDatabase(&d)
 		return nil
 	})
@@ -141,6 +146,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 		m.share(&t.Database)
+		t.Policies = policies[t.ID]
 		m.addTrashed(t)
 		return nil
 	})

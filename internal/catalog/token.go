@@ -29,6 +29,7 @@ type Token struct {
 	Test          bool      // a psql_test_ token: it sees only databases that test tokens made
 	Database      string    // id of the only database that it opens; "" for all of the namespace
 	TableScope    []string  // the only tables and views that it touches; nil for all
+	Claims        *Claims   // what policies know of who has it; nil for nothing
 	ExpiresAt     time.Time // zero for never
 	CreatedAt     time.Time
 	RevokedAt     time.Time // zero while it is not revoked
@@ -58,6 +59,9 @@ func (t *Token) audited() map[string]any {
 	if t.TableScope != nil {
 		m["tableScope"] = t.TableScope
 	}
+	if t.Claims != nil {
+		m["claims"] = json.RawMessage(t.Claims.JSON)
+	}
 	if t.Database != "" {
 		m["databaseId"] = t.Database
 	}
@@ -79,7 +83,7 @@ func (t *Token) setScope(tables []string) {
 }
 
 // Unscoped reports whether the token is held to no part of its namespace.
-func (t *Token) Unscoped() bool { return t.Database == "" && t.TableScope == nil }
+func (t *Token) Unscoped() bool { return t.Database == "" && t.TableScope == nil && t.Claims == nil }
 
 // Expired reports whether the token's time has come.
 func (t *Token) Expired(now time.Time) bool { return !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt) }
@@ -92,6 +96,7 @@ type NewToken struct {
 	Test        bool
 	Database    string    // id of a database of the namespace that the token is pinned to, if not empty
 	TableScope  []string  // 1 to 200 names of tables and views; nil for all
+	Claims      []byte    // a JSON object of at most MaxClaims bytes; nil for none
 	ExpiresAt   time.Time // never if zero
 }
 
@@ -151,7 +156,7 @@ func checkScope(scope []string) error {
 }
 
 // CreateToken makes a token and returns it with its secret, which is not kept and can't be had again. It returns
-// ErrNamespaceNotFound, ErrDatabaseNotFound (for the pin), ErrRole, ErrTableScope, ErrName or ErrExpiry.
+// ErrNamespaceNotFound, ErrDatabaseNotFound (for the pin), ErrRole, ErrTableScope, ErrClaims, ErrName or ErrExpiry.
 func (c *Catalog) CreateToken(ctx context.Context, n NewToken) (t *Token, secret string, err error) {
 	if n.Role == "" {
 		n.Role = RoleAdmin
@@ -217,6 +222,12 @@ func (c *Catalog) describeToken(n NewToken, secret string) (*Token, error) {
 		hash:          hashToken(secret),
 	}
 	t.setScope(slices.Clone(n.TableScope))
+	if n.Claims != nil {
+		var err error
+		if t.Claims, err = ParseClaims(n.Claims); err != nil {
+			return nil, err
+		}
+	}
 	if !n.ExpiresAt.IsZero() {
 		t.ExpiresAt = n.ExpiresAt.UTC().Truncate(time.Millisecond)
 	}
@@ -378,7 +389,7 @@ func (c *Catalog) operatorToken(ctx context.Context) (*Token, error) {
 }
 
 const selectTokens = `SELECT t.id, t.namespace_id, n.slug, t.name, t.hint, t.hash, t.role, t.test, t.database_id,
-	t.table_scope, t.expires_at, t.created_at, t.revoked_at FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
+	t.table_scope, t.claims, t.expires_at, t.created_at, t.revoked_at FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
 
 func tokenByID(ctx context.Context, tx *sql.Tx, id string) (*Token, error) {
 	return scanOneToken(tx.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
@@ -402,11 +413,11 @@ type scanner interface{ Scan(dest ...any) error }
 func scanToken(row scanner) (*Token, error) {
 	var t Token
 	var hash []byte
-	var database, scope sql.NullString
+	var database, scope, claims sql.NullString
 	var expires, revoked sql.NullInt64
 	var created int64
 	err := row.Scan(&t.ID, &t.NamespaceID, &t.NamespaceSlug, &t.Name, &t.Hint, &hash, &t.Role, &t.Test, &database,
-		&scope, &expires, &created, &revoked)
+		&scope, &claims, &expires, &created, &revoked)
 	if err != nil {
 		return nil, err
 	}
@@ -419,6 +430,11 @@ func scanToken(row scanner) (*Token, error) {
 			return nil, fmt.Errorf("read scope of token %s: %w", t.ID, errors.Join(err, ErrTableScope))
 		}
 		t.setScope(tables)
+	}
+	if claims.Valid {
+		if t.Claims, err = ParseClaims([]byte(claims.String)); err != nil {
+			return nil, fmt.Errorf("read claims of token %s: %w", t.ID, err)
+		}
 	}
 	t.ExpiresAt = fromNullMillis(expires)
 	t.CreatedAt = fromMillis(created)
@@ -435,10 +451,14 @@ func insertToken(ctx context.Context, tx *sql.Tx, t *Token) error {
 		}
 		scope = string(b)
 	}
+	claims := ""
+	if t.Claims != nil {
+		claims = t.Claims.JSON
+	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO tokens
-		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, expires_at, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database), nullText(scope),
+		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, claims, expires_at, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database), nullText(scope), nullText(claims),
 		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli())
 	if err != nil {
 		return fmt.Errorf("insert token: %w", err)

@@ -1,5 +1,7 @@
 package gate
 
+import "github.com/persqld/persqld/internal/sqlite"
+
 // Level is how much a role may do. A higher one may do all that a lower one may.
 type Level uint8
 
@@ -48,7 +50,13 @@ type Caller struct {
 	TokenID string
 	Role    string // the word that was given
 	Scope   Scope  // nil is all of them
+
+	Policies *Policies     // what binds the caller in this database; nil is nothing
+	Claims   sqlite.Claims // what its policies know of it; nil is nothing
 }
+
+// Bound tells whether policies hide rows of the database from the caller.
+func (c *Caller) Bound() bool { return c.Policies != nil }
 
 // Level is the level of the caller's role.
 func (c *Caller) Level() Level { return LevelOf(c.Role) }

@@ -27,10 +27,13 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 	if v.temp {
 		return errTemp
 	}
-	if v.log && !off("log") && (g.Caller.Level() < LevelAdmin || !g.Caller.Whole()) { // it shows what every token ran
+	if v.log && !off("log") && (g.Caller.Level() < LevelAdmin || !g.Caller.Whole() || g.Caller.Bound()) { // it shows what every token ran
 		r := RefuseRole(g.Caller.Role, "SELECT FROM "+QueryLogTable, LevelAdmin)
 		if g.Caller.Level() == LevelAdmin {
 			r = &Refusal{Code: CodeScope, Message: "Token scope does not include all tables, which " + QueryLogTable + " needs"}
+		}
+		if g.Caller.Level() == LevelAdmin && g.Caller.Whole() {
+			r = refuseHidden(QueryLogTable+" tells of rows that policies hide", "")
 		}
 		r.Hint = "GET …/query-log shows a token its own rows"
 		return r

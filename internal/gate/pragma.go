@@ -22,6 +22,7 @@ type pragmaUse struct {
 	argument bool  // it may have one: the name of a table or index, or a number; else an argument would change a setting
 	sets     Level // what an argument needs, where that is more
 	scope    scopeUse
+	rows     bool // it tells of the file's content, beside what its tables show
 }
 
 // pragmas is every pragma that may be used, as a statement or as a pragma_… function.
@@ -33,17 +34,17 @@ var pragmas = map[string]pragmaUse{
 	"index_info":         {need: LevelRead, argument: true, scope: ofIndex},
 	"index_xinfo":        {need: LevelRead, argument: true, scope: ofIndex},
 	"foreign_key_list":   {need: LevelRead, argument: true, scope: ofTable},
-	"foreign_key_check":  {need: LevelRead, argument: true, scope: ofAll}, // it reads parents, too
-	"integrity_check":    {need: LevelRead, argument: true, scope: ofTable},
-	"quick_check":        {need: LevelRead, argument: true, scope: ofTable},
+	"foreign_key_check":  {need: LevelRead, argument: true, scope: ofAll, rows: true}, // it reads parents, too
+	"integrity_check":    {need: LevelRead, argument: true, scope: ofTable, rows: true},
+	"quick_check":        {need: LevelRead, argument: true, scope: ofTable, rows: true},
 	"optimize":           {need: LevelWrite, argument: true, scope: ofAll},
 	"user_version":       {need: LevelRead, argument: true, sets: LevelAdmin},
 	"application_id":     {need: LevelRead, argument: true, sets: LevelAdmin},
 	"defer_foreign_keys": {need: LevelWrite, argument: true},
 	"data_version":       {need: LevelRead},
 	"page_size":          {need: LevelRead},
-	"page_count":         {need: LevelRead},
-	"freelist_count":     {need: LevelRead},
+	"page_count":         {need: LevelRead, rows: true},
+	"freelist_count":     {need: LevelRead, rows: true},
 	"encoding":           {need: LevelRead},
 	"compile_options":    {need: LevelRead},
 	"function_list":      {need: LevelRead},

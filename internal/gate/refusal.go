@@ -25,6 +25,7 @@ const (
 	CodeNotAllowed  = "not_allowed"
 	CodeRole        = "role_not_allowed"
 	CodeScope       = "scope_not_allowed"
+	CodePolicy      = "policy_not_allowed"
 )
 
 // RefuseTable is the refusal of a table that the caller's scope does not hold.

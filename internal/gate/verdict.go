@@ -15,10 +15,13 @@ type verdict struct {
 	bare    *bare   // what is still touched without foreign keys; nil until it is asked for
 	whole   string  // what of it needs a token without a scope; "" for nothing
 
-	defers bool // it switches deferred foreign keys
-	path   bool // its third column is a path of the server
-	temp   bool // it reads the schema of temporary objects, which only SQLite's own ALTER TABLE may
-	log    bool // it reads the query log, which holds what others ran
+	defers bool   // it switches deferred foreign keys
+	path   bool   // its third column is a path of the server
+	temp   bool   // it reads the schema of temporary objects, which only SQLite's own ALTER TABLE may
+	log    bool   // it reads the query log, which holds what others ran
+	schema bool   // it changes the schema
+	rows   string // what of it tells of the file's content beside what its tables show; "" for nothing
+	bound  *bound // for callers that policies bind; nil until one comes
 }
 
 // classify works out a verdict.
@@ -47,6 +50,7 @@ func classify(s *sqlite.Stmt) *verdict {
 		}
 	}
 	v.temp = v.temp && own&alters == 0
+	v.schema = own&definesSchema != 0
 	return v
 }
 
@@ -175,8 +179,15 @@ func (v *verdict) checked(s *sqlite.Stmt, t *touch) bool {
 // add adds what an access needs.
 func (v *verdict) add(s *sqlite.Stmt, a *sqlite.Access, own kindOfWork) {
 	v.temp = v.temp || hasPrefix(a.Name, "sqlite_temp_")
+	if a.By != "" && s.Kind(a.By) == sqlite.View {
+		v.touch(a.By, false) // of one whose rows are only counted nothing else is reported
+	}
 	switch a.Action {
-	case sqlite.Select, sqlite.Recursive, sqlite.Function:
+	case sqlite.Select, sqlite.Recursive:
+	case sqlite.Function:
+		if strings.EqualFold(a.Detail, "sqlite_offset") {
+			v.rows = "The function sqlite_offset"
+		}
 	case sqlite.Read:
 		v.addRead(s, a, own)
 	case sqlite.Insert, sqlite.Update, sqlite.Delete:
@@ -240,12 +251,16 @@ func (v *verdict) addRead(s *sqlite.Stmt, a *sqlite.Access, own kindOfWork) {
 		}
 	case statistics(a.Name):
 		if own == 0 || selects(s) {
-			v.whole = a.Name
+			v.whole, v.rows = a.Name, a.Name
 		}
 	case strings.EqualFold(a.Name, QueryLogTable):
 		v.log = true
 	case hasPrefix(a.Name, "pragma_") && s.Kind(a.Name) == sqlite.NoTable: // not a table of that name, from before it was reserved
-		switch pragmas[sqlite.Fold(a.Name[len("pragma_"):])].scope {
+		use := pragmas[sqlite.Fold(a.Name[len("pragma_"):])]
+		if use.rows {
+			v.rows = a.Name
+		}
+		switch use.scope {
 		case ofIndex, ofAll:
 			v.whole = a.Name
 		}
@@ -294,6 +309,9 @@ func (v *verdict) addPragma(s *sqlite.Stmt, a *sqlite.Access) {
 		need = use.sets
 	}
 	v.raise(need, verb)
+	if use.rows {
+		v.rows = verb
+	}
 	switch use.scope {
 	case ofAll:
 		v.whole = verb

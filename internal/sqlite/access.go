@@ -295,6 +295,9 @@ func (s *Stmt) permits(a Access) error {
 		return nil
 	}
 	if base := ShadowOf(name); base != "" {
+		if s.conn.filling[Fold(base)] {
+			return nil
+		}
 		for i := range s.Accesses {
 			if strings.EqualFold(s.Accesses[i].Name, base) || strings.EqualFold(s.Accesses[i].Detail, base) {
 				return nil

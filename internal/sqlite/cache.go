@@ -208,24 +208,49 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 // AccessesWithoutForeignKeys is what the statement would touch if nothing enforced foreign keys: what is in Accesses alone is
 // a look at the other side of a key, or an action of one.
 func (s *Stmt) AccessesWithoutForeignKeys() ([]Access, error) {
+	db := (*sqlite3.Tsqlite3)(at(s.conn.db))
+	on := db.Fflags & flagForeignKeys
+	db.Fflags &^= flagForeignKeys
+	defer func() { db.Fflags |= on }()
+	return s.AccessesOf(s.sql)
+}
+
+// AccessesOf is what another statement would touch, on the same connection. It must not be a pragma: SQLite carries some out while it
+// compiles them.
+func (s *Stmt) AccessesOf(sql string) ([]Access, error) {
 	c := s.conn
 	was := c.mode
 	defer func() { c.mode = was }()
 	c.mode = modePrepare
 	c.collect.begin(nil)
-	db := (*sqlite3.Tsqlite3)(at(c.db))
-	on := db.Fflags & flagForeignKeys
-	db.Fflags &^= flagForeignKeys
-	defer func() { db.Fflags |= on }()
-	ptr, _, err := c.prepare([]byte(s.sql))
+	ptr, _, err := c.prepare([]byte(sql))
 	if err != nil {
 		return nil, err
 	}
 	defer sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
-	if err := c.gather(&Stmt{conn: c, ptr: ptr, sql: s.sql, thread: c.thread}); err != nil {
+	if err := c.gather(&Stmt{conn: c, ptr: ptr, sql: sql, thread: c.thread}); err != nil {
 		return nil, err
 	}
 	return c.collect.end(), nil
+}
+
+// Look runs one of the server's own queries on the statement's connection, with one parameter, and hands row its rows.
+func (s *Stmt) Look(sql, param string, row func(*Stmt)) error {
+	q, err := s.conn.Own(sql)
+	if err != nil {
+		return err
+	}
+	defer q.Done()
+	if err := q.Bind([]Param{{Value: Value{Kind: Text, Bytes: []byte(param)}}}); err != nil {
+		return err
+	}
+	for {
+		more, err := q.Step()
+		if err != nil || !more {
+			return err
+		}
+		row(q)
+	}
 }
 
 // prepare is SQLite's: the statement, 0 if there is none, and the length of its text. SQLite keeps a copy of the text.

@@ -68,14 +68,17 @@ type Conn struct {
 	looked  time.Time // when the watch had been asked last
 	began   bool      // a call of the engine's began after that
 
-	frames  int // frames in the log after the last commit, as the wal hook reported
-	commits uint64
-	log     bool // the log takes room
-	opening bool // its statements run once: they are not kept
-	altered bool // the schema changed in the open transaction
-	changes *changeHook
-	tables  []*module
-	damaged bool // a fault in the engine: never touch its memory again
+	frames   int // frames in the log after the last commit, as the wal hook reported
+	commits  uint64
+	log      bool // the log takes room
+	opening  bool // its statements run once: they are not kept
+	altered  bool // the schema changed in the open transaction
+	changes  *changeHook
+	tables   []*module
+	filling  map[string]bool // virtual tables that the open transaction wrote to, by folded names: they write to their shadow tables when they like
+	claims   Claims          // of who runs the statement
+	claiming bool            // ClaimFunction is registered
+	damaged  bool            // a fault in the engine: never touch its memory again
 
 	interrupting sync.Mutex // keeps Interrupt and Close apart
 }

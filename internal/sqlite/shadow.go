@@ -59,6 +59,26 @@ func (s *Stmt) virtual() bool {
 	return false
 }
 
+// noteVirtual remembers which virtual tables the transaction writes to. FTS5 keeps what is written to it in memory, and brings it into its shadow
+// tables when the next statement needs a savepoint, whatever that statement is.
+func (s *Stmt) noteVirtual() {
+	c := s.conn
+	if !c.InTransaction() {
+		clear(c.filling)
+	}
+	for i := range s.Accesses {
+		switch a := &s.Accesses[i]; a.Action {
+		case Insert, Update, Delete:
+			if s.Kind(a.Name) == VirtualTable {
+				if c.filling == nil {
+					c.filling = map[string]bool{}
+				}
+				c.filling[Fold(a.Name)] = true
+			}
+		}
+	}
+}
+
 // borrowed tells whether name is a table that a virtual table of the statement reads.
 func (s *Stmt) borrowed(name string) bool {
 	for _, b := range s.borrows {
@@ -68,6 +88,9 @@ func (s *Stmt) borrowed(name string) bool {
 	}
 	return false
 }
+
+// Lender is the table of the main schema that the virtual table of that name reads beside its own; "" if there is none.
+func (s *Stmt) Lender(name string) string { return s.conn.lender(name) }
 
 // lender is the table that the virtual table name reads beside its own; "" if there is none. It looks into SQLite's
 // parsed schema, where the arguments of a virtual table stand as they were written.

@@ -26,6 +26,8 @@ type Stmt struct {
 	Vacuum bool
 	// Explain marks EXPLAIN and EXPLAIN QUERY PLAN, which run nothing.
 	Explain bool
+	// Claims marks a statement that calls ClaimFunction: SetClaims is to be called before it runs.
+	Claims bool
 	// Memo holds what a policy worked out about the statement, as long as it stays compiled.
 	Memo any
 
@@ -96,6 +98,8 @@ func (s *Stmt) examine() {
 		case CreateIndex, CreateTable, CreateTrigger, CreateView, DropIndex, DropTable, DropTrigger, DropView, AlterTable,
 			CreateVTable, DropVTable, Analyze, Reindex:
 			s.Writes, s.Alters = true, true
+		case Function:
+			s.Claims = s.Claims || s.Accesses[i].Detail == ClaimFunction
 		case Pragma:
 			switch strings.ToLower(s.Accesses[i].Name) {
 			case "optimize":
@@ -295,6 +299,9 @@ func (s *Stmt) Step() (row bool, err error) {
 	if !s.running {
 		(*sqlite3.Tsqlite3)(at(c.db)).FnProgressOps = firstOps
 		c.began = true
+		if s.writesVirtual {
+			s.noteVirtual()
+		}
 	}
 	s.running = true
 	if s.Alters {

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"fmt"
-	"runtime"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -194,31 +193,9 @@ func tableEOF(_ *libc.TLS, p uintptr) int32 {
 }
 
 func tableColumn(tls *libc.TLS, p, ctx uintptr, i int32) int32 {
-	v := cursor(p).rows.Column(int(i))
-	switch v.Kind {
-	case Null:
-		sqlite3.Xsqlite3_result_null(tls, ctx)
-	case Integer:
-		sqlite3.Xsqlite3_result_int64(tls, ctx, v.Int)
-	case Real:
-		sqlite3.Xsqlite3_result_double(tls, ctx, v.Float)
-	case Text, Blob:
-		p := uintptr(unsafe.Pointer(&noBytes))
-		if len(v.Bytes) > 0 {
-			p = uintptr(unsafe.Pointer(&v.Bytes[0])) // SQLite copies before it returns
-		}
-		if v.Kind == Text {
-			sqlite3.Xsqlite3_result_text(tls, ctx, p, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
-		} else {
-			sqlite3.Xsqlite3_result_blob(tls, ctx, p, int32(len(v.Bytes)), sqlite3.SQLITE_TRANSIENT)
-		}
-		runtime.KeepAlive(v.Bytes) // an address alone keeps nothing from the collector
-	}
+	giveResult(tls, ctx, cursor(p).rows.Column(int(i)))
 	return sqlite3.SQLITE_OK
 }
-
-// noBytes is what an empty text points at: a nil pointer would make it NULL.
-var noBytes [1]byte
 
 func tableRowid(_ *libc.TLS, p, out uintptr) int32 {
 	*(*int64)(at(out)) = cursor(p).rowid

@@ -9,9 +9,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// plainVFS is the system's VFS but for one thing: it takes an absolute path as it stands. The system's own asks the
+// plainVFS is the system's VFS but for two things. It takes an absolute path as it stands: the system's own asks the
 // kernel about every directory on the way, each time a file is opened (5 % of a cold open), to follow links that the
-// kernel follows anyway.
+// kernel follows anyway. And on Linux a sync doesn't keep a processor that others need (sync_linux.go).
 type plainVFS struct {
 	name     uintptr // C string; 0 before Initialize
 	fullPath func(*libc.TLS, uintptr, uintptr, int32, uintptr) int32
@@ -36,6 +36,7 @@ func registerPlainVFS(tls *libc.TLS) error {
 	vfs := *(*sqlite3.Tsqlite3_vfs)(at(system))
 	plain.fullPath = *(*func(*libc.TLS, uintptr, uintptr, int32, uintptr) int32)(unsafe.Pointer(&vfs.FxFullPathname))
 	vfs.FpNext, vfs.FzName, vfs.FxFullPathname = 0, name, funcptr(fullPathname)
+	replaceSync(&vfs)
 	*(*sqlite3.Tsqlite3_vfs)(at(p)) = vfs
 	if rc := sqlite3.Xsqlite3_vfs_register(tls, p, 0); rc != sqlite3.SQLITE_OK {
 		return fmt.Errorf("register VFS: result %d", rc)

@@ -206,3 +206,25 @@ func TestTableError(t *testing.T) {
 		}
 	}
 }
+
+// FTS5 writes what a statement put into it when a later one, of other tables, opens a savepoint.
+func TestVirtualTableWritesLate(t *testing.T) {
+	c := open(t, sqlite.Config{})
+	for _, sql := range []string{"CREATE TABLE docs(id INTEGER PRIMARY KEY, body)", "CREATE TABLE tags(id INTEGER PRIMARY KEY, tag)", "CREATE VIRTUAL TABLE f USING fts5(body)",
+		"CREATE TRIGGER docs_f AFTER INSERT ON docs BEGIN INSERT INTO f VALUES(new.body); END"} {
+		must(t, c, sql)
+	}
+	for _, first := range []string{"INSERT INTO docs(body) VALUES('a'), ('b')", "INSERT INTO f VALUES('c')"} {
+		if err := c.Exec("BEGIN"); err != nil {
+			t.Fatal(err)
+		}
+		must(t, c, first)
+		must(t, c, "INSERT INTO tags VALUES(random(), 'a'), (random(), 'b'), (random(), 'c')")
+		if err := c.Exec("COMMIT"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rows := must(t, c, "SELECT count(*) FROM f('a OR b OR c')"); rows[0][0] != "3" {
+		t.Errorf("%v found", rows)
+	}
+}

@@ -18,6 +18,23 @@ type Gate interface {
 	Judge(*sqlite.Stmt) error
 }
 
+// Binder is a Gate that has some statements run in other words, so that they read only some rows of a table.
+type Binder interface {
+	Gate
+	// Instead is the text to run in the place of a judged statement; "" is the statement itself.
+	Instead(*sqlite.Stmt) (string, error)
+	// PermitInstead is Permit for such a text.
+	PermitInstead(sqlite.Access) error
+	// Vouch decides on a statement that runs in the place of a judged one.
+	Vouch(s, judged *sqlite.Stmt) error
+	// Uncompiled is what is said of a text of Instead's that can't be compiled.
+	Uncompiled(error) error
+	// Fenced is the text to run once more in the place of such a statement that failed; "" if its error stands.
+	Fenced(*sqlite.Stmt, error) string
+	// Claims are what such a text knows of the caller.
+	Claims() sqlite.Claims
+}
+
 // Job is what a request does with its database.
 type Job interface {
 	// Run does the work. It may be called again from the start, with everything that the earlier call wrote

@@ -77,7 +77,67 @@ func (tx *Tx) Prepare(sql []byte) (*sqlite.Stmt, int, error) {
 		s.Done()
 		return nil, n, err
 	}
+	if binder, ok := gate.(Binder); ok {
+		instead, err := binder.Instead(s)
+		if err != nil || instead != "" {
+			defer s.Done()
+			if err != nil {
+				return nil, n, err
+			}
+			s, err := tx.instead(binder, instead, s)
+			return s, n, tx.check(err)
+		}
+	}
 	return s, n, nil
+}
+
+// instead compiles what has to run in the place of a judged statement.
+func (tx *Tx) instead(b Binder, sql string, judged *sqlite.Stmt) (*sqlite.Stmt, error) {
+	s, err := tx.compile(sql, b.PermitInstead)
+	if err != nil {
+		return nil, b.Uncompiled(err)
+	}
+	if err := b.Vouch(s, judged); err != nil {
+		s.Done()
+		return nil, err
+	}
+	return s, nil
+}
+
+// compile compiles a text of the server's own, which may ask for claims, within the time of a statement.
+func (tx *Tx) compile(sql string, policy sqlite.Policy) (*sqlite.Stmt, error) {
+	if err := tx.a.conn.RegisterClaims(); err != nil {
+		return nil, err
+	}
+	tx.c.deadline.Store(tx.w.store.opt.Now().Add(tx.w.store.opt.StatementTimeout).UnixNano())
+	defer tx.c.deadline.Store(0)
+	s, _, err := tx.a.conn.Prepare([]byte(sql), policy)
+	return s, err
+}
+
+// Compile compiles one of the server's own statements under a policy of its own, which may let it ask for claims, and throws it away.
+func (tx *Tx) Compile(sql string, policy sqlite.Policy) error {
+	if tx.over() {
+		return errEnded
+	}
+	s, err := tx.compile(sql, policy)
+	if err == nil && s != nil {
+		s.Done()
+	}
+	return tx.check(err)
+}
+
+// Fenced is a statement to be run once more in the place of one that failed, which the caller calls Done on; nil if there is none.
+// The failed one stays the caller's.
+func (tx *Tx) Fenced(s *sqlite.Stmt, err error) (*sqlite.Stmt, error) {
+	binder, ok := tx.c.req.Gate.(Binder)
+	if !ok || err == nil || tx.over() {
+		return nil, err
+	}
+	if sql := binder.Fenced(s, err); sql != "" {
+		return tx.instead(binder, sql, s)
+	}
+	return nil, err
 }
 
 // refusal is the gate of a request that brought none.
@@ -135,6 +195,12 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	tx.ended = time.Time{}
 	w.stats.stmt, w.stats.writing = now, s.Writes
 	tx.c.deadline.Store(now.Add(w.store.opt.StatementTimeout).UnixNano())
+	if s.Claims {
+		if binder, ok := tx.c.req.Gate.(Binder); ok {
+			conn.SetClaims(binder.Claims())
+			defer conn.SetClaims(nil)
+		}
+	}
 	total, rowid := conn.TotalChanges(), conn.LastInsertRowid()
 	asksRowid := s.Writes && usesRowid(s)
 	if s.Writes && !asksRowid {
