@@ -149,8 +149,8 @@ func homes(t *testing.T, s *harness.Server, emails ...string) {
 	}
 }
 
-// TestFirstSignIn has the first sign-ins of a person race, and kills the server among them.
-func TestFirstSignIn(t *testing.T) {
+// TestRacingFirstSignIns has the first sign-ins of a person race, and kills the server among them.
+func TestRacingFirstSignIns(t *testing.T) {
 	row(t, "DP-ACC-4")
 	s := people(t)
 	var emails []string

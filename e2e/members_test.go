@@ -93,7 +93,7 @@ func TestLadder(t *testing.T) {
 	}
 }
 
-func TestLastOwner(t *testing.T) {
+func TestRacingLastOwners(t *testing.T) {
 	row(t, "DP-MEM-5", "DP-MEM-7")
 	s := people(t)
 	ada := enrol(t, s, "ada@example.com", "", "")
@@ -349,8 +349,8 @@ func TestDeletedNamespace(t *testing.T) {
 	}
 }
 
-// TestNamespaceDeletionAndKill kills the server while namespaces are deleted: each is whole, or gone.
-func TestNamespaceDeletionAndKill(t *testing.T) {
+// TestCrashDuringNamespaceDeletion kills the server while namespaces are deleted: each is whole, or gone.
+func TestCrashDuringNamespaceDeletion(t *testing.T) {
 	row(t, "DP-NS-4")
 	s := people(t, "PERSQLD_MAX_NAMESPACES=1000")
 	const count = 40
