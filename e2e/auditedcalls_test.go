@@ -22,7 +22,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 	admin := s.Client(t, harness.Token)
 	owner := enrol(t, s, "owner@example.com", "default", "owner")
 	nobody := s.Client(t, "")
-	admin.Post("/v1/databases", body{"slug": "audited"}).OK()
+	admin.DB("audited").Must("CREATE TABLE ruled(a)") // makes it
 
 	// change makes the call, and returns the id of the target ("" for any).
 	type change func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (action, target string)
@@ -63,6 +63,14 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			admin.Do(http.MethodDelete, "/v1/databases/"+slug, nil).OK()
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
 			return "database.undeleted", id
+		},
+		"createPolicy": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "policy.created", c.Post(path, body{"name": unused(), "tableName": "ruled", "expression": "a = :auth_sub"}).OK().Str("data.id")
+		},
+		"deletePolicy": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := admin.Post("/v1/db/default/audited/policies", body{"name": unused(), "tableName": "ruled", "expression": "a = :auth_sub"}).OK().Str("data.id")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "policy.deleted", id
 		},
 		"revokeToken": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			id := admin.Post("/v1/tokens", body{}).OK().Str("data.id")

@@ -105,7 +105,12 @@ func TestLastOwner(t *testing.T) {
 	// A disabled owner is none.
 	s.JSONOf(t, "user", "disable", "--email", "bob@example.com")
 	ada.Do(http.MethodDelete, members+ada.id, nil).Fails(http.StatusConflict, "last_owner")
+	ada.Do(http.MethodPatch, members+bob.id, body{"role": "viewer"}).OK() // who stays can sign in
+	ada.Do(http.MethodPatch, members+bob.id, body{"role": "owner"}).OK()
+	ada.Do(http.MethodDelete, members+bob.id, nil).OK()
 	s.JSONOf(t, "user", "enable", "--email", "bob@example.com")
+	back, _ := ada.invite("ada", body{"role": "owner"})
+	accept(signIn(t, s, bob.email).Client, back, nil).OK()
 	bob = signIn(t, s, bob.email)
 	for round := range 20 {
 		var left atomic.Int32

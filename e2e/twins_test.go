@@ -58,6 +58,12 @@ var twinCalls = map[string]struct {
 		return admin.Post("/v1/tokens", body{"name": "x"}).OK().Str("data.id")
 	}},
 	"getAuditLog": {role: "admin"},
+
+	"listPolicies": {role: "admin"},
+	"createPolicy": {body: body{"name": "{t}", "tableName": "ruled", "expression": "a = :auth_sub"}, role: "admin"},
+	"deletePolicy": {role: "admin", before: func(t testing.TB, admin *harness.Client, database string) string {
+		return admin.Post("/v1/db/default/"+database+"/policies", body{"name": unused(), "tableName": "ruled", "expression": "a = :auth_sub"}).OK().Str("data.id")
+	}},
 }
 
 var ladder = []string{"viewer", "editor", "admin", "owner"}
@@ -69,6 +75,7 @@ func TestTwins(t *testing.T) {
 	admin := s.Client(t, harness.Token)
 	d := admin.DB("twins")
 	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+	d.Must("CREATE TABLE ruled(a)")
 	members := map[string]*person{}
 	for _, role := range ladder {
 		members[role] = enrol(t, s, role+"@example.com", "default", role)
@@ -154,6 +161,24 @@ func TestTwins(t *testing.T) {
 // withoutID is an answer without the request's id.
 func withoutID(a *harness.Answer) string {
 	return fmt.Sprint(a.Status, " ", strings.ReplaceAll(string(a.Raw), a.Header.Get("X-Request-Id"), ""))
+}
+
+// TestTwinsUnderPolicies: policies bind members as they bind tokens of the same role without claims.
+func TestTwinsUnderPolicies(t *testing.T) {
+	row(t, "DP-TWIN-2", "DP-POL-4")
+	s := people(t)
+	d := s.Client(t, harness.Token).DB("ruled")
+	d.Must("CREATE TABLE orders(owner, item)")
+	d.Must("INSERT INTO orders VALUES('ada', 'tea'), (NULL, 'cup')")
+	d.Post(d.Path("policies"), body{"name": "own", "tableName": "orders", "expression": "owner = :auth_sub"}).OK()
+	for _, role := range ladder {
+		p := enrol(t, s, role+"@example.com", "default", role)
+		want := "2"
+		if role == "viewer" || role == "editor" {
+			want = "0"
+		}
+		p.Post("/api/namespaces/default/databases/ruled/query", harness.Body("SELECT count(*) FROM orders")).OK().Is("data.rows", "[["+want+"]]")
+	}
 }
 
 // TestTwinsSayWho looks at what is written down of a member's requests.

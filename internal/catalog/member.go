@@ -149,16 +149,16 @@ func (c *Catalog) member(namespaceID, userID string) (*Member, error) {
 	return nil, ErrMemberNotFound
 }
 
-// owners counts a namespace's owners who may sign in.
-func (c *Catalog) owners(namespaceID string) (n int) {
+// keepsOwner tells whether a namespace has an owner who may sign in without this member.
+func (c *Catalog) keepsOwner(without *Member) bool {
 	c.mirror.mu.RLock()
 	defer c.mirror.mu.RUnlock()
-	for _, m := range c.mirror.byID[namespaceID].members {
-		if m.Role == MemberOwner && c.mirror.users[m.UserID].DisabledAt.IsZero() {
-			n++
+	for _, m := range c.mirror.byID[without.NamespaceID].members {
+		if m.UserID != without.UserID && m.Role == MemberOwner && c.mirror.users[m.UserID].DisabledAt.IsZero() {
+			return true
 		}
 	}
-	return n
+	return false
 }
 
 // AddMember makes a user a member, or gives one another role, for the operator: no ladder holds him. It returns
@@ -233,7 +233,7 @@ func (c *Catalog) setRole(ctx context.Context, former *Member, u *User, role str
 	if former.Role == role {
 		return former, nil
 	}
-	if former.Role == MemberOwner && c.owners(former.NamespaceID) < 2 {
+	if former.Role == MemberOwner && !c.keepsOwner(former) {
 		return nil, fmt.Errorf("set role of member: %w", ErrLastOwner)
 	}
 	m := *former
@@ -279,7 +279,7 @@ func (c *Catalog) RemoveMember(ctx context.Context, namespaceID, by, userID stri
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	m, u, err := c.managed(namespaceID, by, userID, "")
-	if err == nil && m.Role == MemberOwner && c.owners(namespaceID) < 2 {
+	if err == nil && m.Role == MemberOwner && !c.keepsOwner(m) {
 		err = ErrLastOwner
 	}
 	if err != nil {
