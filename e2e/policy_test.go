@@ -39,6 +39,20 @@ var ruled = []any{
 	"CREATE VIEW v_orders(a, b) AS SELECT id, secret FROM orders -- all of them",
 	"CREATE VIEW v_deep AS SELECT b FROM v_orders",
 	"CREATE VIEW v_cte AS WITH z AS (SELECT * FROM orders) SELECT id FROM z",
+	"CREATE VIEW v_using AS SELECT x.secret FROM (SELECT 's2' AS secret UNION SELECT 's1') x JOIN orders USING (secret)",
+	"CREATE VIEW v_trigger AS WITH orders_own AS (SELECT * FROM main.orders) SELECT * FROM orders_own",
+	"CREATE VIEW v_one AS SELECT 1 AS one FROM main.orders",
+	"CREATE VIEW v_docs AS SELECT id, body FROM docs",
+	"CREATE VIRTUAL TABLE view_fts USING fts5(body, content=v_docs, content_rowid=id)",
+	"CREATE TABLE middle(body TEXT)",
+	"CREATE TRIGGER docs_middle AFTER INSERT ON docs BEGIN INSERT INTO middle VALUES(new.body); END",
+	"CREATE VIRTUAL TABLE far_fts USING fts5(body)",
+	"CREATE TRIGGER middle_far AFTER INSERT ON middle BEGIN INSERT INTO far_fts VALUES(new.body); END",
+	"CREATE TABLE spy(id INTEGER PRIMARY KEY, x TEXT)",
+	"CREATE TRIGGER spy_peek AFTER INSERT ON spy BEGIN UPDATE spy SET x = (SELECT count(*) FROM (SELECT 's2' AS secret) y JOIN orders USING (secret)) WHERE id = new.id; END",
+	"CREATE TABLE mails(id INTEGER PRIMARY KEY, owner TEXT, mail TEXT UNIQUE)",
+	"CREATE TABLE cased(k TEXT COLLATE NOCASE, owner TEXT, v INTEGER, PRIMARY KEY (k COLLATE BINARY)) WITHOUT ROWID",
+	"CREATE TABLE said(id INTEGER PRIMARY KEY, owner TEXT, status TEXT)",
 	"CREATE VIEW v_main AS SELECT * FROM main.orders",
 	"CREATE VIEW v_write AS SELECT id FROM orders",
 	"CREATE TRIGGER v_write_ins INSTEAD OF INSERT ON v_write BEGIN INSERT INTO orders(id, owner) VALUES(new.id, 'bob'); END",
@@ -58,11 +72,16 @@ var ruledRows = []any{
 	"INSERT INTO keys VALUES('a', 'ann', 1), ('b', 'bob', 2)",
 	"INSERT INTO conf VALUES(1, 'ann'), (2, 'bob')",
 	"INSERT INTO odd VALUES('x', 1, 'ann'), ('y', 2, 'bob')",
+	"DELETE FROM spy", "DELETE FROM mails", "DELETE FROM cased", "DELETE FROM said", "DELETE FROM middle", "DELETE FROM far_fts",
+	"INSERT INTO mails VALUES(1, 'ann', 'a@x'), (2, 'bob', 'b@x')",
+	"INSERT INTO cased VALUES('a', 'ann', 1), ('A', 'bob', 2)",
+	"INSERT INTO said VALUES(1, 'ann', 'public'), (2, 'bob', 'private')",
 	"INSERT INTO tags VALUES(1, 'red'), (2, 'blue'), (3, 'big')",
 }
 
 // contentOfRuled is what bob has, and what nobody may have changed.
 const bobsRows = `SELECT json_array((SELECT json_group_array(json_array(id, owner, secret, n)) FROM orders WHERE owner = 'bob'), (SELECT json_group_array(json_array(k, v)) FROM keys WHERE owner = 'bob'),
+	(SELECT json_group_array(json_array(id, mail)) FROM mails WHERE owner = 'bob'), (SELECT json_group_array(json_array(k, v)) FROM cased WHERE owner = 'bob'),
 	(SELECT json_group_array(id) FROM conf WHERE owner = 'bob'), (SELECT json_group_array(json_array(rowid, id)) FROM odd WHERE owner = 'bob'))`
 
 var every = []string{"select", "insert", "update", "delete"}
@@ -78,6 +97,9 @@ var rules = []body{
 	{"name": "own odd", "tableName": "odd", "expression": "owner = :auth_user", "appliesTo": every},
 	{"name": "short tags", "tableName": "tags", "expression": "length(tag) < :auth_most", "appliesTo": []string{"select", "insert"}},
 	{"name": "no such tag", "tableName": "tags", "expression": "tag <> 'blue'"},
+	{"name": "own mails", "tableName": "mails", "expression": "owner = :auth_user", "appliesTo": every},
+	{"name": "own cased", "tableName": "cased", "expression": "\"owner\" = :auth_user", "appliesTo": every},
+	{"name": "public", "tableName": "said", "expression": "status = 'public'", "appliesTo": every},
 	{"name": "switched off", "tableName": "free", "expression": "0", "enabled": false},
 }
 
@@ -109,6 +131,11 @@ var bounds = []struct{ sql, want string }{
 	{"SELECT (SELECT max(id) FROM orders)", "[[3]]"},
 	{"SELECT id FROM free WHERE id IN (SELECT id FROM orders)", "[[1]]"},
 	{"SELECT 2 IN (SELECT id FROM orders), 1 IN (SELECT id FROM orders)", "[[0,1]]"},
+	{"WITH c(n) AS (VALUES(5), (7), (9), (11)) SELECT c.n FROM c JOIN orders USING (n)", "[[5],[9]]"},
+	{"SELECT secret FROM (SELECT 's2' AS secret UNION SELECT 's1') JOIN orders USING (secret)", `[["s1"]]`},
+	{"SELECT x.secret FROM (SELECT 's2' AS secret) x NATURAL JOIN orders", "[]"},
+	{"SELECT * FROM v_using", `[["s1"]]`},
+	{"EXPLAIN QUERY PLAN SELECT x.n FROM (SELECT 7 AS n) x JOIN orders USING (n)", "refused"},
 	{"SELECT id FROM orders UNION SELECT id FROM orders", "[[1],[3]]"},
 	{"SELECT id FROM kids EXCEPT SELECT id FROM orders", "[[2]]"},
 	{"SELECT id FROM free ORDER BY (SELECT count(*) FROM orders)", "[[1]]"},
@@ -161,6 +188,12 @@ var bounds = []struct{ sql, want string }{
 	{"INSERT INTO orders SELECT 9, 'ann', max(secret), 0 FROM main.orders", "refused"},
 	{"UPDATE main.orders SET n = 1", "refused"},
 	{"SELECT main.orders.id FROM orders", "refused"},
+	{"UPDATE orders SET secret = (SELECT group_concat(secret) FROM main \v.orders) WHERE id = 1 RETURNING secret", "refused"},
+	{"WITH orders_own AS (SELECT * FROM main \v.orders) SELECT * FROM orders_own", "refused"},
+	{"SELECT c.secret FROM (SELECT 's2' AS secret) c JOIN main \v.orders USING (secret), orders o", "refused"},
+	{"SELECT * FROM v_trigger", "refused"},
+	{"SELECT count(*) FROM v_one", "refused"},
+	{"UPDATE orders SET secret = (SELECT count(*) FROM v_one) WHERE id = 1 RETURNING secret", "refused"},
 	{"SELECT x FROM main.free", `[["f"]]`},
 	{"SELECT temp.orders.id FROM temp.orders", "unknown_table"},
 	// Views.
@@ -192,6 +225,8 @@ var bounds = []struct{ sql, want string }{
 	{"SELECT (SELECT seq FROM sqlite_sequence)", "refused"},
 	{"SELECT sqlite_offset(secret) FROM orders", "refused"},
 	{"SELECT sqlite_offset(x) FROM free", "refused"},
+	{"SELECT total_changes()", "refused"},
+	{"SELECT (SELECT group_concat(owner || status) FROM said) FROM (SELECT 'private' AS public)", `[["annpublic"]]`},
 	{"EXPLAIN SELECT * FROM orders", "refused"},
 	{"EXPLAIN QUERY PLAN SELECT * FROM orders", "refused"},
 	{"EXPLAIN QUERY PLAN SELECT * FROM v_deep", "refused"},
@@ -219,6 +254,10 @@ var bounds = []struct{ sql, want string }{
 	{"SELECT id FROM docs WHERE id IN (SELECT rowid FROM docs_fts('bobword'))", "refused"},
 	{"UPDATE docs SET body = 'x' WHERE id IN (SELECT rowid FROM docs_fts('bobword'))", "refused"},
 	{"INSERT INTO free SELECT 5, body FROM copy_fts", "refused"},
+	{"SELECT block FROM view_fts_data", "refused"},
+	{"SELECT * FROM view_fts", "refused"},
+	{"SELECT * FROM far_fts", "refused"},
+	{"SELECT * FROM far_fts_content", "refused"},
 	{"SELECT * FROM pages", "[]"},
 	// Errors on rows that she doesn't see.
 	{"SELECT id FROM orders WHERE abs(n) > 0", "[[1],[3]]"},
@@ -251,6 +290,14 @@ var bounds = []struct{ sql, want string }{
 	{"UPDATE keys SET v = 9", "=1"},
 	{"UPDATE keys SET v = 9 WHERE k = 'b'", "=0"},
 	{"UPDATE odd SET rowid = 'z'", "=1"},
+	{"UPDATE orders SET owner = 'ann' FROM (SELECT 1 AS rowid) AS orders", "refused"},
+	{"UPDATE orders AS o SET owner = 'ann' FROM free, (SELECT 1 AS rowid) o", "refused"},
+	{"UPDATE orders AS o SET owner = 'ann' FROM (free JOIN (SELECT 1 AS rowid) AS O)", "refused"},
+	{"UPDATE orders SET owner = 'ann' FROM (SELECT 1 AS rowid) 'orders' RETURNING *", "refused"},
+	{"UPDATE orders SET n = p.n FROM orders p WHERE p.id = orders.id", "=2"},
+	{"UPDATE cased SET owner = 'ann'", "=1"},
+	{"DELETE FROM cased", "=1"},
+	{"UPDATE mails SET mail = 'c@x'", "=1"},
 	{"DELETE FROM orders", "=2"},
 	{"DELETE FROM orders WHERE 1", "=2"},
 	{"DELETE FROM orders WHERE owner = 'bob'", "=0"},
@@ -277,6 +324,10 @@ var bounds = []struct{ sql, want string }{
 	{"INSERT INTO orders VALUES(1, 'ann', '', 0) ON CONFLICT(id) DO UPDATE SET n = 9 WHERE n > 0 RETURNING n", "[[9]]"},
 	{"INSERT INTO orders VALUES(1, 'ann', '', 0) ON CONFLICT(id) DO UPDATE SET owner = 'bob'", "refused"},
 	{"INSERT INTO orders SELECT 2, 'ann', '', 0 FROM free a JOIN free b ON a.id = b.id WHERE true ON CONFLICT(id) DO UPDATE SET n = 1", "=0"},
+	{"INSERT INTO mails AS excluded VALUES(1, 'ann', 'b@x') ON CONFLICT(mail) DO UPDATE SET owner = 'ann' ON CONFLICT(id) DO NOTHING", "refused"},
+	{"INSERT INTO mails AS 'Excluded' VALUES(9, 'ann', 'b@x') ON CONFLICT(mail) DO UPDATE SET owner = 'ann' RETURNING *", "refused"},
+	{"INSERT INTO mails VALUES(9, 'ann', 'b@x') ON CONFLICT(mail) DO UPDATE SET owner = 'ann' RETURNING *", "[]"},
+	{"INSERT INTO mails VALUES(1, 'ann', 'b@x') ON CONFLICT(mail) DO UPDATE SET owner = 'ann' ON CONFLICT(id) DO UPDATE SET mail = 'd@x'", "=0"},
 	{"REPLACE INTO orders VALUES(2, 'ann', '', 0)", "refused"},
 	{"INSERT OR REPLACE INTO orders VALUES(2, 'ann', '', 0)", "refused"},
 	{"INSERT INTO conf VALUES(2, 'ann')", "refused"},
@@ -297,6 +348,7 @@ var bounds = []struct{ sql, want string }{
 	// Triggers, views and keys that write or read on somebody else's behalf.
 	{"INSERT INTO trap VALUES(1, '')", "refused"},
 	{"INSERT INTO gun VALUES(1, '')", "refused"},
+	{"INSERT INTO spy VALUES(1, '')", "refused"},
 	{"INSERT INTO kids VALUES(9, 3)", "=1"},
 	{"INSERT INTO kids VALUES(9, 77)", "fk_violation"},
 	{"DELETE FROM orders WHERE id = 1", "=1"},
@@ -322,7 +374,7 @@ type bounded struct {
 	pinned bool
 }
 
-var ruledTables = strings.Fields(`orders docs members tasks free trap gun kids keys conf odd tags counted docs_fts docs_vocab copy_fts pages v_orders v_deep v_cte v_main v_write x`)
+var ruledTables = strings.Fields(`orders docs members tasks free trap gun spy kids keys conf odd tags counted docs_fts docs_vocab copy_fts pages v_orders v_deep v_cte v_main v_write v_using v_trigger v_one v_docs view_fts far_fts middle mails cased said x`)
 
 // rule makes the schema, the rows and the policies.
 func rule(d *harness.DB) {
@@ -496,7 +548,8 @@ func TestPolicies(t *testing.T) {
 		{body{"name": "p", "tableName": "free", "expression": "a = 1; DROP TABLE free"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "1) OR (1"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "1 -- x"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "1 /* x"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a =\n1"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "'a"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "nope = 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = ?"}, "policy_invalid"},
-		{body{"name": "p", "tableName": "free", "expression": "a = :user"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = :auth_"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "count(*) > 1"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "a = :user"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "a = \"public\""}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM main.orders)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM v)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = :auth_"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "count(*) > 1"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "1 LIMIT 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "load_extension('x')"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "EXISTS (SELECT 1 FROM _persql_meta_query_log)"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "(SELECT page_count FROM pragma_page_count)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": strings.Repeat("1+", 2100) + "1"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{}}, "bad_request"}, {body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{"select", "select"}}, "bad_request"},

@@ -293,7 +293,11 @@ func (s *Server) getDatabase(x *exchange) error {
 	x.success()
 	b := appendDatabase(x.out, d)
 	b = append(b, `,"sizeBytes":`...)
-	b = wire.AppendInt(b, size)
+	if x.gate.Caller.Bound() { // it tells of hidden rows
+		b = append(b, `null`...)
+	} else {
+		b = wire.AppendInt(b, size)
+	}
 	b = append(b, `,"tableCount":`...)
 	b = wire.AppendInt(b, tables)
 	x.out = append(b, `}}`...)

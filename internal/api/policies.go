@@ -132,10 +132,16 @@ func (x *exchange) checkPolicy(tx *store.Tx, n *catalog.NewPolicy) error {
 	list = append(list, gate.Policy{Name: n.Name, Table: n.Table, Expression: n.Expression, AppliesTo: n.AppliesTo})
 	sql, err := gate.PolicyQuery(n.Table, n.Expression)
 	if err == nil {
-		err = tx.Compile(sql, x.gate.PermitPolicy)
+		_, err = tx.Compile(sql, x.gate.PermitPolicy)
 	}
 	if err == nil {
-		err = tx.Compile(gate.NewPolicies(list).Query(n.Table), x.gate.PermitPolicy)
+		all := gate.NewPolicies(list)
+		var accesses []sqlite.Access
+		if accesses, err = tx.Compile(all.Query(n.Table), x.gate.PermitPolicy); err == nil {
+			if table := all.Unvouched(accesses); table != "" {
+				err = &gate.PolicyError{Message: fmt.Sprintf("The expression would read table %q in a way that passes its policies by, such as through a view", table), Hint: "name the table itself"}
+			}
+		}
 	}
 	var bad *gate.PolicyError
 	if errors.As(err, &bad) {

@@ -34,7 +34,7 @@ func lex(sql string) (tokens []token, ok bool) {
 		start, c := i, sql[i]
 		k := other
 		switch {
-		case c == ' ' || c == '\t' || c == '\n' || c == '\f' || c == '\r':
+		case c == ' ' || c == '\t' || c == '\n' || c == '\v' || c == '\f' || c == '\r': // \v where another is before it
 			i++
 			continue
 		case strings.HasPrefix(sql[i:], "\ufeff"):
@@ -169,8 +169,9 @@ func (s *statement) is(i int, keywords ...string) bool {
 	if i < 0 || i >= len(s.tokens) || s.tokens[i].kind != word {
 		return false
 	}
+	folded := sqlite.Fold(s.raw(i)) // as SQLite folds: ASCII alone
 	for _, k := range keywords {
-		if strings.EqualFold(s.raw(i), k) {
+		if folded == sqlite.Fold(k) {
 			return true
 		}
 	}
@@ -213,6 +214,9 @@ func (s *statement) find(i int, keywords ...string) int {
 	}
 	return -1
 }
+
+// qualifies tells whether token i is that name, before a dot.
+func (s *statement) qualifies(i int, name string) bool { return s.raw(i+1) == "." && s.name(i) == name }
 
 // end is where the last token ends.
 func (s *statement) end() int {

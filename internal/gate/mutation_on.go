@@ -11,7 +11,7 @@ import (
 var Checks = []string{"role", "table", "action of a key", "trigger of a key", "whole", "pragma of a table", "log", "system read", "system write", "system name",
 	"module", "function", "pragma", "transaction", "attach", "temp",
 	"policy", "policy of the file", "policy of the schema", "policy of a qualifier", "policy of a name", "policy of RETURNING", "policy of REPLACE",
-	"policy of a new row", "policy of an old row", "policy of errors", "policy of the readers", "policy of a virtual table"}
+	"policy of a row's name", "policy of a new row", "policy of an old row", "policy of errors", "policy of the readers", "policy of a virtual table"}
 
 var left = os.Getenv("GATE_OFF")
 

@@ -98,6 +98,12 @@ func withClaims(expr string) (string, error) {
 	if !ok || len(tokens) == 0 {
 		return "", &PolicyError{"A policy's expression is empty, or has a quote or parenthesis that isn't closed", "for example owner_id = :auth_user_id"}
 	}
+	s := &statement{sql: expr, tokens: tokens}
+	for i := range tokens {
+		if s.qualifies(i, "main") {
+			return "", &PolicyError{"A policy's expression doesn't name the schema main: it would pass the policies of other tables by", "leave main. out"}
+		}
+	}
 	var b strings.Builder
 	last := 0
 	for _, t := range tokens {
@@ -105,6 +111,11 @@ func withClaims(expr string) (string, error) {
 		switch {
 		case t.kind == comment:
 			return "", &PolicyError{"A policy's expression has no comments", ""}
+		case raw[0] == '"':
+			// SQLite takes a name in double quotes that it doesn't find for a text, or for a column of whatever is around. In these it doesn't.
+			b.WriteString(expr[last:t.start])
+			b.WriteString("`" + strings.ReplaceAll(strings.ReplaceAll(raw[1:len(raw)-1], `""`, `"`), "`", "``") + "`")
+			last = t.end
 		case raw == ";":
 			return "", &PolicyError{"A policy's expression has no semicolon", "it is one expression, not a statement"}
 		case t.kind == variable:
@@ -129,6 +140,18 @@ func PolicyQuery(table, expr string) (string, error) {
 		return "", err
 	}
 	return "SELECT * FROM main." + quote(table) + " WHERE (" + with + ")", nil
+}
+
+// Unvouched is a policied table that a policy would read in a way that passes its policies by, such as through a view; "" if there is none.
+// The accesses are those of Query.
+func (p *Policies) Unvouched(accesses []sqlite.Access) string {
+	for i := range accesses {
+		a := &accesses[i]
+		if t := p.tables[sqlite.Fold(a.Name)]; t != nil && t.covers("select") && a.Action == sqlite.Read && a.Schema != "" && !p.own(a.By) {
+			return t.name
+		}
+	}
+	return ""
 }
 
 // Query is a statement that reads a table through all of the policies.

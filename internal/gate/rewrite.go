@@ -17,8 +17,10 @@ type bound struct {
 	check    bool   // the last column of plain tells whether a written row meets the policies
 	checked  string // the table of it
 
-	target string // the table that the statement itself writes to, folded
-	rows   string // our table expression of its rows that may be written to; "" without
+	target  string       // the table that the statement itself writes to, folded
+	twinned string       // our table expressions of views
+	texts   []*statement // the client's and those of its views
+	rows    string       // our table expression of its rows that may be written to; "" without
 }
 
 // mixed is the Memo of a statement that runs in the place of another.
@@ -74,10 +76,11 @@ func (b *bound) rewrite(v *verdict, s *sqlite.Stmt) error {
 		return errUnvouched(policied)
 	}
 	for i := range st.tokens {
-		if st.raw(i+1) == "." && st.name(i) == "main" && !off("policy of a qualifier") {
+		if st.qualifies(i, "main") && !off("policy of a qualifier") {
 			return refuseHidden(fmt.Sprintf("The qualifier main. would pass the policies of table %q by", policied), "leave main. out: the server knows one schema only")
 		}
 	}
+	b.texts = append(b.texts, st)
 	m := &mixing{bound: b, s: s, statement: st}
 	if err := m.head(); err != nil {
 		return err
@@ -225,6 +228,12 @@ func (m *mixing) twins(views []string) error {
 		if !ok {
 			return errUnvouched(view)
 		}
+		for i := range v.tokens {
+			if v.qualifies(i, "main") && !off("policy of a qualifier") {
+				return errUnvouched(view)
+			}
+		}
+		m.texts = append(m.texts, v)
 		as := v.find(0, "AS")
 		if as < 0 || as+1 >= len(v.tokens) {
 			return errUnvouched(view)
@@ -239,6 +248,9 @@ func (m *mixing) twins(views []string) error {
 			}
 		}
 		m.ctes = append(m.ctes, fmt.Sprintf("%s%s AS NOT MATERIALIZED (%s)", quote(view), columns, sql[v.tokens[as+1].start:v.end()]))
+	}
+	for _, twin := range m.ctes {
+		m.twinned += ", " + twin
 	}
 	return nil
 }
@@ -277,6 +289,10 @@ func (m *mixing) writes() error {
 	}
 	if m.is(i+1, "AS") {
 		row = m.raw(i + 2)
+		i += 2
+	}
+	if err := m.unmistakable(t, i, insert); err != nil {
+		return err
 	}
 	returning := m.find(i, "RETURNING")
 	var verbs []string
@@ -325,6 +341,28 @@ func (m *mixing) writes() error {
 	return nil
 }
 
+// unmistakable refuses a statement in which the name of the target's row, token i, could mean something else where a filter uses it: another
+// table of UPDATE … FROM under that name, or the row that an upsert could not insert.
+func (m *mixing) unmistakable(t *tablePolicy, i int, insert bool) error {
+	name := m.name(i)
+	confused := insert && name == "excluded"
+	if m.is(m.verb, "UPDATE") {
+		from := m.find(i, "FROM")
+		last := m.find(i, "WHERE", "RETURNING")
+		if last < 0 {
+			last = len(m.tokens)
+		}
+		for j := from + 1; from >= 0 && j < last; j++ {
+			named := m.is(j-1, "AS") || m.raw(j-1) == ")" || m.name(j-1) != "" && !m.is(j-1, "FROM", "JOIN")
+			confused = confused || named && m.name(j) == name
+		}
+	}
+	if confused && !off("policy of a row's name") {
+		return refuseHidden(fmt.Sprintf("The name %q could mean another row than the one of table %q that is written", name, t.name), "choose another alias")
+	}
+	return nil
+}
+
 // filter leaves rows that the policies hide out of what an UPDATE or DELETE changes; i is a token before its WHERE.
 func (m *mixing) filter(t *tablePolicy, row, verb string, i int) error {
 	if !t.covers(verb) || off("policy of an old row") {
@@ -346,6 +384,10 @@ func (m *mixing) filter(t *tablePolicy, row, verb string, i int) error {
 	var same []string
 	for k, key := range keys {
 		same = append(same, fmt.Sprintf("%s.k%d=%s.%s", m.policies.rows(), k, row, key))
+		if key[0] == '"' {
+			// The key may be unique by another collation than its column's, which the index is found by.
+			same = append(same, fmt.Sprintf("%s.k%d=%s.%s COLLATE BINARY", m.policies.rows(), k, row, key))
+		}
 	}
 	seen := fmt.Sprintf("EXISTS (SELECT 1 FROM %s WHERE %s)", m.policies.rows(), strings.Join(same, " AND "))
 
@@ -406,7 +448,8 @@ func (m *mixing) replacing(t *tablePolicy) bool {
 		}
 		found = false
 		for i := range sql.tokens {
-			found = found || sql.is(i, "CONFLICT") && sql.is(i+1, "REPLACE")
+			// That of NOT NULL gives the column its default, and removes nothing.
+			found = found || sql.is(i, "CONFLICT") && sql.is(i+1, "REPLACE") && !(sql.is(i-3, "NOT") && sql.is(i-2, "NULL"))
 		}
 	})
 	return found

@@ -185,8 +185,9 @@ func (v *verdict) add(s *sqlite.Stmt, a *sqlite.Access, own kindOfWork) {
 	switch a.Action {
 	case sqlite.Select, sqlite.Recursive:
 	case sqlite.Function:
-		if strings.EqualFold(a.Detail, "sqlite_offset") {
-			v.rows = "The function sqlite_offset"
+		switch sqlite.Fold(a.Detail) {
+		case "sqlite_offset", "total_changes": // the latter counts rows that triggers and cascades change
+			v.rows = "The function " + sqlite.Fold(a.Detail)
 		}
 	case sqlite.Read:
 		v.addRead(s, a, own)

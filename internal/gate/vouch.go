@@ -122,7 +122,7 @@ func (b *bound) vouch(s *sqlite.Stmt) error {
 			switch {
 			case !t.covers("select"):
 			case a.By == "" && (table == b.target || b.byForeignKey(s, table)):
-			case a.By != "" && triggerOn(s, a.By, table):
+			case a.By != "" && b.trigger(s, a.By, table):
 			case a.Schema == "" && a.Detail == "" && b.ofExpression(s, a.By):
 			default:
 				return errUnvouched(t.name)
@@ -130,7 +130,7 @@ func (b *bound) vouch(s *sqlite.Stmt) error {
 		case sqlite.Insert, sqlite.Update, sqlite.Delete:
 			verb := strings.ToLower(verbs[a.Action])
 			// An action of a foreign key keeps the data whole, whatever the policies hide.
-			if a.By != "" && t.covers(verb) && !triggerOn(s, a.By, table) {
+			if a.By != "" && t.covers(verb) && !b.trigger(s, a.By, table) {
 				return refuseHidden(fmt.Sprintf("The trigger %q writes to table %q, whose policies apply to %s", a.By, t.name, strings.ToUpper(verb)), "write to the table itself")
 			}
 		}
@@ -162,6 +162,21 @@ func (b *bound) byForeignKey(s *sqlite.Stmt, table string) bool {
 	})
 }
 
+// trigger tells whether a reader is a trigger on this table that the statement fires. A table expression of its name would look the same.
+func (b *bound) trigger(s *sqlite.Stmt, by, table string) bool {
+	if !s.Fires(by) || !triggerOn(s, by, table) {
+		return false
+	}
+	return !slices.ContainsFunc(b.texts, func(text *statement) bool {
+		for i := range text.tokens {
+			if text.name(i) == sqlite.Fold(by) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // triggerOn tells whether a reader is a trigger on this table: it was made by who may see all of it, and sees the row that fired it.
 func triggerOn(s *sqlite.Stmt, by, table string) bool {
 	return triggerOf(s, by) == table && s.Kind(by) != sqlite.View
@@ -181,18 +196,16 @@ func triggerOf(s *sqlite.Stmt, name string) string {
 // differs compares what one of our table expressions reads in a statement with what it reads where nothing of a client's is near: another
 // meaning of a name in a policy would show. It returns the table whose policies mean something else, "" if none do.
 func (b *bound) differs(s *sqlite.Stmt, by string) string {
-	alone, table := "", b.target
+	ours, table, from := b.policies.prefix(false)+b.twinned, b.target, by
 	if by == b.policies.rows() {
-		alone = "WITH " + b.rows + " SELECT 1 FROM " + by
-		if prefix := b.policies.prefix(false); prefix != "" {
-			alone = "WITH " + prefix + ", " + b.rows + " SELECT 1 FROM " + by
-		}
+		ours += ", " + b.rows
 	}
 	for i, t := range b.policies.sorted() {
 		if b.policies.reader(i) == by {
-			alone, table = "WITH "+b.policies.prefix(false)+" SELECT 1 FROM "+quote(t.name), t.name
+			table, from = t.name, quote(t.name)
 		}
 	}
+	alone := "WITH " + strings.TrimPrefix(ours, ", ") + " SELECT 1 FROM " + from
 	accesses, err := s.AccessesOf(alone)
 	if err != nil || !sameReads(accesses, s.Accesses, by) {
 		return table
@@ -228,39 +241,84 @@ func (b *bound) virtual(s *sqlite.Stmt) error {
 		case sqlite.VirtualTable:
 		case sqlite.ShadowTable:
 			name = sqlite.ShadowOf(name)
+			if b.policies.Has(name) { // its own shadow
+				return errUnvouched(name)
+			}
 		default:
 			continue
 		}
-		for n := 0; name != "" && n < 8; n++ {
-			if shown := b.shownBy(s, name, a.By); shown != "" {
-				return refuseHidden(fmt.Sprintf("The virtual table %q shows rows of table %q that policies hide", a.Name, shown), "search the table itself, for example with LIKE")
-			}
-			name = s.Lender(name)
+		if t := b.policies.tables[triggerOf(s, a.By)]; a.By != "" && t != nil && s.Fires(a.By) {
+			continue // a trigger of the policied table itself, which keeps an index of it
+		}
+		shown, err := b.shows(s, name, map[string]bool{})
+		if err != nil {
+			return err
+		}
+		if shown != "" {
+			return refuseHidden(fmt.Sprintf("The virtual table %q shows rows of table %q that policies hide", a.Name, shown), "search the table itself, for example with LIKE")
 		}
 	}
 	return nil
 }
 
-// shownBy is a policied table whose rows a virtual table holds or reads, "" if there is none; by reads the virtual table.
-func (b *bound) shownBy(s *sqlite.Stmt, virtual, by string) string {
-	for table, t := range b.policies.tables {
-		if !t.covers("select") || by != "" && triggerOn(s, by, table) {
-			continue
+// shows is a policied table whose rows could come into another table or view: it reads them, or triggers write them there, directly or by way of
+// others; "" if there is none. What triggers do is told from the names in their texts: it can only be too much.
+func (b *bound) shows(s *sqlite.Stmt, name string, seen map[string]bool) (string, error) {
+	folded := sqlite.Fold(name)
+	if seen[folded] || name == "" {
+		return "", nil
+	}
+	seen[folded] = true
+	if t := b.policies.tables[folded]; t != nil && t.covers("select") {
+		return t.name, nil
+	}
+	if s.Kind(name) == sqlite.View {
+		accesses, err := s.AccessesOf("SELECT * FROM main." + quote(name))
+		if err != nil {
+			return name, nil // what can't be read can't be vouched for
 		}
-		if sqlite.Fold(s.Lender(virtual)) == table {
-			return t.name
-		}
-		fed := false
-		_ = s.Look("SELECT sql FROM main.sqlite_schema WHERE type='trigger' AND tbl_name=?1 COLLATE NOCASE", table, func(q *sqlite.Stmt) {
-			trigger, ok := lexAll(string(q.Column(0).Bytes))
-			for i := range trigger.tokens {
-				fed = fed || trigger.name(i) == sqlite.Fold(virtual)
+		for i := range accesses {
+			if t := b.policies.tables[sqlite.Fold(accesses[i].Name)]; t != nil && t.covers("select") {
+				return t.name, nil
 			}
-			fed = fed || !ok
-		})
-		if fed {
-			return t.name
 		}
 	}
-	return ""
+	if shown, err := b.shows(s, s.Lender(name), seen); shown != "" || err != nil {
+		return shown, err
+	}
+	type trigger struct {
+		on  string
+		sql *statement
+	}
+	var triggers []trigger
+	err := s.Look("SELECT tbl_name, sql FROM main.sqlite_schema WHERE type='trigger' AND ?1 <> ''", name, func(q *sqlite.Stmt) {
+		on := string(q.Column(0).Bytes)
+		if text, ok := lexAll(string(q.Column(1).Bytes)); ok {
+			triggers = append(triggers, trigger{on, text})
+		}
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, t := range triggers {
+		names := map[string]bool{}
+		for i := range t.sql.tokens {
+			names[t.sql.name(i)] = true
+		}
+		if !names[folded] {
+			continue
+		}
+		for table, p := range b.policies.tables {
+			if names[table] && p.covers("select") {
+				return p.name, nil
+			}
+		}
+		if sqlite.Fold(t.on) == folded {
+			continue
+		}
+		if shown, err := b.shows(s, t.on, seen); shown != "" || err != nil {
+			return shown, err
+		}
+	}
+	return "", nil
 }

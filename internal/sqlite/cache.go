@@ -185,7 +185,11 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 	}
 	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true, policy: policy, thread: c.thread}
 	if !own {
-		if err := c.gather(s); err != nil {
+		err := c.gather(s)
+		if err == nil {
+			err = c.addOpened(s)
+		}
+		if err != nil {
 			sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
 			return nil, 0, err
 		}
@@ -228,7 +232,11 @@ func (s *Stmt) AccessesOf(sql string) ([]Access, error) {
 		return nil, err
 	}
 	defer sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
-	if err := c.gather(&Stmt{conn: c, ptr: ptr, sql: sql, thread: c.thread}); err != nil {
+	thrown := &Stmt{conn: c, ptr: ptr, sql: sql, thread: c.thread}
+	if err := c.gather(thrown); err != nil {
+		return nil, err
+	}
+	if err := c.addOpened(thrown); err != nil {
 		return nil, err
 	}
 	return c.collect.end(), nil

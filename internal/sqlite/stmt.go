@@ -35,6 +35,7 @@ type Stmt struct {
 	params    int32
 	seeks     uint32   // Rewind, Last and Seek operations in the program, for the estimate of rows read
 	writesA   int64    // Insert and IdxInsert operations of one row, for the estimate of rows written
+	fires     []string // triggers that it has programs of
 	borrows   []string // tables that its virtual tables read by statements of their own
 	switched  uint64   // the connection's flags that it switches, a pragma,
 	values    uint64   // and what to

@@ -115,16 +115,18 @@ func (tx *Tx) compile(sql string, policy sqlite.Policy) (*sqlite.Stmt, error) {
 	return s, err
 }
 
-// Compile compiles one of the server's own statements under a policy of its own, which may let it ask for claims, and throws it away.
-func (tx *Tx) Compile(sql string, policy sqlite.Policy) error {
+// Compile compiles one of the server's own statements under a policy of its own, which may let it ask for claims, and throws it away. It returns
+// what the statement would touch.
+func (tx *Tx) Compile(sql string, policy sqlite.Policy) (accesses []sqlite.Access, err error) {
 	if tx.over() {
-		return errEnded
+		return nil, errEnded
 	}
 	s, err := tx.compile(sql, policy)
 	if err == nil && s != nil {
+		accesses = s.Accesses
 		s.Done()
 	}
-	return tx.check(err)
+	return accesses, tx.check(err)
 }
 
 // Fenced is a statement to be run once more in the place of one that failed, which the caller calls Done on; nil if there is none.
