@@ -103,10 +103,22 @@ func TestSessionLives(t *testing.T) {
 }
 
 func TestSessionsEndAtOnce(t *testing.T) {
-	c, _, _ := fresh(t)
+	c, clock, path := fresh(t)
 	ctx := t.Context()
 	u, other := mustUser(t, c, "ada@example.com"), mustUser(t, c, "bob@example.com")
 	_, others := mustSession(t, c, other)
+	var ended []string
+	defer func() {
+		c = reopen(t, c, clock, path)
+		for _, secret := range ended {
+			if works(c, secret) {
+				t.Error("a restart woke a session up")
+			}
+		}
+		if !works(c, others) {
+			t.Error("a restart ended a session")
+		}
+	}()
 	for name, end := range map[string]func(s *catalog.Session) error{
 		"sign out":   func(s *catalog.Session) error { return c.EndSession(ctx, s) },
 		"everywhere": func(*catalog.Session) error { _, err := c.EndSessions(ctx, u.ID); return err },
@@ -127,6 +139,7 @@ func TestSessionsEndAtOnce(t *testing.T) {
 		},
 	} {
 		s, secret := mustSession(t, c, u)
+		ended = append(ended, secret)
 		if !works(c, secret) {
 			t.Fatalf("%s: it doesn't work", name)
 		}
