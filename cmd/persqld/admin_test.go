@@ -239,7 +239,24 @@ func listeningServer(t *testing.T, data string) (server *exec.Cmd, url string) {
 	}
 	address := l.Addr().String()
 	l.Close()
-	return startServer(t, data, "PERSQLD_LISTEN="+address, "PERSQLD_TOKEN="+testToken), "http://" + address
+	server, url = startServer(t, data, "PERSQLD_LISTEN="+address, "PERSQLD_TOKEN="+testToken), "http://"+address
+	// The socket that startServer looks for may be one that a killed server left.
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	patience := time.After(20 * time.Second)
+	for {
+		if resp, err := http.Get(url + "/readyz"); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return server, url
+			}
+		}
+		select {
+		case <-poll.C:
+		case <-patience:
+			t.Fatal("the server takes no requests")
+		}
+	}
 }
 
 // call sends a request that must succeed and returns its data, if that is an object.
