@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -89,6 +90,9 @@ func changes(t *testing.T, drop string) *crashfs.Recorder {
 		if n%4 == 0 {
 			deletions(t, c, clock, ns, d, n%8 == 0, ack)
 		}
+		if n%4 == 1 {
+			people(t, c, clock, n, ack)
+		}
 	}
 	return rec
 }
@@ -141,6 +145,100 @@ func deletions(t *testing.T, c *catalog.Catalog, clock *clock, ns catalog.Namesp
 		t.Fatal(err)
 	}
 	ack(d.ID, gone)
+}
+
+// people makes a user, a home, a session, an invitation that somebody else accepts, another role, and ends session and namespace. What takes
+// several rows is whole or not there at every moment, also before it was acknowledged.
+func people(t *testing.T, c *catalog.Catalog, clock *clock, n int, ack func(string, func(*catalog.Catalog) error)) {
+	t.Helper()
+	ctx := t.Context()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := fmt.Sprintf("ada-%d", n)
+	email, other := name+"@example.com", name+"@other.example"
+	home := func(needed bool) func(c *catalog.Catalog) error {
+		return func(c *catalog.Catalog) error {
+			u, err := c.UserByEmail(email)
+			if err != nil {
+				return err
+			}
+			list := c.Memberships(u.ID)
+			if u.HomeAt.IsZero() != (len(list) == 0) || needed && len(list) == 0 {
+				return fmt.Errorf("home at %v with the namespaces %v", u.HomeAt, list)
+			}
+			if len(list) > 0 {
+				_, err = c.Database(list[0].ID, "main")
+			}
+			return err
+		}
+	}
+	u := mustUser(t, c, email)
+	ack(name, home(false))
+	_, err := c.CreateHome(ctx, catalog.NewHome{UserID: u.ID, Slug: name, DatabaseID: catalog.NewID("db"), Database: "main"})
+	must(err)
+	ack(name, home(true))
+	s, secret := mustSession(t, c, u)
+	ack(s.ID, func(c *catalog.Catalog) error { _, _, err := c.AuthenticateSession(secret); return err })
+
+	ns, err := c.Namespace(name)
+	must(err)
+	_, token := mustToken(t, c, catalog.NewToken{NamespaceID: ns.ID})
+	_, link, err := c.CreateInvitation(ctx, catalog.NewInvitation{NamespaceID: ns.ID, Role: catalog.MemberViewer, InvitedBy: u.ID, ExpiresAt: clock.Now().Add(1000 * time.Hour)})
+	must(err)
+	role := func(want ...string) func(c *catalog.Catalog) error {
+		return func(c *catalog.Catalog) error {
+			v, err := c.UserByEmail(other)
+			_, _, lerr := c.Invitation(context.Background(), link)
+			if lerr == nil && err != nil && slices.Contains(want, "") {
+				return nil // not accepted yet
+			}
+			if err != nil || !errors.Is(lerr, catalog.ErrInvitationNotFound) {
+				return fmt.Errorf("the user: %v, the invitation: %v", err, lerr)
+			}
+			if m, err := c.Membership(name, v.ID); err != nil || !slices.Contains(want, m.Role) {
+				return fmt.Errorf("the member is %q, %v; want one of %q", m.Role, err, want)
+			}
+			return nil
+		}
+	}
+	ack(other, role("", catalog.MemberViewer))
+	v, _, err := c.AcceptInvitation(ctx, catalog.Acceptance{Secret: link, User: catalog.NewUser{Email: other, PasswordHash: "x"}})
+	must(err)
+	ack(other, role(catalog.MemberViewer, catalog.MemberAdmin))
+	_, err = c.SetMemberRole(ctx, ns.ID, u.ID, v.ID, catalog.MemberAdmin)
+	must(err)
+	ack(other, role(catalog.MemberAdmin))
+
+	ack(s.ID, nil)
+	must(c.EndSession(ctx, s))
+	ack(s.ID, func(c *catalog.Catalog) error {
+		if _, _, err := c.AuthenticateSession(secret); !errors.Is(err, catalog.ErrSessionUnknown) {
+			return fmt.Errorf("a session that ended: %v", err)
+		}
+		return nil
+	})
+	gone := func(needed bool) func(c *catalog.Catalog) error {
+		return func(c *catalog.Catalog) error {
+			_, nsErr := c.Namespace(name)
+			_, tokenErr := c.Authenticate(token)
+			members, databases := len(c.Members(ns.ID)), len(c.Databases(ns.ID, catalog.Page{}))
+			whole := nsErr == nil && tokenErr == nil && members == 2 && databases == 1
+			none := nsErr != nil && tokenErr != nil && members == 0 && databases == 0
+			if !none && (needed || !whole) {
+				return fmt.Errorf("the namespace: %v, its token: %v, %d members, %d databases", nsErr, tokenErr, members, databases)
+			}
+			return nil
+		}
+	}
+	ack(other, nil)
+	ack(name, gone(false))
+	_, err = c.DeleteNamespace(ctx, catalog.Deletion{NamespaceID: ns.ID, By: u.ID, Force: true, Keep: 1000 * time.Hour})
+	must(err)
+	ack(name, gone(true))
 }
 
 // stands checks that the catalog opens after a power loss and answers as was acknowledged.
