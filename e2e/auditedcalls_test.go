@@ -18,7 +18,7 @@ var unaudited = map[string]bool{"query": true, "batch": true, "validate": true, 
 // and from where.
 func TestEveryChangeIsAudited(t *testing.T) {
 	row(t, "DP-AUDIT-2", "DP-AUDIT-4")
-	s := people(t, "PERSQLD_SIGNUP=open")
+	s := people(t, append([]string{"PERSQLD_SIGNUP=open"}, keepsHistory...)...)
 	admin := s.Client(t, harness.Token)
 	owner := enrol(t, s, "owner@example.com", "default", "owner")
 	nobody := s.Client(t, "")
@@ -63,6 +63,19 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			admin.Do(http.MethodDelete, "/v1/databases/"+slug, nil).OK()
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
 			return "database.undeleted", id
+		},
+		"createSnapshot": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			c.Post(path, body{"label": "x"}).OK()
+			return "snapshot.created", ""
+		},
+		"deleteSnapshot": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := admin.Post("/v1/db/default/audited/snapshots", body{"label": "x"}).OK().Str("data.id")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "snapshot.deleted", ""
+		},
+		"restoreDatabase": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			c.Post(path, body{"timestamp": "2100-01-01"}).OK()
+			return "database.restored", ""
 		},
 		"createPolicy": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			return "policy.created", c.Post(path, body{"name": unused(), "tableName": "ruled", "expression": "a = :auth_sub"}).OK().Str("data.id")

@@ -24,6 +24,8 @@ var requests = map[string]struct {
 }{
 	"createDatabase":  {body: body{"slug": "made"}},
 	"createToken":     {body: body{"database": "made"}},
+	"createSnapshot":  {body: body{"label": "x"}},
+	"restoreDatabase": {body: body{"timestamp": "2100-01-01"}},
 	"createPolicy":    {body: body{"name": "p", "tableName": "t", "expression": "a = 1"}},
 	"createUser":      {body: body{"subject": "u", "template": "made"}},
 	"listDatabases":   {query: "?deleted=true"},
@@ -140,13 +142,13 @@ func TestDocumentedStatuses(t *testing.T) {
 	})
 	t.Run("503 for a damaged database", func(t *testing.T) {
 		data := filepath.Join(t.TempDir(), "data")
-		s := harness.Start(t, binary, harness.Options{Data: data})
+		s := harness.Start(t, binary, harness.Options{Data: data, Env: keepsHistory})
 		id := s.Client(t, harness.Token).Post("/v1/databases", body{"slug": "damaged"}).OK().Str("data.id")
 		s.Stop(t)
 		if err := os.Truncate(fileOf(t, data, id), 0); err != nil {
 			t.Fatal(err)
 		}
-		s = harness.Start(t, binary, harness.Options{Data: data})
+		s = harness.Start(t, binary, harness.Options{Data: data, Env: keepsHistory})
 		c := s.Client(t, harness.Token)
 		each(t, http.StatusServiceUnavailable, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "damaged", nil) })
 	})

@@ -70,6 +70,7 @@ var unprovoked = map[string]string{
 	"createDatabase 408":   slowBody,
 	"createPolicy 408":     slowBody,
 	"createToken 408":      slowBody,
+	"createSnapshot 408":   slowBody,
 	"createUser 408":       slowBody,
 	"createUser 409":       "no schema is known that a database has and another can't be given; it is there for the one that is found",
 	"undeleteDatabase 408": slowBody,
@@ -81,6 +82,7 @@ var unprovoked = map[string]string{
 	"setMemberRole 408":    slowBody,
 	"createInvitation 408": slowBody,
 	"exportDatabase 408":   "an export over a second, the shortest limit, is one of a larger database than a test should make",
+	"restoreDatabase 408":  "a restore over a second, the shortest limit, is one of a larger database than a test should make",
 	"validate 408":         slowBody,
 }
 

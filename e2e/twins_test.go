@@ -59,6 +59,14 @@ var twinCalls = map[string]struct {
 	}},
 	"getAuditLog": {role: "admin"},
 
+	"getBookmark":    {role: "viewer"},
+	"listSnapshots":  {role: "admin"},
+	"createSnapshot": {body: body{"label": "twin"}, role: "admin"},
+	"deleteSnapshot": {role: "admin", before: func(t testing.TB, admin *harness.Client, database string) string {
+		return admin.Post("/v1/db/default/"+database+"/snapshots", body{"label": "twin"}).OK().Str("data.id")
+	}},
+	"restoreDatabase": {body: body{"timestamp": "2100-01-01"}, role: "admin"},
+
 	"listPolicies": {role: "admin"},
 	"createPolicy": {body: body{"name": "{t}", "tableName": "ruled", "expression": "a = :auth_sub"}, role: "admin"},
 	"deletePolicy": {role: "admin", before: func(t testing.TB, admin *harness.Client, database string) string {
@@ -71,7 +79,7 @@ var ladder = []string{"viewer", "editor", "admin", "owner"}
 // TestTwins sends each call that has a twin as each kind of member, as somebody who is none, with a token, with both, and with none.
 func TestTwins(t *testing.T) {
 	row(t, "DP-TWIN-1", "DP-TWIN-2", "DP-TWIN-3", "DP-TWIN-4")
-	s := people(t)
+	s := people(t, keepsHistory...)
 	admin := s.Client(t, harness.Token)
 	d := admin.DB("twins")
 	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")

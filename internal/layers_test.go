@@ -25,6 +25,7 @@ var floors = [][]string{
 		"internal/wire",           // JSON in and out; its values are the engine's
 		"internal/sqlite/crashfs", // the simulated disk that tests lose power on
 	},
+	{"internal/history"}, // what every database was
 	{ // the rooms that keep something
 		"internal/catalog",  // who owns what
 		"internal/querylog", // what ran

@@ -98,7 +98,12 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	defer func() { err = errors.Join(err, qlog.Close()) }()
 	metrics := api.NewMetrics()
 	limits := sqlite.Limits{Pages: int64(cmd.MaxDatabase) / sqlite.PageSize}
+	past, err := openPast(dir, cmd.History.Duration, logger)
+	if err != nil {
+		return err
+	}
 	st, err := store.New(store.Options{
+		Past: past.forStore(), Clock: past.forClock(),
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
 		ParkTimeout: cmd.ParkTimeout.Duration,
@@ -129,7 +134,11 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 			logger.Warn("a request came under a name that PERSQLD_BASE_URL does not have; set it to the server's public origin", "host", host, "baseURL", cmd.BaseURL)
 		}
 	}
+	options.Past = past.forAPI()
 	door := api.New(options)
+	pastCtx, stopPast := context.WithCancel(context.Background())
+	defer stopPast()
+	pastDone := past.keep(pastCtx, cat, st, dir, logger)
 	metrics.Register("persqld_sqlite_memory_bytes", "Memory that SQLite has allocated.", func() float64 { return float64(sqlite.MemoryUsed()) })
 	storage := datadir.NewMeter(dir.Databases())
 	metrics.Register("persqld_storage_bytes", "Bytes on disk of all databases with their logs, a minute old at most.", func() float64 { return float64(storage.Bytes()) })
@@ -191,7 +200,10 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	stop()
 	stopSweep()
+	stopPast()
+	<-pastDone
 	err = errors.Join(err, shutDown(door, web, st))
+	err = errors.Join(err, past.close(err == nil))
 	<-sweepDone
 	closeSocket()
 	<-socketDone

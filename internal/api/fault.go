@@ -12,6 +12,7 @@ import (
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
@@ -91,6 +92,8 @@ var table = []struct {
 	{err: catalog.ErrPolicyNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Policy not found", hint: "GET …/policies lists them"},
 	{err: catalog.ErrPolicyExists, status: http.StatusConflict, code: "policy_exists", message: "The database has a policy of this name already", hint: "give it another name, or delete the other one first"},
 	{err: catalog.ErrTooManyPolicies, status: http.StatusConflict, code: "too_many_policies", message: fmt.Sprintf("A database has at most %d policies", catalog.MaxPolicies), hint: "join expressions of a table with AND"},
+	{err: store.ErrNoSnapshot, status: http.StatusNotFound, code: codeNotFound, message: "Snapshot not found", hint: "GET …/snapshots lists them"},
+	{err: history.ErrBookmark, status: http.StatusBadRequest, code: "invalid_bookmark", message: "This is no bookmark of the database", hint: "bookmarks come with answers to writes, and from GET …/bookmark"},
 	{err: catalog.ErrExpiry, status: http.StatusBadRequest, code: codeBadRequest, message: "A token must expire in the future"},
 	{err: catalog.ErrTokenNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Token not found", hint: "GET /v1/tokens lists them"},
 	{err: catalog.ErrName, status: http.StatusBadRequest, code: codeBadRequest, message: "A name has at most 200 characters, none of them control characters"},
@@ -134,6 +137,9 @@ func (s *Server) faultOf(err error) *fault {
 		if t := &table[i]; errors.Is(err, t.err) {
 			return &fault{status: t.status, code: t.code, message: t.message, hint: t.hint, retry: t.retry, index: -1}
 		}
+	}
+	if f := gapFault(err); f != nil {
+		return f
 	}
 	var up *transfer.Error
 	if errors.As(err, &up) {

@@ -15,37 +15,39 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 
-	http     *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	wait     prometheus.Histogram
-	engine   prometheus.Histogram
-	group    prometheus.Histogram
-	fsyncs   prometheus.Counter
-	open     prometheus.Gauge
-	parked   prometheus.Gauge
-	requests prometheus.Counter
-	read     prometheus.Counter
-	written  prometheus.Counter
+	http            *prometheus.CounterVec
+	duration        *prometheus.HistogramVec
+	wait            prometheus.Histogram
+	engine          prometheus.Histogram
+	group           prometheus.Histogram
+	fsyncs          prometheus.Counter
+	open            prometheus.Gauge
+	parked          prometheus.Gauge
+	historyFailures prometheus.Counter
+	requests        prometheus.Counter
+	read            prometheus.Counter
+	written         prometheus.Counter
 }
 
 // NewMetrics returns the server's metrics.
 func NewMetrics() *Metrics {
 	fine := prometheus.ExponentialBuckets(16e-6, 4, 11) // 16 µs to 17 s
 	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		http:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_http_requests_total", Help: "HTTP requests answered."}, []string{"route", "status"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "persqld_http_request_duration_seconds", Help: "Time from a request's header to its answer.", Buckets: fine}, []string{"route"}),
-		wait:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_queue_wait_seconds", Help: "Time that a request waited in its database's queue.", Buckets: fine}),
-		engine:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_engine_seconds", Help: "Time that a request was in the engine, without its commit.", Buckets: fine}),
-		group:    prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_group_size", Help: "Requests that a database's actor took together.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
-		fsyncs:   prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_fsyncs_total", Help: "Commits that were synced to the disk."}),
-		open:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_open_databases", Help: "Databases that are open."}),
-		parked:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_parked_statements", Help: "Long statements that wait for their turn."}),
-		requests: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_requests_total", Help: "Requests that databases ran."}),
-		read:     prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_read_total", Help: "Rows that statements read."}),
-		written:  prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_written_total", Help: "Rows that statements wrote, indexes included."}),
+		registry:        prometheus.NewRegistry(),
+		http:            prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_http_requests_total", Help: "HTTP requests answered."}, []string{"route", "status"}),
+		duration:        prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "persqld_http_request_duration_seconds", Help: "Time from a request's header to its answer.", Buckets: fine}, []string{"route"}),
+		wait:            prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_queue_wait_seconds", Help: "Time that a request waited in its database's queue.", Buckets: fine}),
+		engine:          prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_engine_seconds", Help: "Time that a request was in the engine, without its commit.", Buckets: fine}),
+		group:           prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_group_size", Help: "Requests that a database's actor took together.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
+		fsyncs:          prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_fsyncs_total", Help: "Commits that were synced to the disk."}),
+		open:            prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_open_databases", Help: "Databases that are open."}),
+		historyFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_history_failures_total", Help: "Times that a database's history could not be kept; writes went on."}),
+		parked:          prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_parked_statements", Help: "Long statements that wait for their turn."}),
+		requests:        prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_requests_total", Help: "Requests that databases ran."}),
+		read:            prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_read_total", Help: "Rows that statements read."}),
+		written:         prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_written_total", Help: "Rows that statements wrote, indexes included."}),
 	}
-	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.requests, m.read, m.written,
+	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.historyFailures, m.requests, m.read, m.written,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -80,6 +82,9 @@ func (m *Metrics) Commit() { m.fsyncs.Inc() }
 
 // Open counts an opened (1) or closed (-1) database.
 func (m *Metrics) Open(delta int) { m.open.Add(float64(delta)) }
+
+// HistoryFailed counts a failure to keep history.
+func (m *Metrics) HistoryFailed() { m.historyFailures.Inc() }
 
 // Parked counts a long statement that waits for its turn (1), or no longer (-1).
 func (m *Metrics) Parked(delta int) { m.parked.Add(float64(delta)) }

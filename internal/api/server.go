@@ -28,6 +28,7 @@ type Options struct {
 	Placement store.Placement
 	QueryLog  *querylog.Log
 	Metrics   *Metrics
+	Past      Past // the databases' history; nil is none
 	Version   string
 	BaseURL   string // the public origin, for the OpenAPI document
 
@@ -269,6 +270,11 @@ func (s *Server) routes() {
 	v1("GET", db+"/policies", s.listPolicies)
 	v1("POST", db+"/policies", s.createPolicy)
 	v1("DELETE", db+"/policies/{id}", s.deletePolicy)
+	v1("GET", db+"/bookmark", s.bookmark)
+	v1("GET", db+"/snapshots", s.listSnapshots)
+	v1("POST", db+"/snapshots", s.createSnapshot)
+	v1("DELETE", db+"/snapshots/{id}", s.deleteSnapshot)
+	v1("POST", db+"/restore", s.restore)
 	v1("GET", db+"/export", s.export)
 	v1("POST", db+"/import", s.importFile)
 	v1("POST", db+"/load-csv", s.loadCSV)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
@@ -34,6 +35,9 @@ type run struct {
 	rows   int64         // of the result
 	row    func(*sqlite.Stmt) error
 
+	snapshot store.Snapshot // that was taken before a statement of the request; no id if none was
+	position uint64         // of the transaction that the request wrote in; 0 if it wrote nothing
+
 	meteredRead, meteredWritten int64 // what the statements really cost, where less is told
 }
 
@@ -47,6 +51,7 @@ func (r *run) reset() {
 // start forgets what an earlier run of the same job did.
 func (r *run) start(began time.Time) {
 	r.results, r.spans, r.failed = r.results[:0], r.spans[:0], nil
+	r.snapshot, r.position = store.Snapshot{}, 0
 	r.read, r.written, r.meteredRead, r.meteredWritten = 0, 0, 0, 0
 	r.x.out = r.x.out[:0]
 	r.x.parts = r.x.parts[:0]
@@ -119,6 +124,13 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	if err != nil {
 		return r.b, store.Result{}, err
 	}
+	if s.Writes && r.x.s.opt.Past != nil {
+		if what := gate.Destructive(s); what != "" {
+			if err := r.automatic(tx, what); err != nil {
+				return r.b, store.Result{}, err
+			}
+		}
+	}
 	rows := len(r.b)
 	res, err := tx.Run(s, st.Params, r.row)
 	if err != nil {
@@ -135,6 +147,9 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	}
 	if err != nil {
 		return b, res, r.explain(tx, err, st.SQL, target(s))
+	}
+	if s.Writes && (res.Changes > 0 || res.RowsWritten > 0 || s.Alters || s.Vacuum) {
+		r.position = tx.Position()
 	}
 	r.meteredRead += res.RowsRead
 	r.meteredWritten += res.RowsWritten
@@ -263,6 +278,17 @@ func (r *run) appendMeta(b []byte, statements int, d time.Duration) []byte {
 	b = appendMillis(b, d)
 	b = append(b, `,"statementCount":`...)
 	b = wire.AppendInt(b, int64(statements))
+	if r.snapshot.ID != "" {
+		b = append(b, `,"snapshot":{"id":`...)
+		b = wire.AppendString(b, r.snapshot.ID)
+		b = append(b, `,"label":`...)
+		b = wire.AppendString(b, r.snapshot.Label)
+		b = append(b, '}')
+	}
+	if r.position != 0 {
+		b = append(b, `,"bookmark":"`...)
+		b = append(history.AppendBookmark(b, r.x.database.ID, r.position), '"')
+	}
 	return append(b, '}')
 }
 

@@ -206,13 +206,19 @@ func (d *download) broken(err error) error {
 
 // imported is what an import answers.
 type imported struct {
-	Imported     bool   `json:"imported"`
-	Format       string `json:"format"`
-	Statements   int64  `json:"statements"`
-	RowsRead     int64  `json:"rowsRead"`
-	RowsWritten  int64  `json:"rowsWritten"`
-	DurationMs   int64  `json:"durationMs"`
-	DatabaseSlug string `json:"databaseSlug"`
+	Imported     bool          `json:"imported"`
+	Format       string        `json:"format"`
+	Statements   int64         `json:"statements"`
+	RowsRead     int64         `json:"rowsRead"`
+	RowsWritten  int64         `json:"rowsWritten"`
+	DurationMs   int64         `json:"durationMs"`
+	DatabaseSlug string        `json:"databaseSlug"`
+	Snapshot     *snapshotName `json:"snapshot,omitempty"` // of what was there before
+}
+
+type snapshotName struct {
+	ID    string `json:"id"`
+	Label string `json:"label"`
 }
 
 // importFile serves POST …/import. SQL text runs, in one transaction, on what the database holds; a SQLite file takes
@@ -262,9 +268,18 @@ func (s *Server) importFile(x *exchange) error {
 		limits.SQL = s.longestStatement()
 		// What it counts comes by a channel: a build that is left alone goes on when nobody listens any more.
 		reports := make(chan transfer.Report, 1)
-		err = owner.Rebuild(ctx, x.database.ID, answer.Format == "sql", func(path string) (err error) {
+		beginning := store.FromNothing
+		if answer.Format == "sql" {
+			beginning = store.FromCopy
+		}
+		before := x.before("import")
+		err = owner.Rebuild(ctx, x.database.ID, beginning, func(path string) (err error) {
 			var report transfer.Report
 			defer func() { reports <- report }()
+			// Nobody writes any more: this is the state that the import ends.
+			if before.Position, _, err = owner.Position(ctx, x.database.ID); err != nil {
+				return err
+			}
 			if answer.Format == "sql" {
 				report, err = transfer.Load(ctx, path, file, limits)
 				return err
@@ -286,6 +301,12 @@ func (s *Server) importFile(x *exchange) error {
 		s.opt.Metrics.rows(answer.RowsRead, answer.RowsWritten)
 		if err != nil {
 			return store.Translate(err, s.opt.Temp)
+		}
+		if before.Position > 0 {
+			if err := x.label(&before); err != nil {
+				return err
+			}
+			answer.Snapshot = &snapshotName{before.ID, before.Label}
 		}
 		x.record("database.imported", map[string]any{"format": answer.Format, "rowsWritten": answer.RowsWritten})
 		answer.DurationMs = s.opt.Now().Sub(began).Milliseconds()
@@ -568,6 +589,9 @@ func (j *csvJob) Run(tx *store.Tx) error {
 	case !exists:
 		err = j.run(tx, "CREATE TABLE "+name+"("+j.columns(true)+")", nil)
 	case j.mode == "replace":
+		if err := x.run.automatic(tx, "load-csv into "+j.table); err != nil {
+			return err
+		}
 		err = j.run(tx, "DELETE FROM "+name, nil)
 	}
 	if err == nil && exists {
@@ -606,7 +630,7 @@ func (j *csvJob) Run(tx *store.Tx) error {
 		}
 		b = wire.AppendString(b, c.Name)
 	}
-	x.run.read, x.run.written = j.read, j.written
+	x.run.read, x.run.written, x.run.position = j.read, j.written, tx.Position()
 	b = append(b, `]},"meta":`...)
 	b = x.run.appendMeta(b, int(row)+1, tx.End().Sub(tx.Began()))
 	x.out = append(b, '}')

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -193,6 +194,11 @@ func (s *Server) purge(ctx context.Context, id string) error {
 	}
 	if s.opt.QueryLog != nil {
 		s.opt.QueryLog.Forget(id)
+	}
+	if s.opt.Past != nil {
+		if err := s.opt.Past.Forget(id); err != nil {
+			return fmt.Errorf("forget history: %w", err)
+		}
 	}
 	err = s.opt.Catalog.PurgeDatabase(ctx, id)
 	if errors.Is(err, catalog.ErrDatabaseNotFound) {

@@ -75,6 +75,7 @@ type Settings struct {
 	AdminListen      string   `help:"Address of a listener of its own for /metrics and pprof, which then leave the public one." placeholder:"ADDRESS"`
 	Log              string   `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error." placeholder:"LEVEL"`
 	Trash            Duration `default:"168h" range:"0s..87600h" unit:"time" help:"How long a deleted database can be brought back; 0s deletes for good at once. It counts at the deletion: a change leaves what is in the trash already as it is." placeholder:"TIME"`
+	History          Duration `default:"0s" range:"0s..87600h" unit:"time" help:"How far back any moment of a database can be restored; 0s keeps no history. Not all of it is there yet: docs/history.md." placeholder:"TIME"`
 	QueryLogText     bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
 	IdempotencyMax   Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }

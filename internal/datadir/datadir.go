@@ -31,6 +31,12 @@ func (l Layout) Catalog() string { return filepath.Join(string(l), "catalog.db")
 // Databases is the folder of the tenants' files.
 func (l Layout) Databases() string { return filepath.Join(string(l), "db") }
 
+// History is the folder of the databases' past.
+func (l Layout) History() string { return filepath.Join(string(l), "history") }
+
+// CommitTimes is the file of what the history doesn't have yet.
+func (l Layout) CommitTimes() string { return filepath.Join(string(l), "commit-times") }
+
 // Temp is the folder for files of the running process. Open empties it.
 func (l Layout) Temp() string { return filepath.Join(string(l), "tmp") }
 
@@ -89,7 +95,7 @@ func open(path string, steps []step) (dir *Dir, err error) {
 	if err := os.RemoveAll(layout.Temp()); err != nil {
 		return nil, fmt.Errorf("empty temporary folder: %w", err)
 	}
-	for _, folder := range []string{layout.Databases(), layout.Temp()} {
+	for _, folder := range []string{layout.Databases(), layout.History(), layout.Temp()} {
 		if err := makeDir(folder); err != nil {
 			return nil, fmt.Errorf("make folder: %w", err)
 		}

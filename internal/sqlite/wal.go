@@ -68,7 +68,7 @@ func NewWALReader(r io.ReaderAt) (*WALReader, error) {
 	h.Sequence = binary.BigEndian.Uint32(b[12:])
 	h.Salt1 = binary.BigEndian.Uint32(b[16:])
 	h.Salt2 = binary.BigEndian.Uint32(b[20:])
-	h.sum1, h.sum2 = walChecksum(h.order, 0, 0, b[:24])
+	h.sum1, h.sum2 = WALChecksum(h.order, 0, 0, b[:24])
 	if h.sum1 != binary.BigEndian.Uint32(b[24:]) || h.sum2 != binary.BigEndian.Uint32(b[28:]) {
 		return nil, ErrNoLog
 	}
@@ -101,8 +101,8 @@ func (w *WALReader) Next() ([]Frame, error) {
 		if binary.BigEndian.Uint32(b[8:]) != w.head.Salt1 || binary.BigEndian.Uint32(b[12:]) != w.head.Salt2 {
 			return nil, io.EOF
 		}
-		s1, s2 = walChecksum(w.head.order, s1, s2, b[:8])
-		s1, s2 = walChecksum(w.head.order, s1, s2, b[walFrameHeaderSize:])
+		s1, s2 = WALChecksum(w.head.order, s1, s2, b[:8])
+		s1, s2 = WALChecksum(w.head.order, s1, s2, b[walFrameHeaderSize:])
 		if s1 != binary.BigEndian.Uint32(b[16:]) || s2 != binary.BigEndian.Uint32(b[20:]) {
 			return nil, io.EOF
 		}
@@ -119,8 +119,8 @@ func (w *WALReader) Next() ([]Frame, error) {
 	}
 }
 
-// walChecksum continues the log's running checksum over b, whose length is a multiple of 8.
-func walChecksum(order binary.ByteOrder, s1, s2 uint32, b []byte) (uint32, uint32) {
+// WALChecksum continues the log's running checksum over b, whose length is a multiple of 8.
+func WALChecksum(order binary.ByteOrder, s1, s2 uint32, b []byte) (uint32, uint32) {
 	for i := 0; i+8 <= len(b); i += 8 {
 		s1 += order.Uint32(b[i:]) + s2
 		s2 += order.Uint32(b[i+4:]) + s1

@@ -31,6 +31,7 @@ type actor struct {
 	broken error // the file can't be opened until the process ends
 	tables tableSet
 	kept   keptState
+	past   past
 	// checkpointAt is how long the log must be, in pages, for another checkpoint after one that failed.
 	checkpointAt int
 }

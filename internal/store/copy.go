@@ -78,21 +78,27 @@ func (s *Store) tryPin(ctx context.Context, database string, more func(*actor) e
 	}, nil
 }
 
-// settled opens the database if need be, copies its log back and cuts it to nothing: the file is all there is.
-func (w *worker) settled(a *actor) (path string, err error) {
+// mayOpen opens the database if need be, unless it is gone.
+func (w *worker) mayOpen(a *actor) error {
 	w.store.mu.Lock()
 	gone := a.deleted || w.store.isRetired(a.id)
 	w.store.mu.Unlock()
 	if gone {
-		return "", ErrNotFound
+		return ErrNotFound
 	}
-	if err := w.ensureOpen(a); err != nil {
+	return w.ensureOpen(a)
+}
+
+// settled opens the database if need be, copies its log back and cuts it to nothing: the file is all there is.
+func (w *worker) settled(a *actor) (path string, err error) {
+	if err := w.mayOpen(a); err != nil {
 		return "", err
 	}
 	if a.conn.LogFrames() > 0 {
 		if a.pins.Load() > 0 {
 			return "", errPinned // somebody copies the file as it was before these commits
 		}
+		w.store.keep(a)
 		conn := a.conn
 		conn.Watch(nil)
 		err := w.guard(a, func() error { return conn.Checkpoint(sqlite.CheckpointTruncate) })
@@ -102,6 +108,7 @@ func (w *worker) settled(a *actor) (path string, err error) {
 		if err != nil {
 			return "", fmt.Errorf("copy the log back: %w", translate(err, false))
 		}
+		w.store.mend(a)
 	}
 	return w.store.path(a.id)
 }
@@ -141,9 +148,9 @@ func copyFile(ctx context.Context, from *os.File, path string) (err error) {
 //
 // Writes are refused from the moment at which the copy is taken until the new file stands in its place, or they would be
 // lost with the old one.
-func (s *Store) Rebuild(ctx context.Context, database string, keep bool, build func(path string) error) error {
+func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, build func(path string) error) error {
 	var frozen *actor
-	from, unpin, err := s.pin(ctx, database, func(a *actor) error {
+	file, unpin, err := s.pin(ctx, database, func(a *actor) error {
 		if !a.frozen.CompareAndSwap(false, true) {
 			return ErrRebuilding
 		}
@@ -168,8 +175,8 @@ func (s *Store) Rebuild(ctx context.Context, database string, keep bool, build f
 			removeAll(scratch)
 		}
 	}()
-	if keep {
-		err = s.opt.Files.Copy(ctx, from, scratch)
+	if from == FromCopy {
+		err = s.opt.Files.Copy(ctx, file, scratch)
 	} else if err = s.opt.Files.writeFile(scratch, sqlite.EmptyFile()); err != nil {
 		err = fmt.Errorf("make scratch database: %w", diskFull(err))
 	}
@@ -203,8 +210,47 @@ func (s *Store) Rebuild(ctx context.Context, database string, keep bool, build f
 	if fi, err := os.Stat(scratch + "-wal"); err == nil && fi.Size() > 0 {
 		return errors.New("rebuild database: what was built left a log beside its file")
 	}
-	return s.act(context.WithoutCancel(ctx), database, func(w *worker, a *actor) error { return w.swap(a, scratch) })
+	kept := func(t SystemTable) bool {
+		return from == FromPast && t.Restore == Keep || from == FromNothing && t.Import == Keep
+	}
+	if err := s.keepTables(ctx, database, scratch, kept); err != nil {
+		return err
+	}
+	at, err := s.baseOf(ctx, database, scratch)
+	if err != nil {
+		return fmt.Errorf("keep the new file in the history: %w", diskFull(err))
+	}
+	return s.act(context.WithoutCancel(ctx), database, func(w *worker, a *actor) error { return w.swap(a, scratch, at) })
 }
+
+// baseOf has the history keep a file that is about to take the database's place, as the state after its next transaction: that is the swap. Until
+// then nobody writes to the database. 0 is without a history.
+func (s *Store) baseOf(ctx context.Context, database, scratch string) (at uint64, err error) {
+	if !s.keeps() {
+		return 0, nil
+	}
+	position, _, err := s.Position(ctx, database)
+	if err != nil {
+		return 0, err
+	}
+	file, err := os.Open(scratch)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	at = position + 1
+	return at, s.opt.Past.AddBase(ctx, database, at, s.opt.Now().UnixMilli(), file, true)
+}
+
+// Beginning says what a rebuild begins with, and what of the database's system tables stays.
+type Beginning uint8
+
+// The beginnings.
+const (
+	FromNothing Beginning = iota // an empty file, for one that comes in
+	FromCopy                     // the database itself
+	FromPast                     // an empty file, for an earlier moment of the database
+)
 
 // buildGrace is how long past its context a build may take to notice.
 const buildGrace = 500 * time.Millisecond
@@ -220,10 +266,19 @@ func safely(build func(string) error, path string) (err error) {
 }
 
 // swap puts a file in the place of the database's.
-func (w *worker) swap(a *actor, scratch string) error {
+func (w *worker) swap(a *actor, scratch string, at uint64) error {
 	path, err := w.settled(a)
 	if err != nil {
 		return err
+	}
+	if w.store.keeps() {
+		// Idle times may have closed the database: what its log held is in the history by now.
+		if err := w.store.recall(a); err != nil {
+			return &wrapped{ErrStorage, err}
+		}
+		if next := a.past.position() + 1; next != at {
+			return &wrapped{ErrStorage, fmt.Errorf("the history ends at %d, and the new file was kept as %d", next-1, at)}
+		}
 	}
 	files := w.store.opt.Files
 	if err := files.sync(scratch); err != nil {
@@ -244,6 +299,12 @@ func (w *worker) swap(a *actor, scratch string) error {
 	if err := files.SyncDir(filepath.Dir(path)); err != nil {
 		// It may or may not be there after a power loss; what is shown now is the new one.
 		return &wrapped{ErrStorage, fmt.Errorf("replace database: %w", err)}
+	}
+	if w.store.keeps() {
+		if err := w.store.opt.Past.Confirm(a.id, at); err != nil {
+			// The next opening compares the files, and finds that the swap happened.
+			w.store.historyFailed(a, err)
+		}
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ func (w *worker) run(a *actor, batch []*call) {
 		}
 	}
 	w.commit(a, false)
+	w.store.noteCommits(a) // those that a statement made by itself: VACUUM
 	if a.conn != nil && a.conn.LogFrames() >= max(checkpointFrames, a.checkpointAt) && a.pins.Load() == 0 {
 		w.checkpoint(a)
 	}
@@ -205,6 +206,7 @@ func (w *worker) commit(a *actor, alone bool) {
 	if err == nil {
 		if a.conn.Commits() != was {
 			w.store.opt.Observer.Commit()
+			w.store.noteCommits(a)
 		}
 		pending := g.pending
 		g.reset()
@@ -256,6 +258,9 @@ func (w *worker) begin(a *actor) error {
 	if w.group.open {
 		return nil
 	}
+	if err := w.store.recall(a); err != nil {
+		return &wrapped{ErrStorage, err}
+	}
 	if err := w.own(a, "BEGIN"); err != nil {
 		return err
 	}
@@ -301,6 +306,7 @@ func (w *worker) own(a *actor, sql string) error {
 // checkpoint copies the log back. After a failure it is not tried again before the log has grown: a full disk would
 // make every group wait for it.
 func (w *worker) checkpoint(a *actor) {
+	w.store.keep(a)
 	conn := a.conn
 	conn.Watch(nil)
 	a.checkpointAt = 0
@@ -309,6 +315,7 @@ func (w *worker) checkpoint(a *actor) {
 		w.store.log.Warn("checkpoint failed; the log grows", "database", a.id, "error", err)
 	}
 	conn.Watch(w.watch)
+	w.store.mend(a)
 }
 
 // runStats is what the watch knows of the request that runs.

@@ -21,6 +21,7 @@ func (c *commits) Request(time.Duration, time.Duration) { c.requests.Add(1) }
 func (c *commits) Commit()                              { c.n.Add(1) }
 func (c *commits) Open(delta int)                       { c.open.Add(int64(delta)) }
 func (c *commits) Parked(delta int)                     { c.parked.Add(int64(delta)) }
+func (c *commits) HistoryFailed()                       {}
 
 func TestWaitingRequestsShareACommit(t *testing.T) {
 	var seen commits

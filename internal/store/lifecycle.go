@@ -146,6 +146,7 @@ func (w *worker) forget(a *actor) {
 	a.conn = nil
 	a.tables.forget()
 	a.kept.forget()
+	a.past = past{}
 	w.store.closed(a)
 }
 
@@ -216,12 +217,16 @@ func (a *actor) shut(s *Store, t *sqlite.Thread, checkpoint bool) error {
 	err := a.attend(s, t, func() error {
 		var err error
 		if checkpoint && a.pins.Load() == 0 && conn.HasLog() {
+			s.keep(a)
 			// If it fails the log keeps what it has, and the next opening reads it from there.
-			err = conn.Checkpoint(sqlite.CheckpointTruncate)
+			if err = conn.Checkpoint(sqlite.CheckpointTruncate); err == nil {
+				s.mend(a)
+			}
 		}
 		return errors.Join(err, conn.Close())
 	})
 	a.conn = nil
+	a.past = past{}
 	return err
 }
 
@@ -332,7 +337,10 @@ func (s *Store) rest(t *sqlite.Thread) {
 		conn := a.conn
 		err := a.attend(s, t, func() (err error) {
 			if conn.HasLog() {
-				err = conn.Checkpoint(sqlite.CheckpointTruncate)
+				s.keep(a)
+				if err = conn.Checkpoint(sqlite.CheckpointTruncate); err == nil {
+					s.mend(a)
+				}
 			}
 			conn.ReleaseMemory() // not deferred: after a fault nobody touches the connection
 			return err
@@ -344,6 +352,7 @@ func (s *Store) rest(t *sqlite.Thread) {
 			a.conn = nil
 			a.tables.forget()
 			a.kept.forget()
+			a.past = past{}
 			s.closed(a)
 		}
 		s.giveBack(a)

@@ -94,12 +94,16 @@ type Runner interface {
 	// Copy writes the database as it is now to a new file at path, with every commit that was answered and no log
 	// beside it. Requests go on meanwhile.
 	Copy(ctx context.Context, database, path string) error
-	// Rebuild replaces a database by the file that build leaves at the path that it is given: an empty database or,
-	// with keep, a copy of the present one. Reads go on meanwhile; writes get ErrRebuilding. Where build, or anything
+	// Rebuild replaces a database by the file that build leaves at the path that it is given, where there is what from
+	// says. Reads go on meanwhile; writes get ErrRebuilding. Where build, or anything
 	// else, fails the database is as it was.
 	//
 	// When ctx ends and build doesn't come back soon, it is left alone with its file, and ctx's cause is the error.
-	Rebuild(ctx context.Context, database string, keep bool, build func(path string) error) error
+	Rebuild(ctx context.Context, database string, from Beginning, build func(path string) error) error
+	// Position is the number of a database's last committed transaction, and when that was; 0 where no history is kept.
+	Position(ctx context.Context, database string) (uint64, time.Time, error)
+	// Keep hands what was committed so far to the history.
+	Keep(ctx context.Context, database string) error
 	// Share lets long work beside the databases take turns with their long statements.
 	Share(ctx context.Context, namespace string) (look func() error, end func())
 }

@@ -34,6 +34,10 @@ type Options struct {
 	Limits           sqlite.Limits
 	VFS              string
 
+	// Past keeps the databases' history, and Clock the times of what it doesn't have yet; nil is none.
+	Past  Past
+	Clock Clock
+
 	// Tables are the virtual tables that statements on a database can read.
 	Tables func(database string) []*sqlite.Table
 
@@ -50,10 +54,12 @@ type Observer interface {
 	Commit()                            // a transaction was committed and synced
 	Open(delta int)                     // a database was opened (1) or closed (-1)
 	Parked(delta int)                   // a long statement waits for its turn (1), or no longer (-1)
+	HistoryFailed()                     // a database's history could not be kept
 }
 
 type nobody struct{}
 
+func (nobody) HistoryFailed()                       {}
 func (nobody) Group(int)                            {}
 func (nobody) Request(time.Duration, time.Duration) {}
 func (nobody) Commit()                              {}
@@ -143,7 +149,7 @@ func New(opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %s is no directory", opt.Dir)
 	}
 	s := &Store{
-		opt: opt, log: opt.Logger, system: systemSet{keptTable, notesTable},
+		opt: opt, log: opt.Logger, system: systemSet{keptTable, notesTable, snapshotsTable},
 		actors: map[string]*actor{}, retired: map[string]struct{}{},
 		stop:   make(chan struct{}),
 		turns:  newTurns(opt.LongStatements),

@@ -18,6 +18,7 @@ type Fate uint8
 const (
 	Leave Fate = iota // it stays behind: it belongs to this file alone
 	Carry             // it goes along
+	Keep              // a database that is restored keeps what it has now
 )
 
 // SystemTable is one of the server's own tables in a tenant's file. Such a table can't be altered later, so its name
@@ -50,7 +51,14 @@ var (
 		Columns: "scope BLOB NOT NULL UNIQUE, body BLOB NOT NULL, answer BLOB NOT NULL, kept_at INTEGER NOT NULL, UNIQUE(kept_at, scope)",
 		// A key belongs to a token and this database: replayed in a branch it would answer for a write that the
 		// branch never saw being made; in a restored database it would deny one that was undone.
-		Branch: Leave, Restore: Leave, Export: Leave, Import: Leave,
+		// A restore undoes writes, not that they were answered: sent again, one is answered as it was.
+		Branch: Leave, Restore: Keep, Export: Leave, Import: Leave,
+	}
+	snapshotsTable = SystemTable{
+		Name:    SystemPrefix + "snapshots_v1",
+		Columns: "seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, label TEXT NOT NULL, position INTEGER NOT NULL, created_at INTEGER NOT NULL, automatic INTEGER NOT NULL",
+		// Labels of positions of this database's own history, which a restore adds to.
+		Branch: Leave, Restore: Keep, Export: Leave, Import: Keep,
 	}
 	notesTable = SystemTable{
 		Name:    SystemPrefix + "notes_v1",
@@ -61,12 +69,12 @@ var (
 )
 
 // SystemTables is the registry: every table of the server's that a tenant's file may hold.
-func SystemTables() []SystemTable { return []SystemTable{keptTable, notesTable} }
+func SystemTables() []SystemTable { return []SystemTable{keptTable, notesTable, snapshotsTable} }
 
 // systemSet are the system tables as a store knows them.
-type systemSet struct{ kept, notes SystemTable }
+type systemSet struct{ kept, notes, snapshots SystemTable }
 
-func (s *systemSet) all() []SystemTable { return []SystemTable{s.kept, s.notes} }
+func (s *systemSet) all() []SystemTable { return []SystemTable{s.kept, s.notes, s.snapshots} }
 
 // check returns a *NewerError for a table that this version doesn't know.
 func (s *systemSet) check(name string) error {
@@ -90,7 +98,7 @@ func (s *systemSet) check(name string) error {
 // CheckSystemTable returns a *NewerError for a table that this version doesn't know, among those whose names begin with
 // SystemPrefix.
 func CheckSystemTable(name string) error {
-	set := systemSet{keptTable, notesTable}
+	set := systemSet{keptTable, notesTable, snapshotsTable}
 	return set.check(strings.ToLower(name))
 }
 

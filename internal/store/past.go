@@ -1,0 +1,313 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/persqld/persqld/internal/history"
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// Past keeps what was committed: internal/history.
+type Past interface {
+	Head(id string) (history.Head, error)
+	Pending(log io.ReaderAt, head history.Head) (commits int, end int64, err error)
+	Append(id string, head history.Head, log *os.File, end int64, times []int64) (history.Head, error)
+	AddBase(ctx context.Context, id string, at uint64, ms int64, from *os.File, pending bool) error
+	Confirm(id string, at uint64) error
+	Settle(id string, live *os.File) error
+	DropTorn(id string) error
+}
+
+// Clock remembers when transactions were committed until the history has them.
+type Clock interface {
+	Note(id string, position uint64, ms int64) error
+	Times(id string, after uint64) []int64
+}
+
+// past is what an actor knows of its database's history: where it ends, and which commits of the log are not in it yet. It is the worker's, like
+// the connection, and is read at the first write: a database that is only read costs nothing.
+type past struct {
+	known bool // the rest was read
+	head  history.Head
+	times []int64 // Unix ms of the commits behind the head
+	seen  uint64  // commits of the connection that were noted
+	hole  bool    // the history could not be kept: it begins anew with a copy of the file
+}
+
+// position is the number of the last committed transaction.
+func (p *past) position() uint64 { return p.head.Position + uint64(len(p.times)) }
+
+// keeps tells whether there is a history at all.
+func (s *Store) keeps() bool { return s.opt.Past != nil }
+
+// recall reads what the history knows of an open database, before anything is written to it.
+func (s *Store) recall(a *actor) error {
+	if a.past.known || !s.keeps() {
+		return nil
+	}
+	path, err := s.path(a.id)
+	if err != nil {
+		return err
+	}
+	if err := s.readPast(a, path); err != nil {
+		return fmt.Errorf("read history of %s: %w", a.id, err)
+	}
+	return nil
+}
+
+func (s *Store) readPast(a *actor, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	log, err := os.Open(path + "-wal")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	swapped := file // unless there is a log
+	if log != nil {
+		defer log.Close()
+		if n, _, err := s.opt.Past.Pending(log, history.Head{}); err != nil {
+			return err
+		} else if n > 0 {
+			swapped = nil
+		}
+	}
+	if !a.frozen.Load() { // else the base is that of a rebuild which is under way
+		if err := s.opt.Past.Settle(a.id, swapped); err != nil {
+			return err
+		}
+	}
+	p := past{seen: a.conn.Commits()}
+	if p.head, err = s.opt.Past.Head(a.id); err != nil {
+		return err
+	}
+	if !p.head.Known && !emptyFile(file) {
+		// From before there was a history: it begins with the file as it is, behind which the log goes on.
+		if err := s.opt.Past.AddBase(context.Background(), a.id, 0, s.opt.Now().UnixMilli(), file, false); err != nil {
+			return err
+		}
+	}
+	if swapped == nil { // after a crash
+		n, _, err := s.opt.Past.Pending(log, p.head)
+		if err != nil {
+			return err
+		}
+		p.times = s.opt.Clock.Times(a.id, p.head.Position)
+		last := p.head.Time
+		for i := range p.times[:min(n, len(p.times))] {
+			last = p.times[i]
+		}
+		for len(p.times) < n {
+			p.times = append(p.times, last)
+		}
+		p.times = p.times[:n]
+	}
+	switch torn := p.head.Torn; {
+	case torn == 0:
+	case p.position() >= torn: // the log has what was to be kept
+		if err := s.opt.Past.DropTorn(a.id); err != nil {
+			return err
+		}
+	default:
+		s.log.Error("the end of the history is damaged; it begins anew", "database", a.id)
+		p.head.Position, p.times, p.hole = torn+uint64(len(p.times)), nil, true
+	}
+	p.known = true
+	a.past = p
+	return nil
+}
+
+// emptyFile tells whether a file is that of a database in which nothing was ever made.
+func emptyFile(f *os.File) bool {
+	empty := sqlite.EmptyFile()
+	fi, err := f.Stat()
+	if err != nil || fi.Size() != int64(len(empty)) {
+		return false
+	}
+	b := make([]byte, len(empty))
+	n, err := f.ReadAt(b, 0)
+	return n == len(b) && (err == nil || err == io.EOF) && string(b) == string(empty)
+}
+
+// noteCommits remembers when the connection's last transactions were committed. What it costs is a clock and a write of 32 bytes a group.
+func (s *Store) noteCommits(a *actor) {
+	if !a.past.known || a.conn == nil {
+		return
+	}
+	now := a.conn.Commits()
+	if now == a.past.seen {
+		return
+	}
+	ms := s.opt.Now().UnixMilli()
+	if n := len(a.past.times); n > 0 {
+		ms = max(ms, a.past.times[n-1]) // a clock that is set back doesn't turn the order
+	} else {
+		ms = max(ms, a.past.head.Time)
+	}
+	for ; a.past.seen < now; a.past.seen++ {
+		a.past.times = append(a.past.times, ms)
+		if err := s.opt.Clock.Note(a.id, a.past.position(), ms); err != nil {
+			s.historyFailed(a, err)
+		}
+	}
+}
+
+// keep hands the log's commits to the history, before a checkpoint lets SQLite write the log from its beginning again. Writes never fail because of
+// history: if it can't be kept there is a hole, and a new beginning behind it.
+func (s *Store) keep(a *actor) {
+	if !s.keeps() || a.conn == nil || !a.conn.HasLog() {
+		return
+	}
+	if err := s.recall(a); err != nil {
+		s.historyFailed(a, err)
+		return
+	}
+	s.noteCommits(a)
+	if a.past.hole {
+		a.past.head.Position, a.past.times = a.past.position(), nil
+		return
+	}
+	if len(a.past.times) == 0 {
+		return
+	}
+	path, err := s.path(a.id)
+	if err == nil {
+		err = s.append(a, path)
+	}
+	if err != nil {
+		a.past.hole = true
+		s.historyFailed(a, err)
+	}
+}
+
+func (s *Store) append(a *actor, path string) error {
+	log, err := os.Open(path + "-wal")
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	end, err := a.conn.LogSize()
+	if err != nil {
+		return err
+	}
+	head, err := s.opt.Past.Append(a.id, a.past.head, log, end, a.past.times)
+	if err != nil {
+		return err
+	}
+	a.past.head, a.past.times = head, a.past.times[:0]
+	if cap(a.past.times) > 1024 {
+		a.past.times = nil
+	}
+	return nil
+}
+
+// mend begins the history anew where it has a hole, with the file as it is after a checkpoint that copied all of the log back.
+func (s *Store) mend(a *actor) {
+	if !a.past.hole || a.conn == nil || a.conn.LogFrames() > 0 {
+		return
+	}
+	path, err := s.path(a.id)
+	if err == nil {
+		err = s.beginAnew(a, path)
+	}
+	if err != nil {
+		s.historyFailed(a, err)
+	}
+}
+
+func (s *Store) beginAnew(a *actor, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	at := a.past.position()
+	ms := s.opt.Now().UnixMilli()
+	if err := s.opt.Past.AddBase(context.Background(), a.id, at, ms, file, false); err != nil {
+		return err
+	}
+	head, err := s.opt.Past.Head(a.id)
+	if err != nil {
+		return err
+	}
+	if head.Position != at {
+		return fmt.Errorf("the history ends at %d, not at %d", head.Position, at)
+	}
+	a.past = past{known: true, head: head, seen: a.conn.Commits()}
+	return nil
+}
+
+func (s *Store) historyFailed(a *actor, err error) {
+	s.opt.Observer.HistoryFailed()
+	s.log.Error("history could not be kept; writes go on", "database", a.id, "error", err)
+}
+
+// Position is the number of a database's last committed transaction, and when that was.
+func (s *Store) Position(ctx context.Context, database string) (position uint64, at time.Time, err error) {
+	err = s.act(ctx, database, func(w *worker, a *actor) error {
+		if err := w.mayOpen(a); err != nil {
+			return err
+		}
+		if err := s.recall(a); err != nil {
+			return err
+		}
+		position = a.past.position()
+		at = time.UnixMilli(a.past.head.Time)
+		if n := len(a.past.times); n > 0 {
+			at = time.UnixMilli(a.past.times[n-1])
+		}
+		return nil
+	})
+	return position, at, err
+}
+
+// Keep hands what was committed so far to the history, so that it can be restored from there.
+func (s *Store) Keep(ctx context.Context, database string) error {
+	return s.act(ctx, database, func(w *worker, a *actor) error {
+		if err := w.mayOpen(a); err != nil {
+			return err
+		}
+		s.keep(a)
+		if a.past.hole {
+			return fmt.Errorf("keep history of %s: %w", database, ErrStorage)
+		}
+		return nil
+	})
+}
+
+// Position is the number that the transaction has which the request writes in, once that is committed; 0 without a history.
+func (tx *Tx) Position() uint64 {
+	if !tx.a.past.known {
+		return 0
+	}
+	return tx.a.past.position() + 1
+}
+
+// Base has the history keep a copy of the whole file, so that later moments need not be restored from far back. Requests go on meanwhile.
+func (s *Store) Base(ctx context.Context, database string) error {
+	var at uint64
+	var ms int64
+	file, unpin, err := s.pin(ctx, database, func(a *actor) error {
+		if err := s.recall(a); err != nil {
+			return err
+		}
+		if a.past.hole || len(a.past.times) > 0 {
+			return fmt.Errorf("keep base of %s: %w", database, ErrStorage)
+		}
+		at, ms = a.past.head.Position, a.past.head.Time
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	defer unpin()
+	return s.opt.Past.AddBase(ctx, database, at, ms, file, false)
+}

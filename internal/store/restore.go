@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// keepTables brings the rows of system tables that a database keeps, whatever takes its place, into the file that will. Nobody writes to the
+// database meanwhile.
+func (s *Store) keepTables(ctx context.Context, database, scratch string, kept func(SystemTable) bool) error {
+	for _, t := range s.system.all() {
+		if !kept(t) {
+			continue
+		}
+		rows, err := s.rowsOf(ctx, database, t)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", t.Name, err)
+		}
+		if err := putRows(scratch, t, rows); err != nil {
+			return fmt.Errorf("keep %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// rowsOf reads a system table whole: each of them is bounded.
+func (s *Store) rowsOf(ctx context.Context, database string, t SystemTable) (rows [][]sqlite.Param, err error) {
+	err = s.Do(ctx, database, &Request{Job: JobFunc(func(tx *Tx) error {
+		rows = nil
+		have, err := tx.has(t)
+		if err != nil || !have {
+			return err
+		}
+		return tx.own("SELECT * FROM "+t.Name, nil, func(st *sqlite.Stmt) error {
+			row := make([]sqlite.Param, st.Columns())
+			for i := range row {
+				v := st.Column(i)
+				v.Bytes = append([]byte{}, v.Bytes...)
+				row[i] = sqlite.Param{Value: v}
+			}
+			rows = append(rows, row)
+			return nil
+		})
+	})})
+	return rows, err
+}
+
+// putRows makes a system table anew in a file that nobody else has open.
+func putRows(path string, t SystemTable, rows [][]sqlite.Param) (err error) {
+	th := sqlite.NewThread()
+	defer th.Close()
+	c, err := sqlite.OpenScratch(sqlite.Scratch{Path: path}, th)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := c.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	names, err := c.TableNames(SystemPrefix)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if family(name) == family(t.Name) { // former versions too
+			if err := c.DropReserved(name); err != nil {
+				return err
+			}
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := c.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")"); err != nil {
+		return err
+	}
+	insert, err := c.System("INSERT INTO " + t.Name + " VALUES(?" + strings.Repeat(",?", len(rows[0])-1) + ")")
+	if err != nil {
+		return err
+	}
+	defer insert.Done()
+	for _, row := range rows {
+		if err := insert.Bind(row); err != nil {
+			return err
+		}
+		if _, err := insert.Step(); err != nil {
+			return err
+		}
+		insert.Reset()
+	}
+	return nil
+}
