@@ -369,3 +369,43 @@ func TestAccountsAreNotTakenOver(t *testing.T) {
 		c = reopen(t, c, clock, path)
 	}
 }
+
+// TestDisablingEndsInvitations: a link that somebody keeps must not let in after its maker was shut out.
+func TestDisablingEndsInvitations(t *testing.T) {
+	c, clock, path := fresh(t)
+	ctx := t.Context()
+	ada, bob := mustUser(t, c, "ada@example.com"), mustUser(t, c, "bob@example.com")
+	ns, err := c.CreateNamespaceOf(ctx, "acme", ada.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AddMember(ctx, ns.ID, bob.ID, catalog.MemberOwner); err != nil {
+		t.Fatal(err)
+	}
+	var secrets []string
+	for _, u := range []*catalog.User{ada, bob} {
+		_, secret, err := c.CreateInvitation(ctx, catalog.NewInvitation{NamespaceID: ns.ID, Role: catalog.MemberOwner, InvitedBy: u.ID, ExpiresAt: clock.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets = append(secrets, secret)
+	}
+	if _, err := c.SetDisabled(ctx, ada.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := c.AcceptInvitation(ctx, catalog.Acceptance{Secret: secrets[0], User: catalog.NewUser{Email: "eve@example.com"}}); !errors.Is(err, catalog.ErrInvitationNotFound) {
+			t.Errorf("of one who is disabled: %v", err)
+		}
+		if _, _, err := c.Invitation(ctx, secrets[1]); err != nil {
+			t.Errorf("of another: %v", err)
+		}
+		c = reopen(t, c, clock, path)
+	}
+	if _, err := c.SetDisabled(ctx, ada.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Invitation(ctx, secrets[0]); !errors.Is(err, catalog.ErrInvitationNotFound) {
+		t.Errorf("it came back: %v", err)
+	}
+}

@@ -287,7 +287,8 @@ func (m *mirror) addUser(u *User) {
 	m.byEmail[u.Email] = u
 }
 
-// SetDisabled keeps a user from signing in, or lets the user again; disabling ends all sessions. It returns ErrUserNotFound.
+// SetDisabled keeps a user from signing in, or lets the user again; disabling ends all sessions, and the open invitations that
+// the user made, which would let in whoever has their links. It returns ErrUserNotFound.
 func (c *Catalog) SetDisabled(ctx context.Context, id string, disabled bool) (*User, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -309,6 +310,9 @@ func (c *Catalog) SetDisabled(ctx context.Context, id string, disabled bool) (*U
 		_, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = ? WHERE id = ?`, nullMillis(v.DisabledAt), id)
 		if err == nil && disabled {
 			_, err = tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = ?`, id)
+			for _, m := range c.Memberships(id) {
+				err = errors.Join(err, c.endGrants(ctx, tx, &Member{NamespaceID: m.ID, UserID: id}))
+			}
 		}
 		return errors.Join(err, c.audit(ctx, tx, userEvent(action, "", u, nil)))
 	}, func(m *mirror) {
