@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // User is a person who signs in. It is not changed after it was handed out.
@@ -32,15 +33,18 @@ func (u *User) PasswordHash() string { return u.password }
 const maxEmail = 254
 
 // FoldEmail is an e-mail address as users are known by it: without white space around it, in lower case. It returns
-// ErrEmail for what is no address.
+// ErrEmail for what is no address, and for one with characters that can't be seen or that turn the text around: it would look
+// like another person's in a list of members.
 func FoldEmail(email string) (string, error) {
 	email = strings.ToLower(strings.TrimSpace(email))
 	a, err := mail.ParseAddress(email)
-	if err != nil || a.Name != "" || a.Address != email || len(email) > maxEmail || strings.ContainsAny(email, "\" \t\r\n<>") {
+	if err != nil || a.Name != "" || a.Address != email || len(email) > maxEmail || strings.ContainsAny(email, "\"<>") || strings.ContainsFunc(email, unseen) {
 		return "", ErrEmail
 	}
 	return email, nil
 }
+
+func unseen(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
 
 // NewUser is what a user is made of.
 type NewUser struct {
