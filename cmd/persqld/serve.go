@@ -80,7 +80,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		debug.SetGCPercent(gcPercent)
 	}
 	cat, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger, SessionIdle: cmd.SessionIdle.Duration, SessionLife: cmd.SessionLife.Duration,
-		MaxSessions: cmd.MaxSessions, MaxNamespaces: cmd.MaxNamespaces, MaxInvitations: cmd.MaxInvitations})
+		MaxSessions: cmd.MaxSessions, MaxNamespaces: cmd.MaxNamespaces, MaxInvitations: cmd.MaxInvitations, Reserved: cmd.Namespace})
 	if err != nil {
 		return err
 	}

@@ -409,3 +409,27 @@ func TestDisablingEndsInvitations(t *testing.T) {
 		t.Errorf("it came back: %v", err)
 	}
 }
+
+// TestReservedSlug: while the operator's namespace is gone, nobody else gets its slug, and with it what the operator's programs send to
+// it after the next start.
+func TestReservedSlug(t *testing.T) {
+	ctx := t.Context()
+	c, err := catalog.Open(ctx, filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{Reserved: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	u := mustUser(t, c, "default@example.com")
+	if _, err := c.CreateNamespaceOf(ctx, "default", u.ID); !errors.Is(err, catalog.ErrNamespaceExists) {
+		t.Errorf("by its name: %v", err)
+	}
+	if made, err := c.CreateHome(ctx, catalog.NewHome{UserID: u.ID, Slug: "default", DatabaseID: "db_x", Database: "main"}); !made || err != nil {
+		t.Fatal(made, err)
+	}
+	if list := c.Memberships(u.ID); len(list) != 1 || list[0].Slug != "default-2" {
+		t.Errorf("the user's namespaces are %v", list)
+	}
+	if _, err := c.CreateNamespace(ctx, "default"); err != nil {
+		t.Errorf("by the operator: %v", err)
+	}
+}

@@ -265,7 +265,7 @@ func (c *Catalog) freeSlug(slug string) string {
 	c.mirror.mu.RLock()
 	defer c.mirror.mu.RUnlock()
 	for n, try := 2, slug; ; n++ {
-		if _, taken := c.mirror.namespaces[try]; !taken {
+		if _, taken := c.mirror.namespaces[try]; !taken && try != c.reserved {
 			return try
 		}
 		suffix := fmt.Sprintf("-%d", n)
