@@ -67,6 +67,14 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close()
+	// This one too before anything is made: what the first start makes is shown only once, when the server runs.
+	var adminListener net.Listener
+	if cmd.AdminListen != "" {
+		if adminListener, err = net.Listen("tcp", cmd.AdminListen); err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
+		}
+		defer adminListener.Close()
+	}
 	cmd.Listen = listener.Addr().String() // with the port that the system chose, if it did
 	cmd.Fill(machine)
 
@@ -142,11 +150,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	defer stopGuard()
 	go guard.Run(guardCtx)
 	failed := make(chan error, 3)
-	if cmd.AdminListen != "" {
-		adminListener, err := net.Listen("tcp", cmd.AdminListen)
-		if err != nil {
-			return fmt.Errorf("listen for metrics: %w", err)
-		}
+	if adminListener != nil {
 		admin := newHTTPServer(adminRoutes(metrics, door), logger)
 		admin.ReadHeaderTimeout = 10 * time.Second
 		defer admin.Close()
