@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -228,6 +229,25 @@ func TestFirstStart(t *testing.T) {
 		t.Errorf("the second start prints a token: %s", again)
 	}
 	s.Client(t, token).Get("/v1/me").OK()
+}
+
+// TestFirstStartFails: a first start that comes to nothing must not use up what the first start shows.
+func TestFirstStartFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	o := harness.Options{Data: filepath.Join(t.TempDir(), "data"), NoToken: true, Env: []string{"PERSQLD_ADMIN_LISTEN=" + taken.Addr().String()}}
+	if s, err := harness.Run(binary, o); err == nil {
+		s.Kill()
+		t.Fatal("it starts without its second listener")
+	}
+	o.Env = nil
+	s := harness.Start(t, binary, o)
+	if !eventually(t, 5*time.Second, func() bool { return strings.Contains(s.Out(), "psql_live_") && strings.Contains(s.Out(), "/invite/") }) {
+		t.Errorf("the next start shows no token and no link: %s", s.Out())
+	}
 }
 
 // curlOf is the first command that begins with curl in a text, with its continued lines.

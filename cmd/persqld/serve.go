@@ -67,6 +67,14 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close()
+	// This one too before anything is made: what the first start makes is shown only once, when the server runs.
+	var adminListener net.Listener
+	if cmd.AdminListen != "" {
+		if adminListener, err = net.Listen("tcp", cmd.AdminListen); err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
+		}
+		defer adminListener.Close()
+	}
 	cmd.Listen = listener.Addr().String() // with the port that the system chose, if it did
 	cmd.Fill(machine)
 
@@ -80,7 +88,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		debug.SetGCPercent(gcPercent)
 	}
 	cat, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger, SessionIdle: cmd.SessionIdle.Duration, SessionLife: cmd.SessionLife.Duration,
-		MaxSessions: cmd.MaxSessions, MaxNamespaces: cmd.MaxNamespaces, MaxInvitations: cmd.MaxInvitations})
+		MaxSessions: cmd.MaxSessions, MaxNamespaces: cmd.MaxNamespaces, MaxInvitations: cmd.MaxInvitations, Reserved: cmd.Namespace})
 	if err != nil {
 		return err
 	}
@@ -151,11 +159,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	defer stopGuard()
 	go guard.Run(guardCtx)
 	failed := make(chan error, 3)
-	if cmd.AdminListen != "" {
-		adminListener, err := net.Listen("tcp", cmd.AdminListen)
-		if err != nil {
-			return fmt.Errorf("listen for metrics: %w", err)
-		}
+	if adminListener != nil {
 		admin := newHTTPServer(adminRoutes(metrics, door), logger)
 		admin.ReadHeaderTimeout = 10 * time.Second
 		defer admin.Close()

@@ -67,6 +67,24 @@ func (x *exchange) enter(by entry) error {
 	return nil
 }
 
+// enterAgain refuses a request that would no longer be let in, or not in the same role.
+func (x *exchange) enterAgain() error {
+	switch x.entry {
+	case entryBearer:
+		_, err := x.s.opt.Catalog.Authenticate(bearerOf(x.r))
+		return err
+	case entrySession, entryMember:
+		role := x.membership.Role
+		if err := x.enter(x.entry); err != nil {
+			return err
+		}
+		if x.membership.Role != role {
+			return catalog.ErrLadder
+		}
+	}
+	return nil
+}
+
 // memberID stands for a user where a token's id would.
 func memberID(u *catalog.User) string { return "user:" + u.ID }
 

@@ -54,7 +54,9 @@ type exchange struct {
 	came    time.Time
 	charged int64 // bytes of the budget
 	sent    bool  // the handler has sent the answer itself
+	entry   entry // how it came in
 	hurried bool  // the body has a deadline
+	waited  bool  // the body did not come with its header
 	lent    bool  // an abandoned statement still uses the exchange's memory
 }
 
@@ -104,7 +106,7 @@ func (s *Server) give(x *exchange) {
 	x.request = store.Request{}
 	x.gate = gate.Gate{}
 	x.key = idempotency{}
-	x.engine, x.hurried, x.sent = 0, false, false
+	x.engine, x.hurried, x.waited, x.sent = 0, false, false, false
 	x.run.reset()
 	s.exchanges.Put(x)
 }
@@ -157,6 +159,7 @@ func (x *exchange) handle(by entry, h handler) (err error) {
 	if x.r.Header["Origin"] != nil && openPath(x.r.URL.Path) {
 		crossOrigin(x.w.Header())
 	}
+	x.entry = by
 	if by == entryOpen {
 		return h(x)
 	}
@@ -169,8 +172,7 @@ func (x *exchange) handle(by entry, h handler) (err error) {
 		}
 		return h(x)
 	}
-	token := bearerOf(x.r)
-	if x.token, err = x.s.opt.Catalog.Authenticate(token); err != nil {
+	if x.token, err = x.s.opt.Catalog.Authenticate(bearerOf(x.r)); err != nil {
 		return err
 	}
 	return h(x)
@@ -334,8 +336,16 @@ func validRequestID(id string) bool {
 // readBody reads the request's body, up to the limit of all calls.
 func (x *exchange) readBody() error { return x.readUpTo(x.s.opt.MaxRequest) }
 
-// readUpTo reads the request's body, up to a limit of bytes.
+// readUpTo reads the request's body, up to a limit of bytes. Where that took a while, who sent it must still be let in: else a body
+// that is held back would keep a right that was taken meanwhile, for minutes.
 func (x *exchange) readUpTo(limit int64) error {
+	if err := x.receive(limit); err != nil || !x.waited {
+		return err
+	}
+	return x.enterAgain()
+}
+
+func (x *exchange) receive(limit int64) error {
 	n := x.r.ContentLength
 	if n > limit {
 		return tooLarge(limit)
@@ -404,7 +414,7 @@ func (x *exchange) hurry(n int64) {
 	if x.hurried {
 		return
 	}
-	x.hurried = true
+	x.hurried, x.waited = true, true
 	// A connection that takes no deadline (a test's) is bounded by whoever made it.
 	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyTime + time.Duration(n)*time.Second/bodyRate))
 }

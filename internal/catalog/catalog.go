@@ -32,6 +32,10 @@ type Options struct {
 	MaxSessions    int           // of a user, the oldest ends; 100 if 0
 	MaxNamespaces  int           // that a user makes; 20 if 0
 	MaxInvitations int           // of a namespace, open at the same time; 100 if 0
+
+	// Reserved is a slug that no user's namespace may have, also while no namespace has it: the next start gives the operator's token
+	// a namespace of this slug.
+	Reserved string
 }
 
 // Catalog is the open catalog. Its methods may be called from any goroutine.
@@ -48,6 +52,7 @@ type Catalog struct {
 
 	sessionIdle, sessionLife                   time.Duration
 	maxSessions, maxNamespaces, maxInvitations int
+	reserved                                   string
 }
 
 // Open opens the catalog's file, made if need be, applies the migrations it lacks and reads it into memory. The caller
@@ -56,7 +61,7 @@ func Open(ctx context.Context, path string, opts Options) (c *Catalog, err error
 	c = &Catalog{now: opts.Now, logger: opts.Logger,
 		sessionIdle: cmp.Or(opts.SessionIdle, defaultSessionIdle), sessionLife: cmp.Or(opts.SessionLife, defaultSessionLife),
 		maxSessions: cmp.Or(opts.MaxSessions, defaultSessions), maxNamespaces: cmp.Or(opts.MaxNamespaces, defaultNamespaces),
-		maxInvitations: cmp.Or(opts.MaxInvitations, defaultInvitations)}
+		maxInvitations: cmp.Or(opts.MaxInvitations, defaultInvitations), reserved: opts.Reserved}
 	if c.now == nil {
 		c.now = time.Now
 	}

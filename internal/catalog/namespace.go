@@ -86,7 +86,7 @@ func (c *Catalog) createNamespace(ctx context.Context, slug, userID string) (Nam
 			return Namespace{}, fmt.Errorf("create namespace %q: %w", slug, ErrTooManyNamespaces)
 		}
 	}
-	if _, err := c.Namespace(slug); err == nil {
+	if _, err := c.Namespace(slug); err == nil || u != nil && slug == c.reserved {
 		return Namespace{}, fmt.Errorf("create namespace %q: %w", slug, ErrNamespaceExists)
 	}
 	ns := Namespace{ID: NewID("ns"), Slug: slug, CreatedAt: c.moment(), CreatedBy: userID}

@@ -332,7 +332,7 @@ func TestDeletedNamespaceAfterRestart(t *testing.T) {
 func TestFoldEmail(t *testing.T) {
 	for email, want := range map[string]string{
 		"Ada@Example.COM": "ada@example.com", " a.b+c@x.example ": "a.b+c@x.example", "ä@example.com": "ä@example.com",
-		"ada": "", "": "", "Ada <a@b.c>": "", "<a@b.c>": "", "a@b@c": "", `"a b"@c.d`: "", "a@b.c\n": "a@b.c", "a\nb@c.d": "", strings.Repeat("x", 250) + "@a.bc": "",
+		"ada": "", "": "", "Ada <a@b.c>": "", "<a@b.c>": "", "a@b@c": "", `"a b"@c.d`: "", "a@b.c\n": "a@b.c", "a\nb@c.d": "", "a\u200bb@c.d": "", "a\u202eb@c.d": "", "a\u009b1mb@c.d": "", "\ufeffa@c.d": "", "a@c\u00add.e": "", "a\u2003b@c.d": "", strings.Repeat("x", 250) + "@a.bc": "",
 	} {
 		got, err := catalog.FoldEmail(email)
 		if got != want || (err == nil) != (want != "") {
@@ -367,5 +367,69 @@ func TestAccountsAreNotTakenOver(t *testing.T) {
 			t.Errorf("the invitation is used up: %v", err)
 		}
 		c = reopen(t, c, clock, path)
+	}
+}
+
+// TestDisablingEndsInvitations: a link that somebody keeps must not let in after its maker was shut out.
+func TestDisablingEndsInvitations(t *testing.T) {
+	c, clock, path := fresh(t)
+	ctx := t.Context()
+	ada, bob := mustUser(t, c, "ada@example.com"), mustUser(t, c, "bob@example.com")
+	ns, err := c.CreateNamespaceOf(ctx, "acme", ada.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AddMember(ctx, ns.ID, bob.ID, catalog.MemberOwner); err != nil {
+		t.Fatal(err)
+	}
+	var secrets []string
+	for _, u := range []*catalog.User{ada, bob} {
+		_, secret, err := c.CreateInvitation(ctx, catalog.NewInvitation{NamespaceID: ns.ID, Role: catalog.MemberOwner, InvitedBy: u.ID, ExpiresAt: clock.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets = append(secrets, secret)
+	}
+	if _, err := c.SetDisabled(ctx, ada.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := c.AcceptInvitation(ctx, catalog.Acceptance{Secret: secrets[0], User: catalog.NewUser{Email: "eve@example.com"}}); !errors.Is(err, catalog.ErrInvitationNotFound) {
+			t.Errorf("of one who is disabled: %v", err)
+		}
+		if _, _, err := c.Invitation(ctx, secrets[1]); err != nil {
+			t.Errorf("of another: %v", err)
+		}
+		c = reopen(t, c, clock, path)
+	}
+	if _, err := c.SetDisabled(ctx, ada.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Invitation(ctx, secrets[0]); !errors.Is(err, catalog.ErrInvitationNotFound) {
+		t.Errorf("it came back: %v", err)
+	}
+}
+
+// TestReservedSlug: while the operator's namespace is gone, nobody else gets its slug, and with it what the operator's programs send to
+// it after the next start.
+func TestReservedSlug(t *testing.T) {
+	ctx := t.Context()
+	c, err := catalog.Open(ctx, filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{Reserved: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	u := mustUser(t, c, "default@example.com")
+	if _, err := c.CreateNamespaceOf(ctx, "default", u.ID); !errors.Is(err, catalog.ErrNamespaceExists) {
+		t.Errorf("by its name: %v", err)
+	}
+	if made, err := c.CreateHome(ctx, catalog.NewHome{UserID: u.ID, Slug: "default", DatabaseID: "db_x", Database: "main"}); !made || err != nil {
+		t.Fatal(made, err)
+	}
+	if list := c.Memberships(u.ID); len(list) != 1 || list[0].Slug != "default-2" {
+		t.Errorf("the user's namespaces are %v", list)
+	}
+	if _, err := c.CreateNamespace(ctx, "default"); err != nil {
+		t.Errorf("by the operator: %v", err)
 	}
 }

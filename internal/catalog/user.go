@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // User is a person who signs in. It is not changed after it was handed out.
@@ -32,15 +33,18 @@ func (u *User) PasswordHash() string { return u.password }
 const maxEmail = 254
 
 // FoldEmail is an e-mail address as users are known by it: without white space around it, in lower case. It returns
-// ErrEmail for what is no address.
+// ErrEmail for what is no address, and for one with characters that can't be seen or that turn the text around: it would look
+// like another person's in a list of members.
 func FoldEmail(email string) (string, error) {
 	email = strings.ToLower(strings.TrimSpace(email))
 	a, err := mail.ParseAddress(email)
-	if err != nil || a.Name != "" || a.Address != email || len(email) > maxEmail || strings.ContainsAny(email, "\" \t\r\n<>") {
+	if err != nil || a.Name != "" || a.Address != email || len(email) > maxEmail || strings.ContainsAny(email, "\"<>") || strings.ContainsFunc(email, unseen) {
 		return "", ErrEmail
 	}
 	return email, nil
 }
+
+func unseen(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
 
 // NewUser is what a user is made of.
 type NewUser struct {
@@ -261,7 +265,7 @@ func (c *Catalog) freeSlug(slug string) string {
 	c.mirror.mu.RLock()
 	defer c.mirror.mu.RUnlock()
 	for n, try := 2, slug; ; n++ {
-		if _, taken := c.mirror.namespaces[try]; !taken {
+		if _, taken := c.mirror.namespaces[try]; !taken && try != c.reserved {
 			return try
 		}
 		suffix := fmt.Sprintf("-%d", n)
@@ -287,7 +291,8 @@ func (m *mirror) addUser(u *User) {
 	m.byEmail[u.Email] = u
 }
 
-// SetDisabled keeps a user from signing in, or lets the user again; disabling ends all sessions. It returns ErrUserNotFound.
+// SetDisabled keeps a user from signing in, or lets the user again; disabling ends all sessions, and the open invitations that
+// the user made, which would let in whoever has their links. It returns ErrUserNotFound.
 func (c *Catalog) SetDisabled(ctx context.Context, id string, disabled bool) (*User, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -309,6 +314,9 @@ func (c *Catalog) SetDisabled(ctx context.Context, id string, disabled bool) (*U
 		_, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = ? WHERE id = ?`, nullMillis(v.DisabledAt), id)
 		if err == nil && disabled {
 			_, err = tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = ?`, id)
+			for _, m := range c.Memberships(id) {
+				err = errors.Join(err, c.endGrants(ctx, tx, &Member{NamespaceID: m.ID, UserID: id}))
+			}
 		}
 		return errors.Join(err, c.audit(ctx, tx, userEvent(action, "", u, nil)))
 	}, func(m *mirror) {
