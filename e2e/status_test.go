@@ -47,6 +47,9 @@ func TestStatementTimeout(t *testing.T) {
 				t.Error(err)
 				return
 			}
+			if a.Status == http.StatusTooManyRequests {
+				continue // on a busy machine a statement may be given up, and is being undone
+			}
 			a.Fails(http.StatusRequestTimeout, "")
 			late = append(late, a.Took-limit)
 		}

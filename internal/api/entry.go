@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -29,11 +30,18 @@ var (
 // the server's own pages are known by the public origin.
 func newCrossSite(baseURL string) *http.CrossOriginProtection {
 	c := http.NewCrossOriginProtection()
-	if u, err := url.Parse(baseURL); err == nil && u.Host != "" {
+	// One on this machine is the default of a server whose origin isn't set: other pages on the client's machine could have it.
+	if u, err := url.Parse(baseURL); err == nil && u.Host != "" && !loopback(u.Hostname()) {
 		// Of an origin that is none no page can come.
 		_ = c.AddTrustedOrigin(u.Scheme + "://" + u.Host)
 	}
 	return c
+}
+
+// loopback tells whether a host is the machine itself.
+func loopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && address.Unmap().IsLoopback()
 }
 
 // sameSite refuses what a page of another site has a browser send.

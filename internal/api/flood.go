@@ -85,7 +85,11 @@ func (s *Server) clientAddress(r *http.Request) netip.Addr {
 	}
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
-		a, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		hop := strings.TrimSpace(hops[i])
+		a, err := netip.ParseAddr(hop)
+		if withPort, perr := netip.ParseAddrPort(hop); perr == nil { // as some proxies write it
+			a, err = withPort.Addr(), nil
+		}
 		if err != nil {
 			break
 		}
@@ -117,10 +121,7 @@ func (s *Server) noticeHost(hostport string) {
 		host = h
 	}
 	host = strings.Trim(host, "[]")
-	if host == "" || strings.EqualFold(host, "localhost") {
-		return
-	}
-	if a, err := netip.ParseAddr(host); err == nil && a.Unmap().IsLoopback() {
+	if host == "" || loopback(host) {
 		return
 	}
 	s.foreign.Do(func() { s.opt.ForeignHost(host) })
