@@ -212,6 +212,7 @@ func TestSignInLimits(t *testing.T) {
 		c.Post("/api/session", wrong, from("192.0.2.1")).Fails(http.StatusUnauthorized, "")
 		c.Post("/api/session", right, from("192.0.2.1")).OK() // which resets nothing
 		limited(c.Post("/api/session", right, from("192.0.2.1")))
+		limited(c.Post("/api/session", right, from("192.0.2.1:4711"))) // as some proxies write it
 		limited(c.Post("/api/session", body{"email": "other@example.com", "password": "x"}, from("192.0.2.1")))
 		c.Post("/api/session", right, from("192.0.2.2")).OK()
 		// Of IPv6 a /64 is one.
