@@ -481,7 +481,7 @@ func TestPolicies(t *testing.T) {
 	s := harness.Start(t, binary, harness.Options{})
 	admin := s.Client(t, harness.Token)
 	d := admin.DB("shop")
-	d.Batch(true, "CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "CREATE TABLE free(a)", "CREATE VIEW v AS SELECT * FROM orders", "CREATE VIRTUAL TABLE f USING fts5(a)",
+	d.Batch(true, "CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "CREATE TABLE free(a)", "CREATE VIEW v AS SELECT * FROM orders", "CREATE VIEW u AS SELECT x.id FROM (SELECT 2 AS id) x JOIN orders USING (id)", "CREATE VIRTUAL TABLE f USING fts5(a)",
 		"INSERT INTO orders VALUES(1, 'ann', 1), (2, 'bob', 2), (3, NULL, 3)").OK()
 	policies := d.Path("policies")
 	ann := d.As(mint(admin, body{"role": "readonly", "claims": body{"user": "ann"}}))
@@ -556,6 +556,7 @@ func TestPolicies(t *testing.T) {
 		{body{"name": "p", "tableName": "free", "expression": "'a"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "nope = 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = ?"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "a = :user"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "a = \"public\""}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM main.orders)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM v)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = :auth_"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "count(*) > 1"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM u) AND 1 IN (SELECT id FROM orders)"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "1 LIMIT 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "load_extension('x')"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "EXISTS (SELECT 1 FROM _persql_meta_query_log)"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "(SELECT page_count FROM pragma_page_count)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": strings.Repeat("1+", 2100) + "1"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{}}, "bad_request"}, {body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{"select", "select"}}, "bad_request"},
@@ -590,7 +591,7 @@ func TestPolicies(t *testing.T) {
 
 	// A table with policies keeps its name; one of the name has them, whenever it is made.
 	d.Query("ALTER TABLE orders RENAME TO mine").Fails(http.StatusForbidden, "policy_not_allowed")
-	d.Batch(true, "CREATE TABLE new_orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "INSERT INTO new_orders SELECT * FROM orders", "DROP VIEW v", "DROP TABLE orders", "ALTER TABLE new_orders RENAME TO orders").OK()
+	d.Batch(true, "CREATE TABLE new_orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "INSERT INTO new_orders SELECT * FROM orders", "DROP VIEW v", "DROP VIEW u", "DROP TABLE orders", "ALTER TABLE new_orders RENAME TO orders").OK()
 	sees(ann, "1")
 	// Without its column nobody is shown more.
 	d.Must("ALTER TABLE orders RENAME COLUMN owner TO boss")
@@ -631,5 +632,24 @@ func TestPolicies(t *testing.T) {
 	s.Client(t, out["token"].(string)).Get("/v1/me").OK().Is("data.scope.claims.user", "bob")
 	if _, stderr, code := s.CLI(t, "token", "create", "--namespace", "default", "--claims", "[1]"); code != 1 || !strings.Contains(stderr, "claims") {
 		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+// TestPolicyOverView changes a view that a policy reads.
+func TestPolicyOverView(t *testing.T) {
+	row(t, "DP-POL-4")
+	d := client(t).DB(unused())
+	d.Batch(true, "CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT)", "CREATE TABLE lines(id INTEGER PRIMARY KEY, ord INTEGER)", "CREATE TABLE acl(ord INTEGER)", "CREATE VIEW may AS SELECT ord FROM acl",
+		"INSERT INTO orders VALUES(1, 'ann'), (2, 'bob')", "INSERT INTO lines VALUES(1, 1), (2, 2)", "INSERT INTO acl VALUES(1)").OK()
+	d.Post(d.Path("policies"), body{"name": "own", "tableName": "orders", "expression": "owner = :auth_user", "appliesTo": every}).OK()
+	d.Post(d.Path("policies"), body{"name": "by view", "tableName": "lines", "expression": "ord IN (SELECT ord FROM may) AND ord IN (SELECT id FROM orders UNION SELECT 2)", "appliesTo": every}).OK()
+	ann := d.As(mint(d.Client, body{"claims": body{"user": "ann"}})).DB(d.Slug)
+	if got := ann.One("SELECT group_concat(id) FROM lines"); got != "1" {
+		t.Error(got)
+	}
+	ann.Query("INSERT INTO lines VALUES(3, 1)").OK()
+	d.Batch(true, "DROP VIEW may", "CREATE VIEW may AS SELECT id AS ord FROM (SELECT 1 AS id UNION SELECT 2) JOIN orders USING (id)").OK()
+	for _, sql := range []string{"SELECT * FROM lines", "INSERT INTO lines VALUES(4, 2)", "UPDATE lines SET ord = 2", "DELETE FROM lines"} {
+		ann.Query(sql).Fails(http.StatusForbidden, "policy_not_allowed")
 	}
 }

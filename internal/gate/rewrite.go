@@ -19,6 +19,7 @@ type bound struct {
 
 	target  string       // the table that the statement itself writes to, folded
 	twinned string       // our table expressions of views
+	views   []string     // the views that have one, folded
 	texts   []*statement // the client's and those of its views
 	rows    string       // our table expression of its rows that may be written to; "" without
 }
@@ -233,7 +234,7 @@ func (m *mixing) twins(views []string) error {
 				return errUnvouched(view)
 			}
 		}
-		m.texts = append(m.texts, v)
+		m.texts, m.views = append(m.texts, v), append(m.views, sqlite.Fold(view))
 		as := v.find(0, "AS")
 		if as < 0 || as+1 >= len(v.tokens) {
 			return errUnvouched(view)
