@@ -354,6 +354,10 @@ func (m *mixing) unmistakable(t *tablePolicy, i int, insert bool) error {
 			last = len(m.tokens)
 		}
 		for j := from + 1; from >= 0 && j < last; j++ {
+			if m.raw(j) == "(" && m.is(j+1, "SELECT", "VALUES") {
+				j = m.closed(j) - 1 // what is named in there isn't seen from outside
+				continue
+			}
 			named := m.is(j-1, "AS") || m.raw(j-1) == ")" || m.name(j-1) != "" && !m.is(j-1, "FROM", "JOIN")
 			// An alias of the target can be the whole name of another table, or of a table expression; the target's own name SQLite refuses there.
 			named = named || m.is(i-1, "AS") && m.raw(j+1) != "."
