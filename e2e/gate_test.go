@@ -106,6 +106,8 @@ var attacks = []struct{ sql, role, tables string }{
 	{"SELECT x.id FROM (SELECT 1 AS id) x JOIN orders USING (id)", "read", "orders"},
 	{"UPDATE orders SET total = 1 FROM (SELECT 'h' AS hidden) x JOIN secret USING (hidden) WHERE orders.id = 1", "write", "orders secret"},
 	{"SELECT x.body FROM (SELECT 'secretword' AS body) x JOIN secret_fts USING (body)", "read", "secret_fts"},
+	{"SELECT x.body FROM (SELECT 'docsword' AS body) x JOIN docs_fts USING (body)", "read", "docs docs_fts"},
+	{"SELECT x.term FROM (SELECT 'secretword' AS term) x JOIN secret_vocab USING (term)", "read", "secret_fts secret_vocab"},
 	{"SELECT x.name FROM (SELECT 'tasks' AS name) x JOIN sqlite_sequence USING (name)", "read", "*"},
 	{"SELECT x.name FROM (SELECT 'secret' AS name) x JOIN sqlite_schema USING (name)", "read", "*"},
 	{"INSERT INTO tasks(t) SELECT x.name FROM (SELECT 'tasks' AS name) x JOIN sqlite_sequence USING (name)", "write", "* tasks"},

@@ -49,6 +49,7 @@ var ruled = []any{
 	"CREATE VIRTUAL TABLE far_fts USING fts5(body)",
 	"CREATE TRIGGER middle_far AFTER INSERT ON middle BEGIN INSERT INTO far_fts VALUES(new.body); END",
 	"CREATE TABLE spy(id INTEGER PRIMARY KEY, x TEXT)",
+	"CREATE VIEW tagged AS SELECT 1 AS rowid",
 	"CREATE TRIGGER spy_peek AFTER INSERT ON spy BEGIN UPDATE spy SET x = (SELECT count(*) FROM (SELECT 's2' AS secret) y JOIN orders USING (secret)) WHERE id = new.id; END",
 	"CREATE TABLE mails(id INTEGER PRIMARY KEY, owner TEXT, mail TEXT UNIQUE)",
 	"CREATE TABLE cased(k TEXT COLLATE NOCASE, owner TEXT, v INTEGER, PRIMARY KEY (k COLLATE BINARY)) WITHOUT ROWID",
@@ -294,6 +295,14 @@ var bounds = []struct{ sql, want string }{
 	{"UPDATE orders AS o SET owner = 'ann' FROM free, (SELECT 1 AS rowid) o", "refused"},
 	{"UPDATE orders AS o SET owner = 'ann' FROM (free JOIN (SELECT 1 AS rowid) AS O)", "refused"},
 	{"UPDATE orders SET owner = 'ann' FROM (SELECT 1 AS rowid) 'orders' RETURNING *", "refused"},
+	{"WITH o(rowid) AS (VALUES(1)) UPDATE orders AS o SET owner = 'ann' FROM o", "refused"},
+	{"WITH o(rowid) AS (VALUES(1)) UPDATE orders AS 'O' SET owner = 'ann' FROM free, [o] WHERE 1 RETURNING secret", "refused"},
+	{"WITH o(rowid) AS (VALUES(1)) UPDATE orders AS o SET owner = 'ann' FROM (free JOIN o)", "refused"},
+	{"UPDATE orders AS tagged SET owner = 'ann' FROM tagged", "refused"},
+	{"UPDATE orders AS o SET n = p.n FROM orders p WHERE p.id = o.id", "=2"},
+	{"UPDATE orders AS n SET n = m.n FROM (SELECT max(n) n, (SELECT 1) AS o FROM orders AS n) m WHERE n.id = 1", "=1"},
+	{"UPDATE orders AS o SET owner = 'ann' FROM ((SELECT 1 AS rowid) AS o)", "refused"},
+	{"WITH o(rowid) AS (VALUES(1)) UPDATE orders AS o SET owner = 'ann' FROM (SELECT 1 AS x), ((o))", "refused"},
 	{"UPDATE orders SET n = p.n FROM orders p WHERE p.id = orders.id", "=2"},
 	{"UPDATE cased SET owner = 'ann'", "=1"},
 	{"DELETE FROM cased", "=1"},
@@ -374,7 +383,7 @@ type bounded struct {
 	pinned bool
 }
 
-var ruledTables = strings.Fields(`orders docs members tasks free trap gun spy kids keys conf odd tags counted docs_fts docs_vocab copy_fts pages v_orders v_deep v_cte v_main v_write v_using v_trigger v_one v_docs view_fts far_fts middle mails cased said x`)
+var ruledTables = strings.Fields(`orders docs members tasks free trap gun spy kids keys conf odd tags counted docs_fts docs_vocab copy_fts pages v_orders v_deep v_cte v_main v_write v_using v_trigger v_one v_docs view_fts far_fts middle mails cased said tagged x`)
 
 // rule makes the schema, the rows and the policies.
 func rule(d *harness.DB) {
@@ -388,7 +397,7 @@ func rule(d *harness.DB) {
 // want is what the caller gets where an admin that policies bind gets want.
 func (who bounded) want(sql, want string) string {
 	word := strings.ToUpper(strings.Fields(strings.NewReplacer("/* c */", "", "/* ( */", "").Replace(sql))[0])
-	writes := strings.HasPrefix(want, "=") || word == "INSERT" || word == "UPDATE" || word == "DELETE" || word == "REPLACE" || strings.Contains(sql, ") INSERT") || strings.Contains(sql, ") DELETE") || strings.HasPrefix(sql, "EXPLAIN UPDATE")
+	writes := strings.HasPrefix(want, "=") || word == "INSERT" || word == "UPDATE" || word == "DELETE" || word == "REPLACE" || strings.Contains(sql, ") INSERT") || strings.Contains(sql, ") UPDATE ") || strings.Contains(sql, ") DELETE") || strings.HasPrefix(sql, "EXPLAIN UPDATE")
 	switch {
 	case want == "function_not_allowed":
 	case want == "schema" && who.role != "admin", want == "log" && who.role != "admin", writes && levels[who.role] < 2:
@@ -475,7 +484,7 @@ func TestPolicies(t *testing.T) {
 	s := harness.Start(t, binary, harness.Options{})
 	admin := s.Client(t, harness.Token)
 	d := admin.DB("shop")
-	d.Batch(true, "CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "CREATE TABLE free(a)", "CREATE VIEW v AS SELECT * FROM orders", "CREATE VIRTUAL TABLE f USING fts5(a)",
+	d.Batch(true, "CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "CREATE TABLE free(a)", "CREATE VIEW v AS SELECT * FROM orders", "CREATE VIEW u AS SELECT x.id FROM (SELECT 2 AS id) x JOIN orders USING (id)", "CREATE VIRTUAL TABLE f USING fts5(a)",
 		"INSERT INTO orders VALUES(1, 'ann', 1), (2, 'bob', 2), (3, NULL, 3)").OK()
 	policies := d.Path("policies")
 	ann := d.As(mint(admin, body{"role": "readonly", "claims": body{"user": "ann"}}))
@@ -550,6 +559,7 @@ func TestPolicies(t *testing.T) {
 		{body{"name": "p", "tableName": "free", "expression": "'a"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "nope = 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = ?"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "a = :user"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "a = \"public\""}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM main.orders)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM v)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "a = :auth_"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "count(*) > 1"}, "policy_invalid"},
+		{body{"name": "p", "tableName": "free", "expression": "a IN (SELECT id FROM u) AND 1 IN (SELECT id FROM orders)"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "1 LIMIT 1"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "load_extension('x')"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": "EXISTS (SELECT 1 FROM _persql_meta_query_log)"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "(SELECT page_count FROM pragma_page_count)"}, "policy_invalid"}, {body{"name": "p", "tableName": "free", "expression": strings.Repeat("1+", 2100) + "1"}, "policy_invalid"},
 		{body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{}}, "bad_request"}, {body{"name": "p", "tableName": "free", "expression": "1", "appliesTo": []string{"select", "select"}}, "bad_request"},
@@ -584,7 +594,7 @@ func TestPolicies(t *testing.T) {
 
 	// A table with policies keeps its name; one of the name has them, whenever it is made.
 	d.Query("ALTER TABLE orders RENAME TO mine").Fails(http.StatusForbidden, "policy_not_allowed")
-	d.Batch(true, "CREATE TABLE new_orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "INSERT INTO new_orders SELECT * FROM orders", "DROP VIEW v", "DROP TABLE orders", "ALTER TABLE new_orders RENAME TO orders").OK()
+	d.Batch(true, "CREATE TABLE new_orders(id INTEGER PRIMARY KEY, owner TEXT, n INTEGER)", "INSERT INTO new_orders SELECT * FROM orders", "DROP VIEW v", "DROP VIEW u", "DROP TABLE orders", "ALTER TABLE new_orders RENAME TO orders").OK()
 	sees(ann, "1")
 	// Without its column nobody is shown more.
 	d.Must("ALTER TABLE orders RENAME COLUMN owner TO boss")
@@ -625,5 +635,24 @@ func TestPolicies(t *testing.T) {
 	s.Client(t, out["token"].(string)).Get("/v1/me").OK().Is("data.scope.claims.user", "bob")
 	if _, stderr, code := s.CLI(t, "token", "create", "--namespace", "default", "--claims", "[1]"); code != 1 || !strings.Contains(stderr, "claims") {
 		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+// TestPolicyOverView changes a view that a policy reads.
+func TestPolicyOverView(t *testing.T) {
+	row(t, "DP-POL-4")
+	d := client(t).DB(unused())
+	d.Batch(true, "CREATE TABLE orders(id INTEGER PRIMARY KEY, owner TEXT)", "CREATE TABLE lines(id INTEGER PRIMARY KEY, ord INTEGER)", "CREATE TABLE acl(ord INTEGER)", "CREATE VIEW may AS SELECT ord FROM acl",
+		"INSERT INTO orders VALUES(1, 'ann'), (2, 'bob')", "INSERT INTO lines VALUES(1, 1), (2, 2)", "INSERT INTO acl VALUES(1)").OK()
+	d.Post(d.Path("policies"), body{"name": "own", "tableName": "orders", "expression": "owner = :auth_user", "appliesTo": every}).OK()
+	d.Post(d.Path("policies"), body{"name": "by view", "tableName": "lines", "expression": "ord IN (SELECT ord FROM may) AND ord IN (SELECT id FROM orders UNION SELECT 2)", "appliesTo": every}).OK()
+	ann := d.As(mint(d.Client, body{"claims": body{"user": "ann"}})).DB(d.Slug)
+	if got := ann.One("SELECT group_concat(id) FROM lines"); got != "1" {
+		t.Error(got)
+	}
+	ann.Query("INSERT INTO lines VALUES(3, 1)").OK()
+	d.Batch(true, "DROP VIEW may", "CREATE VIEW may AS SELECT id AS ord FROM (SELECT 1 AS id UNION SELECT 2) JOIN orders USING (id)").OK()
+	for _, sql := range []string{"SELECT * FROM lines", "INSERT INTO lines VALUES(4, 2)", "UPDATE lines SET ord = 2", "DELETE FROM lines"} {
+		ann.Query(sql).Fails(http.StatusForbidden, "policy_not_allowed")
 	}
 }

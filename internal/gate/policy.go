@@ -3,6 +3,7 @@ package gate
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -154,11 +155,24 @@ func (p *Policies) Unvouched(accesses []sqlite.Access) string {
 	return ""
 }
 
+// Sources are the tables and views that the policies read, by the accesses of Query.
+func (p *Policies) Sources(accesses []sqlite.Access) (names []string) {
+	for i := range accesses {
+		if a := &accesses[i]; a.Action == sqlite.Read && p.own(a.By) && !slices.Contains(names, a.Name) {
+			names = append(names, a.Name)
+		}
+	}
+	return names
+}
+
+// ReadAll is a statement that reads all columns of a table or view itself.
+func ReadAll(name string) string { return "SELECT * FROM main." + quote(name) }
+
 // Query is a statement that reads a table through all of the policies.
 func (p *Policies) Query(table string) string {
 	prefix := p.prefix(false)
 	if prefix == "" {
-		return "SELECT * FROM main." + quote(table)
+		return ReadAll(table)
 	}
 	return "WITH " + prefix + " SELECT * FROM " + quote(table)
 }

@@ -19,6 +19,7 @@ type bound struct {
 
 	target  string       // the table that the statement itself writes to, folded
 	twinned string       // our table expressions of views
+	views   []string     // the views that have one, folded
 	texts   []*statement // the client's and those of its views
 	rows    string       // our table expression of its rows that may be written to; "" without
 }
@@ -233,7 +234,7 @@ func (m *mixing) twins(views []string) error {
 				return errUnvouched(view)
 			}
 		}
-		m.texts = append(m.texts, v)
+		m.texts, m.views = append(m.texts, v), append(m.views, sqlite.Fold(view))
 		as := v.find(0, "AS")
 		if as < 0 || as+1 >= len(v.tokens) {
 			return errUnvouched(view)
@@ -353,7 +354,13 @@ func (m *mixing) unmistakable(t *tablePolicy, i int, insert bool) error {
 			last = len(m.tokens)
 		}
 		for j := from + 1; from >= 0 && j < last; j++ {
+			if m.raw(j) == "(" && m.is(j+1, "SELECT", "VALUES") {
+				j = m.closed(j) - 1 // what is named in there isn't seen from outside
+				continue
+			}
 			named := m.is(j-1, "AS") || m.raw(j-1) == ")" || m.name(j-1) != "" && !m.is(j-1, "FROM", "JOIN")
+			// An alias of the target can be the whole name of another table, or of a table expression; the target's own name SQLite refuses there.
+			named = named || m.is(i-1, "AS") && m.raw(j+1) != "."
 			confused = confused || named && m.name(j) == name
 		}
 	}

@@ -106,8 +106,16 @@ func (b *bound) vouch(s *sqlite.Stmt) error {
 		return nil
 	}
 	seen := map[string]bool{} // our table expressions that the statement reads with
+	read := map[string]bool{} // views that policies read, which are the views themselves
 	for i := range s.Accesses {
 		a := &s.Accesses[i]
+		if a.Action == sqlite.Read && !read[a.Name] && !slices.Contains(b.views, sqlite.Fold(a.Name)) && s.Kind(a.Name) == sqlite.View && triggerOf(s, a.By) == "" {
+			// Of what a view reads by JOIN … USING alone nothing is reported as the view's.
+			read[a.Name] = true
+			if table := b.shownBy(s, a.Name); table != "" {
+				return errUnvouched(table)
+			}
+		}
 		if b.policies.own(a.By) {
 			seen[a.By] = true
 			continue
@@ -261,6 +269,20 @@ func (b *bound) virtual(s *sqlite.Stmt) error {
 	return nil
 }
 
+// shownBy is a policied table that a view reads itself; "" if there is none.
+func (b *bound) shownBy(s *sqlite.Stmt, view string) string {
+	accesses, err := s.AccessesOf(ReadAll(view))
+	if err != nil {
+		return view // what can't be read can't be vouched for
+	}
+	for i := range accesses {
+		if t := b.policies.tables[sqlite.Fold(accesses[i].Name)]; t != nil && t.covers("select") {
+			return t.name
+		}
+	}
+	return ""
+}
+
 // shows is a policied table whose rows could come into another table or view: it reads them, or triggers write them there, directly or by way of
 // others; "" if there is none. What triggers do is told from the names in their texts: it can only be too much.
 func (b *bound) shows(s *sqlite.Stmt, name string, seen map[string]bool) (string, error) {
@@ -273,14 +295,8 @@ func (b *bound) shows(s *sqlite.Stmt, name string, seen map[string]bool) (string
 		return t.name, nil
 	}
 	if s.Kind(name) == sqlite.View {
-		accesses, err := s.AccessesOf("SELECT * FROM main." + quote(name))
-		if err != nil {
-			return name, nil // what can't be read can't be vouched for
-		}
-		for i := range accesses {
-			if t := b.policies.tables[sqlite.Fold(accesses[i].Name)]; t != nil && t.covers("select") {
-				return t.name, nil
-			}
+		if table := b.shownBy(s, name); table != "" {
+			return table, nil
 		}
 	}
 	if shown, err := b.shows(s, s.Lender(name), seen); shown != "" || err != nil {

@@ -185,9 +185,9 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 	}
 	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true, policy: policy, thread: c.thread}
 	if !own {
-		err := c.gather(s)
+		err := c.addOpened(s) // first: a virtual table that nothing but USING names reads others, too
 		if err == nil {
-			err = c.addOpened(s)
+			err = c.gather(s)
 		}
 		if err != nil {
 			sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
@@ -233,10 +233,10 @@ func (s *Stmt) AccessesOf(sql string) ([]Access, error) {
 	}
 	defer sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
 	thrown := &Stmt{conn: c, ptr: ptr, sql: sql, thread: c.thread}
-	if err := c.gather(thrown); err != nil {
+	if err := c.addOpened(thrown); err != nil {
 		return nil, err
 	}
-	if err := c.addOpened(thrown); err != nil {
+	if err := c.gather(thrown); err != nil {
 		return nil, err
 	}
 	return c.collect.end(), nil
