@@ -473,10 +473,10 @@ func TestPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if freed, err := l.h.Prune(id, l.at[5]); err != nil || freed != 0 {
+	if freed, err := l.h.Prune(t.Context(), id, history.Policy{KeepSince: l.at[5]}); err != nil || freed != 0 {
 		t.Errorf("%d freed, %v: that moment is still to be had", freed, err)
 	}
-	freed, err := l.h.Prune(id, l.at[25])
+	freed, err := l.h.Prune(t.Context(), id, history.Policy{KeepSince: l.at[25]})
 	if err != nil || freed <= 0 {
 		t.Fatalf("%d freed, %v", freed, err)
 	}
