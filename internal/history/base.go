@@ -180,8 +180,12 @@ func (h *History) Settle(id string, live *os.File) error {
 		return err
 	}
 	for _, at := range s.pending {
-		t, err := readTrailer(s.path(at, pendingSuffix))
-		if err == nil && t.at == at && t.sum == sum && t.length == fi.Size() {
+		// It was synced before the swap: one that a power loss tore was never swapped in, even if the file is what it was to become.
+		t, err := checkBase(context.Background(), s.path(at, pendingSuffix), at)
+		if err != nil && !damaged(err) {
+			return err
+		}
+		if err == nil && t.sum == sum && t.length == fi.Size() {
 			if err := h.Confirm(id, at); err != nil {
 				return err
 			}
