@@ -11,12 +11,12 @@ import (
 	"os"
 )
 
-// A base is a whole database file as it was at a position, with a trailer of 32 bytes: baseMagic (4), CRC32C of the file (4), its length (8), the
-// position (8), the time in Unix ms (8). One that is to take the database's place is pending until it has: after a crash in between, Settle compares it
+// A base is a whole database file as it was at a position, with a trailer of 40 bytes: baseMagic (4), CRC32C of the file (4), its length (8), the
+// position (8), the time in Unix ms (8), zero (4), CRC32C of the trailer before this (4). One that is to take the database's place is pending until it has: after a crash in between, Settle compares it
 // with the file that is there.
 const (
-	baseMagic   = 0x31424c51 // "QLB1"
-	baseTrailer = 32
+	baseMagic   = 0x32424c51 // "QLB2"; the first version had no checksum of the trailer
+	baseTrailer = 40
 )
 
 type trailer struct {
@@ -32,7 +32,9 @@ func (t trailer) bytes() []byte {
 	b = le.AppendUint32(b, t.sum)
 	b = le.AppendUint64(b, uint64(t.length))
 	b = le.AppendUint64(b, t.at)
-	return le.AppendUint64(b, uint64(t.time))
+	b = le.AppendUint64(b, uint64(t.time))
+	b = le.AppendUint32(b, 0)
+	return le.AppendUint32(b, crc32.Checksum(b, crcTable))
 }
 
 func readTrailer(path string) (trailer, error) {
@@ -58,10 +60,10 @@ func trailerOf(f *os.File, path string) (trailer, error) {
 	}
 	le := binary.LittleEndian
 	t := trailer{sum: le.Uint32(b[4:]), length: int64(le.Uint64(b[8:])), at: le.Uint64(b[16:]), time: int64(le.Uint64(b[24:]))}
-	if v := b[3]; string(b[:3]) == "QLB" && v > '1' && v <= '9' {
+	if v := b[3]; string(b[:3]) == "QLB" && v > '2' && v <= '9' {
 		return trailer{}, &DamageError{path, fmt.Sprintf("is a base of the version %q, which this one doesn't know", v)}
 	}
-	if le.Uint32(b[0:]) != baseMagic || t.length != fi.Size()-baseTrailer {
+	if le.Uint32(b[0:]) != baseMagic || crc32.Checksum(b[:baseTrailer-4], crcTable) != le.Uint32(b[baseTrailer-4:]) || t.length != fi.Size()-baseTrailer {
 		return trailer{}, &DamageError{path, "is no base, or not all of one"}
 	}
 	return t, nil
@@ -92,7 +94,8 @@ func summed(ctx context.Context, w io.Writer, r io.Reader) (n int64, sum uint32,
 	}
 }
 
-// AddBase keeps a copy of a whole database file as the state at a position. Nobody writes to the file meanwhile. A pending one counts when Confirm was
+// AddBase keeps a copy of a whole database file as the state at a position. Nobody writes to the file meanwhile, and the log was cut or removed before: what
+// it has afterwards is behind the base. A pending one counts when Confirm was
 // called; there is one at a time.
 func (h *History) AddBase(ctx context.Context, id string, at uint64, ms int64, from *os.File, pending bool) (err error) {
 	s, err := h.shelf(id)

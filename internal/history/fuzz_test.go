@@ -131,9 +131,6 @@ func FuzzFiles(f *testing.F) {
 		if _, err := h.Verify(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Prune(t.Context(), id, history.Policy{ExactSince: 1 << 40}); err != nil {
-			t.Logf("prune: %v", err)
-		}
 	})
 }
 

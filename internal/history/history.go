@@ -77,6 +77,8 @@ type History struct {
 	busy  map[string]bool // databases to whose last chapter a record is being written
 	// sealed are last chapters that are being merged: the next record begins another one.
 	sealed map[string]uint64
+	// avoid are files that turned out to be damaged when they were merged: they aren't read again and again.
+	avoid map[string]bool
 
 	// tidying is who merges and drops: one database after the other.
 	tidying sync.Mutex
@@ -91,7 +93,7 @@ func New(o Options) (*History, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &History{root: o.Root, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{},
-		sound: map[string]bool{}, busy: map[string]bool{}, sealed: map[string]uint64{}}, nil
+		sound: map[string]bool{}, busy: map[string]bool{}, sealed: map[string]uint64{}, avoid: map[string]bool{}}, nil
 }
 
 // Head is where a database's history ends, and how far of which log that is.

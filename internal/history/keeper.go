@@ -43,7 +43,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			k.Tend(ctx, id)
 		}
 		if len(grown) > 0 {
-			k.bound(ctx)
+			k.Bound(ctx)
 		}
 		if now := k.Now(); now.Sub(swept) > sweepEvery {
 			swept = now
@@ -108,18 +108,46 @@ func (k *Keeper) policy(ctx context.Context, id string) (p Policy, err error) {
 	return p, err
 }
 
-// bound keeps the histories below their bound of size.
-func (k *Keeper) bound(ctx context.Context) {
+// Bound keeps the histories below their bound of size. Where nothing can go because there is no later base to begin with, the longest history gets one.
+func (k *Keeper) Bound(ctx context.Context) {
 	if k.Max <= 0 || ctx.Err() != nil {
 		return
 	}
-	_, left, err := k.History.PruneTo(ctx, k.Max, nil, func(id string) (Policy, error) { return k.policy(ctx, id) })
+	policy := func(id string) (Policy, error) { return k.policy(ctx, id) }
+	_, left, err := k.History.PruneTo(ctx, k.Max, nil, policy)
+	if err == nil && left > 0 {
+		var id string
+		if id, err = k.longest(); err == nil && id != "" {
+			if err = k.Base(ctx, id); err == nil {
+				_, left, err = k.History.PruneTo(ctx, k.Max, nil, policy)
+			}
+		}
+	}
 	if err != nil && ctx.Err() == nil {
 		k.Logger.Warn("drop old history", "error", err)
 	}
 	if left > 0 {
-		k.Logger.Warn("the history is longer than it may be, and nothing of it can go before another base is made", "bytes", left)
+		k.Logger.Warn("the history is longer than it may be", "bytes", left)
 	}
+}
+
+// longest is the database whose history is the longest, if a base of it would be shorter by far.
+func (k *Keeper) longest() (longest string, err error) {
+	ids, err := k.History.all()
+	if err != nil {
+		return "", err
+	}
+	var most int64
+	for _, id := range ids {
+		n, err := k.History.Usage(id)
+		if err != nil {
+			return "", err
+		}
+		if n > most && n > 2*k.Size(id) {
+			longest, most = id, n
+		}
+	}
+	return longest, nil
 }
 
 // all are the databases that have a history.

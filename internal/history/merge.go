@@ -32,10 +32,14 @@ type part struct {
 	last  bool     // it is the chapter that records go to
 }
 
-// parts are the volumes of a shelf, in order; a damaged one is left out, so that what stands around it isn't joined.
+// parts are the volumes of a shelf, in order; a damaged one is left out, so that what stands around it isn't joined. The caller holds tidying.
 func (h *History) parts(s *shelf) (list []part, err error) {
 	for i, first := range s.chapters {
-		p, err := readPart(s.path(first, chapterSuffix), first)
+		path := s.path(first, chapterSuffix)
+		if h.avoid[path] {
+			continue
+		}
+		p, err := readPart(path, first)
 		if damaged(err) {
 			h.log.Warn("a file of the history can't be merged", "error", err)
 			continue
@@ -49,6 +53,9 @@ func (h *History) parts(s *shelf) (list []part, err error) {
 		}
 	}
 	for _, m := range s.merged {
+		if h.avoid[s.mergedPath(m)] {
+			continue
+		}
 		of, err := readMerged(s.mergedPath(m))
 		if damaged(err) {
 			h.log.Warn("a file of the history can't be merged", "error", err)

@@ -1,14 +1,17 @@
 package history_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -277,5 +280,85 @@ func TestVerifyFindsDamage(t *testing.T) {
 	}
 	if len(kinds) != 3 {
 		t.Errorf("only %v", kinds)
+	}
+}
+
+// The keeper merges, and stays below the bound of size: where there is no later base to begin with, it has one made.
+func TestKeeperHoldsTheBound(t *testing.T) {
+	l := newLive(t)
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	for range 200 {
+		l.exec("INSERT INTO t0(b) VALUES(hex(randomblob(2000)))", "DELETE FROM t0 WHERE a < (SELECT max(a) FROM t0) - 5")
+		l.now += 40_000
+	}
+	l.keep()
+	based := 0
+	const bound = 200_000
+	k := &history.Keeper{History: l.h, Keep: 1000 * time.Hour, Exact: time.Hour, Max: bound, Every: time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return time.UnixMilli(l.now) }, Size: func(string) int64 { return 50_000 },
+		Pins: func(context.Context, string) ([]uint64, error) { return nil, nil },
+		Base: func(context.Context, string) error { based++; l.base(); return nil }}
+	k.Tend(t.Context(), id)
+	before, err := l.h.UsageAll()
+	if err != nil || before <= bound {
+		t.Fatalf("%d bytes, %v: too few to test with", before, err)
+	}
+	k.Bound(t.Context())
+	after, err := l.h.UsageAll()
+	if err != nil || after > bound || based != 1 {
+		t.Errorf("%d bytes, %v, %d bases made", after, err, based)
+	}
+	if got, err := l.restore(l.position()); err != nil || got != l.was[l.position()] {
+		t.Errorf("the last position: %v", err)
+	}
+	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) > 0 {
+		t.Errorf("problems %v, %v", problems, err)
+	}
+}
+
+// What a crash leaves between a merge and the removal of what was merged is read as one, goes on, and is cleaned away.
+func TestLeftoversOfAMerge(t *testing.T) {
+	l := newLive(t)
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	for i := range 40 {
+		l.now += 10_000
+		l.exec(fmt.Sprintf("INSERT INTO t0(b) VALUES('%d' || hex(randomblob(3000)))", i))
+	}
+	l.keep()
+	chapter := files(t, l.root)[0]
+	whole, err := os.ReadFile(chapter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := history.Policy{ExactSince: l.now + 1}
+	if _, err := l.h.Prune(t.Context(), id, p); err != nil {
+		t.Fatal(err)
+	}
+	merged := len(l.check())
+	for path, b := range map[string][]byte{chapter: whole, filepath.Join(filepath.Dir(chapter), "0000000000000001-0000000000000005.pages.tmp"): whole[:100]} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.h, err = history.New(history.Options{Root: l.root}); err != nil {
+		t.Fatal(err)
+	}
+	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) > 0 {
+		t.Errorf("problems %v, %v", problems, err)
+	}
+	l.crash()
+	l.exec("INSERT INTO t0(b) VALUES('behind')")
+	l.keep()
+	if there := l.check(); len(there) != int(l.position())+1 {
+		t.Errorf("only %v", there)
+	}
+	if _, err := l.h.Prune(t.Context(), id, p); err != nil {
+		t.Fatal(err)
+	}
+	if there := l.check(); len(there) != merged+1 {
+		t.Errorf("there is %v", there)
+	}
+	if list := files(t, l.root); len(list) != 2 {
+		t.Errorf("left: %v", list)
 	}
 }

@@ -146,7 +146,7 @@ func walkMerged(f *os.File, path string, after, upTo uint64, visit visitor) erro
 		}
 		if k.position > upTo {
 			if i == 0 || m.moments[i-1].position < upTo {
-				return errMerged
+				return ErrMerged
 			}
 			return nil
 		}

@@ -146,8 +146,8 @@ func (h *History) dropTo(s *shelf, base int) (freed int64, err error) {
 		gone = append(gone, s.path(first, chapterSuffix))
 	}
 	for _, m := range s.merged {
-		// The last file of all says where the history ends.
-		if m.last <= at && (m != s.merged[len(s.merged)-1] || len(s.chapters) > 0 || m.last < s.bases[len(s.bases)-1]) {
+		// Behind a base the log begins anew, so that nobody needs to know how far of it the history has.
+		if m.last <= at {
 			gone = append(gone, s.mergedPath(m))
 		}
 	}
@@ -196,8 +196,10 @@ func (h *History) mergeRuns(ctx context.Context, id string, p Policy, least int,
 		}
 		n, err := h.merge(ctx, s, now, pins)
 		freed += n
-		if damaged(err) {
+		var damage *DamageError
+		if errors.As(err, &damage) {
 			h.log.Warn("a file of the history can't be merged", "database", id, "error", err)
+			h.avoid[damage.Path] = true
 			return nil
 		}
 		return err

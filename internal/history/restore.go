@@ -52,7 +52,7 @@ func (h *History) restore(ctx context.Context, id string, s *shelf, at uint64, t
 		if rerr := os.Remove(to); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 			return errors.Join(err, rerr)
 		}
-		if !damaged(err) && err != errMerged {
+		if !damaged(err) && err != ErrMerged {
 			return err
 		}
 		if gap.Cause == nil {

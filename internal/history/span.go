@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -98,9 +99,12 @@ func (h *History) at(id string, s *shelf, ms int64) (uint64, error) {
 			consider(at)
 		}
 	}
+	var lost error // of files that may have had a later one
+	var lostTo uint64
 	for i := len(s.merged) - 1; i >= 0; i-- {
 		m, err := readMerged(s.mergedPath(s.merged[i]))
 		if damaged(err) {
+			lost, lostTo = err, max(lostTo, s.merged[i].last)
 			continue
 		}
 		if err != nil {
@@ -113,11 +117,18 @@ func (h *History) at(id string, s *shelf, ms int64) (uint64, error) {
 	}
 	for i := len(s.chapters) - 1; i >= 0; i-- {
 		path := s.path(s.chapters[i], chapterSuffix)
-		list, _, _, err := records(path)
+		list, end, size, err := records(path)
 		if err != nil {
 			return 0, err
 		}
+		if end < size && i+1 < len(s.chapters) {
+			lost, lostTo = &DamageError{path, fmt.Sprintf("is torn at %d of %d bytes", end, size)}, max(lostTo, s.chapters[i+1]-1)
+		}
 		position, ok, err := lastBefore(path, list, ms)
+		if damaged(err) {
+			lost, lostTo = err, max(lostTo, list[len(list)-1].last())
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -128,6 +139,10 @@ func (h *History) at(id string, s *shelf, ms int64) (uint64, error) {
 	}
 	if !found {
 		return 0, h.gap(context.Background(), id, s, &GapError{Cause: errors.New("the history begins after that time")})
+	}
+	if lost != nil && best < lostTo {
+		// What was committed at that time can't be told. An earlier moment would pass for it.
+		return 0, h.gap(context.Background(), id, s, &GapError{At: lostTo, Cause: lost})
 	}
 	return best, nil
 }
@@ -192,7 +207,7 @@ func (h *History) gap(ctx context.Context, id string, s *shelf, g *GapError) err
 
 // nextMoment is the moment of a merged file that follows a position between two of its moments.
 func (s *shelf) nextMoment(g *GapError) (moment, bool) {
-	if !errors.Is(g.Cause, errMerged) {
+	if !errors.Is(g.Cause, ErrMerged) {
 		return moment{}, false
 	}
 	for _, m := range s.merged {

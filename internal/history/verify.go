@@ -122,7 +122,7 @@ func (h *History) holes(ctx context.Context, id string, s *shelf) (problems []Pr
 		if err == nil || w.from.position >= head.Position {
 			return problems, nil
 		}
-		if !damaged(err) && err != errMerged {
+		if !damaged(err) && err != ErrMerged {
 			return problems, err
 		}
 		for i++; i < len(starts) && starts[i] <= w.from.position; i++ {

@@ -63,17 +63,17 @@ func (w *walker) volumes() (list []volume) {
 	return list
 }
 
-// errMerged means that a position stands between two moments of a merged file.
-var errMerged = errors.New("it was merged with those after it")
+// ErrMerged is the cause of a gap between two moments of a merged file.
+var ErrMerged = errors.New("it was merged with those after it")
 
-// to goes to a position. It returns a *DamageError where a file is damaged or missing, and errMerged; w.from is then how far it came.
+// to goes to a position. It returns a *DamageError where a file is damaged or missing, and ErrMerged; w.from is then how far it came.
 func (w *walker) to(ctx context.Context, at uint64) error {
 	for w.from.position < at {
 		var cause error
 		was := w.from.position
 		for _, v := range w.volumes() {
 			err := w.through(ctx, v, at)
-			if err != nil && !damaged(err) && err != errMerged {
+			if err != nil && !damaged(err) && err != ErrMerged {
 				return err
 			}
 			if err != nil && cause == nil {
