@@ -2,8 +2,10 @@ package history_test
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -305,4 +307,82 @@ func (l *live) restoreBytes(at uint64) (sum [32]byte, err error) {
 	}
 	b, err := os.ReadFile(path)
 	return sha256.Sum256(b), err
+}
+
+// A record that says less than its frames hold would give positions behind it another's content.
+func TestRecordThatCountsWrong(t *testing.T) {
+	l := newLive(t)
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	l.exec("INSERT INTO t0(b) VALUES('first')")
+	l.exec("INSERT INTO t0(b) VALUES('second')")
+	l.keep()
+	path := files(t, l.root)[0]
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := crc32.MakeTable(crc32.Castagnoli)
+	le := binary.LittleEndian
+	const header, trailer = 96, 16
+	le.PutUint32(b[16:], 2) // of three
+	le.PutUint32(b[header-4:], crc32.Checksum(b[:header-4], table))
+	b = append(b[:len(b)-trailer-8], b[len(b)-trailer:]...)
+	times := b[len(b)-trailer-16 : len(b)-trailer]
+	le.PutUint32(b[len(b)-trailer:], crc32.Checksum(times, table))
+	le.PutUint64(b[len(b)-8:], uint64(len(b)))
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l.h, err = history.New(history.Options{Root: l.root}); err != nil {
+		t.Fatal(err)
+	}
+	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) == 0 || !strings.Contains(fmt.Sprint(problems), "more than 2 transactions") {
+		t.Errorf("problems %v, %v", problems, err)
+	}
+	if _, err := l.restore(2); !gap(err) {
+		t.Errorf("position 2: %v", err)
+	}
+}
+
+// A damaged merged file at the end of the history is torn, as a record is: what it had is not passed over in silence.
+func TestDamagedMergedFileAtTheEnd(t *testing.T) {
+	l := newLive(t)
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	l.exec("INSERT INTO t0(b) VALUES(zeroblob(90000))")
+	l.keep()
+	if _, err := l.h.Prune(t.Context(), id, history.Policy{ExactSince: l.now + 1}); err != nil {
+		t.Fatal(err)
+	}
+	path := files(t, l.root)[0]
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damage(t, path, fi.Size()-10)
+	head, err := l.h.Head(id)
+	if err != nil || head.Torn != 2 || head.Position != 0 {
+		t.Fatalf("head %+v, %v", head, err)
+	}
+	// The log still has it.
+	log, err := os.Open(l.path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	n, end, err := l.h.Pending(log, head)
+	if err != nil || n != 2 {
+		t.Fatalf("%d commits pending, %v", n, err)
+	}
+	if err := l.h.DropTorn(id); err != nil {
+		t.Fatal(err)
+	}
+	if head, err = l.h.Head(id); err != nil || head.Torn != 0 {
+		t.Fatalf("head %+v, %v", head, err)
+	}
+	if _, err := l.h.Append(id, head, log, end, []int64{l.now, l.now}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.restore(2); err != nil || got != l.was[2] {
+		t.Errorf("position 2: %v", err)
+	}
 }

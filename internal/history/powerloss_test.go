@@ -132,7 +132,31 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-// The test above would notice if one of the syncs were missing.
+// Power is lost around a merge alone: what it stands for doesn't go before its own name is durable.
+func TestPowerLossInAMerge(t *testing.T) {
+	rec, err := crashfs.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLive(t)
+	l.root = rec.Root()
+	if l.h, err = history.New(history.Options{Root: l.root, Files: remembered(rec)}); err != nil {
+		t.Fatal(err)
+	}
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	l.exec("INSERT INTO t0(b) VALUES(zeroblob(90000))")
+	l.keep()
+	rec.Mark(l.head.Position)
+	p := history.Policy{ExactSince: l.now + 1}
+	if _, err := l.h.Prune(t.Context(), id, p); err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Log().Crashes(300, 3, t.TempDir(), stands(t, l, p, []uint64{2})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The tests above would notice if one of the syncs were missing.
 func TestMissingSyncIsFound(t *testing.T) {
 	for name, pattern := range map[string]string{
 		"records":           `.*\.log`,
