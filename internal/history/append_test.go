@@ -1,11 +1,13 @@
 package history_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -384,5 +386,60 @@ func TestDamagedMergedFileAtTheEnd(t *testing.T) {
 	}
 	if got, err := l.restore(2); err != nil || got != l.was[2] {
 		t.Errorf("position 2: %v", err)
+	}
+}
+
+// atWarning does something when something is logged.
+type atWarning struct {
+	slog.Handler
+	do func()
+}
+
+func (a atWarning) Enabled(context.Context, slog.Level) bool { return true }
+
+func (a atWarning) Handle(context.Context, slog.Record) error {
+	a.do()
+	return nil
+}
+
+// A record that is appended between the look at a chapter and its end stays: that chapter isn't merged yet. The warning of a damaged file comes then.
+func TestRecordBetweenLookAndMerge(t *testing.T) {
+	l := newLive(t)
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	l.exec("INSERT INTO t0(b) VALUES(zeroblob(90000))")
+	l.keep()
+	p := history.Policy{ExactSince: 1 << 50}
+	if _, err := l.h.Prune(t.Context(), id, p); err != nil {
+		t.Fatal(err)
+	}
+	path := files(t, l.root)[0]
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.base()
+	l.exec("INSERT INTO t0(b) VALUES(zeroblob(90000))")
+	l.keep()
+	damage(t, path, fi.Size()-10)
+	appended := 0
+	if l.h, err = history.New(history.Options{Root: l.root, Logger: slog.New(atWarning{slog.DiscardHandler, func() {
+		if appended++; appended == 1 {
+			l.exec("INSERT INTO t0(b) VALUES('between')")
+			l.keep()
+		}
+	}})}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.h.Prune(t.Context(), id, p); err != nil {
+		t.Fatal(err)
+	}
+	if appended == 0 {
+		t.Fatal("nothing was appended")
+	}
+	if head, err := l.h.Head(id); err != nil || head.Position != l.position() {
+		t.Errorf("head %+v, %v, want position %d", head, err, l.position())
+	}
+	if got, err := l.restore(l.position()); err != nil || got != l.was[l.position()] {
+		t.Errorf("the last position: %v", err)
 	}
 }
