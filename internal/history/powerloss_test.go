@@ -127,7 +127,7 @@ func stands(t *testing.T, l *live, p history.Policy, stay []uint64) func(crashfs
 
 func TestPowerLoss(t *testing.T) {
 	rec, l, p, stay := recordedLife(t, "")
-	if err := rec.Log().Crashes(120, 11, t.TempDir(), stands(t, l, p, stay)); err != nil {
+	if err := rec.Log().Crashes(60, 11, t.TempDir(), stands(t, l, p, stay)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -94,11 +94,14 @@ func readRecord(f io.ReaderAt, at, size int64) (*record, error) {
 		return nil, err
 	}
 	le := binary.LittleEndian
-	if v := b[3]; string(b[:3]) == "QLH" && v > '1' && v <= '9' {
-		// Nothing may be cut off that a newer server wrote.
-		return nil, fmt.Errorf("has a record of the version %q, which this one doesn't know", v)
+	if crc32.Checksum(b[:headerSize-4], crcTable) != le.Uint32(b[headerSize-4:]) {
+		return nil, errTorn
 	}
-	if le.Uint32(b[0:]) != recordMagic || crc32.Checksum(b[:headerSize-4], crcTable) != le.Uint32(b[headerSize-4:]) {
+	if le.Uint32(b[0:]) != recordMagic {
+		if string(b[:3]) == "QLH" {
+			// Nothing may be cut off that a newer server wrote: its headers are as long and have their checksum in the same place.
+			return nil, fmt.Errorf("has a record of the version %q, which this one doesn't know", b[3])
+		}
 		return nil, errTorn
 	}
 	if le.Uint32(b[4:]) != sqlite.PageSize {
