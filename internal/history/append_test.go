@@ -451,3 +451,23 @@ func TestRecordBetweenLookAndMerge(t *testing.T) {
 		t.Errorf("the last position: %v", err)
 	}
 }
+
+// A chapter that is old and not small ends, so that it can be merged while the database is written to.
+func TestChapterEndsByItsAge(t *testing.T) {
+	l := newLive(t)
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	for _, step := range []struct {
+		bytes, hours int
+		want         int // chapters
+	}{{10_000, 7, 1}, {2 << 20, 0, 1}, {10_000, 5, 1}, {10_000, 7, 2}, {10_000, 7, 2}} {
+		l.now += int64(step.hours) * 3_600_000
+		l.exec(fmt.Sprintf("INSERT INTO t0(b) VALUES(zeroblob(%d))", step.bytes))
+		l.keep()
+		if list := files(t, l.root); len(list) != step.want {
+			t.Errorf("%+v: %d chapters", step, len(list))
+		}
+	}
+	if there := l.check(); len(there) != int(l.position())+1 {
+		t.Errorf("only %v", there)
+	}
+}
