@@ -9,15 +9,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 )
 
-// A base is a whole database file as it was at a position, with a trailer of 32 bytes: baseMagic (4), CRC32C of the file (4), its length (8), the
-// position (8), the time in Unix ms (8). One that is to take the database's place is pending until it has: after a crash in between, Settle compares it
+// A base is a whole database file as it was at a position, with a trailer of 40 bytes: baseMagic (4), CRC32C of the file (4), its length (8), the
+// position (8), the time in Unix ms (8), zero (4), CRC32C of the trailer before this (4). One that is to take the database's place is pending until it has: after a crash in between, Settle compares it
 // with the file that is there.
 const (
-	baseMagic   = 0x31424c51 // "QLB1"
-	baseTrailer = 32
+	baseMagic   = 0x32424c51 // "QLB2"; the first version had no checksum of the trailer
+	baseTrailer = 40
 )
 
 type trailer struct {
@@ -33,7 +32,9 @@ func (t trailer) bytes() []byte {
 	b = le.AppendUint32(b, t.sum)
 	b = le.AppendUint64(b, uint64(t.length))
 	b = le.AppendUint64(b, t.at)
-	return le.AppendUint64(b, uint64(t.time))
+	b = le.AppendUint64(b, uint64(t.time))
+	b = le.AppendUint32(b, 0)
+	return le.AppendUint32(b, crc32.Checksum(b, crcTable))
 }
 
 func readTrailer(path string) (trailer, error) {
@@ -59,7 +60,10 @@ func trailerOf(f *os.File, path string) (trailer, error) {
 	}
 	le := binary.LittleEndian
 	t := trailer{sum: le.Uint32(b[4:]), length: int64(le.Uint64(b[8:])), at: le.Uint64(b[16:]), time: int64(le.Uint64(b[24:]))}
-	if le.Uint32(b[0:]) != baseMagic || t.length != fi.Size()-baseTrailer {
+	if v := b[3]; string(b[:3]) == "QLB" && v > '2' && v <= '9' {
+		return trailer{}, &DamageError{path, fmt.Sprintf("is a base of the version %q, which this one doesn't know", v)}
+	}
+	if le.Uint32(b[0:]) != baseMagic || crc32.Checksum(b[:baseTrailer-4], crcTable) != le.Uint32(b[baseTrailer-4:]) || t.length != fi.Size()-baseTrailer {
 		return trailer{}, &DamageError{path, "is no base, or not all of one"}
 	}
 	return t, nil
@@ -90,7 +94,8 @@ func summed(ctx context.Context, w io.Writer, r io.Reader) (n int64, sum uint32,
 	}
 }
 
-// AddBase keeps a copy of a whole database file as the state at a position. Nobody writes to the file meanwhile. A pending one counts when Confirm was
+// AddBase keeps a copy of a whole database file as the state at a position. Nobody writes to the file meanwhile, and the log was cut or removed before: what
+// it has afterwards is behind the base. A pending one counts when Confirm was
 // called; there is one at a time.
 func (h *History) AddBase(ctx context.Context, id string, at uint64, ms int64, from *os.File, pending bool) (err error) {
 	s, err := h.shelf(id)
@@ -178,8 +183,12 @@ func (h *History) Settle(id string, live *os.File) error {
 		return err
 	}
 	for _, at := range s.pending {
-		t, err := readTrailer(s.path(at, pendingSuffix))
-		if err == nil && t.at == at && t.sum == sum && t.length == fi.Size() {
+		// It was synced before the swap: one that a power loss tore was never swapped in, even if the file is what it was to become.
+		t, err := checkBase(context.Background(), s.path(at, pendingSuffix), at)
+		if err != nil && !damaged(err) {
+			return err
+		}
+		if err == nil && t.sum == sum && t.length == fi.Size() {
 			if err := h.Confirm(id, at); err != nil {
 				return err
 			}
@@ -214,6 +223,9 @@ func (h *History) NeedsBase(id string, size int64) (bool, error) {
 			continue // all of it is before the base
 		}
 		list, _, _, err := records(s.path(first, chapterSuffix))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was merged meanwhile
+		}
 		if err != nil {
 			return false, err
 		}
@@ -221,6 +233,11 @@ func (h *History) NeedsBase(id string, size int64) (bool, error) {
 			if r.first > since {
 				bytes += r.length
 			}
+		}
+	}
+	for _, m := range s.merged {
+		if fi, err := os.Stat(s.mergedPath(m)); err == nil && m.last > since {
+			bytes += fi.Size()
 		}
 	}
 	return bytes > max(baseAfter, baseAfterTimes*size), nil
@@ -232,62 +249,26 @@ func (h *History) Usage(id string) (bytes int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for suffix, list := range map[string][]uint64{chapterSuffix: s.chapters, baseSuffix: s.bases, pendingSuffix: s.pending} {
-		for _, at := range list {
-			if fi, err := os.Stat(s.path(at, suffix)); err == nil {
-				bytes += fi.Size()
-			}
+	for _, path := range s.files() {
+		if fi, err := os.Stat(path); err == nil {
+			bytes += fi.Size()
 		}
 	}
 	return bytes, nil
 }
 
-// Prune drops what no moment since a time (in Unix ms) needs: bases but the last one before it, and the chapters before that.
-func (h *History) Prune(id string, since int64) (freed int64, err error) {
-	s, err := h.shelf(id)
+// UsageAll is how many bytes the history of all databases has.
+func (h *History) UsageAll() (bytes int64, err error) {
+	ids, err := h.all()
 	if err != nil {
 		return 0, err
 	}
-	keep := -1
-	for i, at := range s.bases {
-		t, err := readTrailer(s.path(at, baseSuffix))
+	for _, id := range ids {
+		n, err := h.Usage(id)
 		if err != nil {
-			continue // a damaged one is no beginning
+			return 0, err
 		}
-		if t.time <= since {
-			keep = i
-		}
+		bytes += n
 	}
-	if keep < 0 {
-		return 0, nil
-	}
-	drop := func(path string) error {
-		fi, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		if err := h.files.Remove(path); err != nil {
-			return err
-		}
-		freed += fi.Size()
-		return nil
-	}
-	// The records first: a base without those before it is whole, they without theirs are not.
-	for i, first := range s.chapters {
-		if i+1 >= len(s.chapters) || s.chapters[i+1] > s.bases[keep]+1 {
-			break
-		}
-		if err := drop(s.path(first, chapterSuffix)); err != nil {
-			return freed, err
-		}
-	}
-	for _, at := range slices.Clone(s.bases[:keep]) {
-		if err := drop(s.path(at, baseSuffix)); err != nil {
-			return freed, err
-		}
-	}
-	if freed > 0 {
-		err = h.files.SyncDir(s.dir)
-	}
-	return freed, err
+	return bytes, nil
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +74,14 @@ type History struct {
 	dirs  map[string]bool // directories that are there, durably
 	dirty map[string]bool // databases whose history grew since Grown was asked
 	sound map[string]bool // databases whose last record was verified, or written, by this process
+	busy  map[string]bool // databases to whose last chapter a record is being written
+	// sealed are last chapters that are being merged: the next record begins another one.
+	sealed map[string]uint64
+	// avoid are files that turned out to be damaged when they were merged: they aren't read again and again.
+	avoid map[string]bool
+
+	// tidying is who merges and drops: one database after the other.
+	tidying sync.Mutex
 }
 
 // New opens the history in a directory.
@@ -85,7 +92,8 @@ func New(o Options) (*History, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &History{root: o.Root, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{}, sound: map[string]bool{}}, nil
+	return &History{root: o.Root, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{},
+		sound: map[string]bool{}, busy: map[string]bool{}, sealed: map[string]uint64{}, avoid: map[string]bool{}}, nil
 }
 
 // Head is where a database's history ends, and how far of which log that is.
@@ -127,144 +135,6 @@ func (h *History) makeDir(dir string) error {
 	return nil
 }
 
-// The names of files: positions as 16 hexadecimal digits, so that they sort as they are.
-const (
-	chapterSuffix = ".log"  // records of logs, by the position of the first transaction
-	baseSuffix    = ".base" // a whole file, by the position whose state it is
-	pendingSuffix = ".pending"
-)
-
-func nameOf(position uint64, suffix string) string { return fmt.Sprintf("%016x%s", position, suffix) }
-
-// shelf is what a database's directory holds.
-type shelf struct {
-	dir      string
-	chapters []uint64
-	bases    []uint64
-	pending  []uint64
-}
-
-func (h *History) shelf(id string) (*shelf, error) {
-	dir, err := h.dir(id)
-	if err != nil {
-		return nil, err
-	}
-	s := &shelf{dir: dir}
-	entries, err := os.ReadDir(dir) // sorted by name
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		for suffix, list := range map[string]*[]uint64{chapterSuffix: &s.chapters, baseSuffix: &s.bases, pendingSuffix: &s.pending} {
-			if digits, ok := strings.CutSuffix(e.Name(), suffix); ok && len(digits) == 16 {
-				if n, err := strconv.ParseUint(digits, 16, 64); err == nil {
-					*list = append(*list, n)
-				}
-			}
-		}
-	}
-	return s, nil
-}
-
-func (s *shelf) path(position uint64, suffix string) string {
-	return filepath.Join(s.dir, nameOf(position, suffix))
-}
-
-// Head is where a database's history ends.
-func (h *History) Head(id string) (Head, error) {
-	s, err := h.shelf(id)
-	if err != nil {
-		return Head{}, err
-	}
-	var head Head
-	if n := len(s.bases); n > 0 {
-		t, err := readTrailer(s.path(s.bases[n-1], baseSuffix))
-		if err != nil {
-			return Head{}, err
-		}
-		head = Head{Position: s.bases[n-1], Time: t.time, Known: true}
-	}
-	if n := len(s.chapters); n > 0 {
-		last, torn, err := h.lastSound(id, s.path(s.chapters[n-1], chapterSuffix))
-		head.Torn = torn
-		switch {
-		case err != nil:
-			return Head{}, err
-		case last != nil && last.last() >= head.Position:
-			head = Head{Position: last.last(), Time: last.time, Salt1: last.salt1, Salt2: last.salt2, Offset: last.offset + last.length, Known: true, Torn: torn}
-		case last == nil && n > 1:
-			// Nothing of the last chapter came to stay: the one before ends the history.
-			before, err := lastRecord(s.path(s.chapters[n-2], chapterSuffix))
-			if err != nil {
-				return Head{}, err
-			}
-			if before != nil && before.last() >= head.Position {
-				head = Head{Position: before.last(), Time: before.time, Salt1: before.salt1, Salt2: before.salt2, Offset: before.offset + before.length, Known: true, Torn: torn}
-			}
-		}
-	}
-	return head, nil
-}
-
-// lastSound is the last record of a chapter that is whole. A crash can have lost what lies between a record's ends: the first look of a process
-// verifies it all.
-func (h *History) lastSound(id, path string) (last *record, torn uint64, err error) {
-	last, err = lastRecord(path)
-	h.mu.Lock()
-	sound := h.sound[id]
-	h.mu.Unlock()
-	if err != nil || last == nil || sound {
-		return last, 0, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer f.Close()
-	if last.verify(f, path) == nil {
-		h.mu.Lock()
-		h.sound[id] = true
-		h.mu.Unlock()
-		return last, 0, nil
-	}
-	torn = last.last()
-	list, _, _, err := records(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	for len(list) > 0 && list[len(list)-1].at >= last.at {
-		list = list[:len(list)-1]
-	}
-	if len(list) == 0 {
-		return nil, torn, nil
-	}
-	return list[len(list)-1], torn, nil
-}
-
-// DropTorn cuts a torn record off: what it was made of is still there.
-func (h *History) DropTorn(id string) error {
-	s, err := h.shelf(id)
-	if err != nil {
-		return err
-	}
-	if len(s.chapters) == 0 {
-		return nil
-	}
-	path := s.path(s.chapters[len(s.chapters)-1], chapterSuffix)
-	last, err := lastRecord(path)
-	if err != nil || last == nil {
-		return err
-	}
-	f, err := h.files.Open(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Truncate(last.at), f.Sync(), f.Close())
-}
-
 // Grown are the databases whose history grew since the last call.
 func (h *History) Grown() []string {
 	h.mu.Lock()
@@ -284,8 +154,41 @@ func (h *History) grew(id string) {
 	h.dirty[id] = true
 }
 
-// Forget takes the history of a database away, which is gone for good.
+// beginWrite and endWrite stand around what changes the last chapter.
+func (h *History) beginWrite(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.busy[id] = true
+}
+
+func (h *History) endWrite(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.busy, id)
+}
+
+// seal ends the last chapter, unless it is being written to.
+func (h *History) seal(id string, chapter uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.busy[id] {
+		return false
+	}
+	h.sealed[id] = chapter
+	return true
+}
+
+func (h *History) isSealed(id string, chapter uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, ok := h.sealed[id]
+	return ok && at == chapter
+}
+
+// Forget takes the history of a database away, which is gone for good. It waits for a merge that is under way.
 func (h *History) Forget(id string) error {
+	h.tidying.Lock()
+	defer h.tidying.Unlock()
 	dir, err := h.dir(id)
 	if err != nil {
 		return err
@@ -304,43 +207,9 @@ func (h *History) Forget(id string) error {
 	}
 	h.mu.Lock()
 	delete(h.dirs, dir)
+	delete(h.dirty, id)
+	delete(h.sound, id)
+	delete(h.sealed, id)
 	h.mu.Unlock()
 	return h.files.Remove(dir)
 }
-
-// DamageError is a file of the history that isn't what it should be.
-type DamageError struct {
-	Path string
-	What string
-}
-
-func (e *DamageError) Error() string {
-	return fmt.Sprintf("%s %s", filepath.Base(e.Path), e.What)
-}
-
-// GapError is a moment that can't be restored, with the nearest ones that can.
-type GapError struct {
-	At            uint64
-	Before, After uint64 // positions; HasBefore and HasAfter tell whether there are any
-	HasBefore     bool
-	HasAfter      bool
-	Cause         error
-}
-
-func (e *GapError) Error() string {
-	nearest := "no moment can be restored"
-	switch {
-	case e.HasBefore && e.HasAfter:
-		nearest = fmt.Sprintf("the nearest moments are positions %x and %x", e.Before, e.After)
-	case e.HasBefore:
-		nearest = fmt.Sprintf("the nearest moment is position %x, before it", e.Before)
-	case e.HasAfter:
-		nearest = fmt.Sprintf("the nearest moment is position %x, after it", e.After)
-	}
-	if e.Cause != nil {
-		return fmt.Sprintf("position %x: %v; %s", e.At, e.Cause, nearest)
-	}
-	return fmt.Sprintf("position %x; %s", e.At, nearest)
-}
-
-func (e *GapError) Unwrap() error { return e.Cause }

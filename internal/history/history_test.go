@@ -2,8 +2,10 @@ package history_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -30,12 +32,13 @@ type live struct {
 	seen  uint64
 	now   int64
 	was   map[uint64]string // the content at each position
-	at    map[uint64]int64  // its time
+	bytes map[uint64][32]byte
+	at    map[uint64]int64 // its time
 }
 
 func newLive(t *testing.T) *live {
 	t.Helper()
-	l := &live{t: t, path: filepath.Join(t.TempDir(), "t.db"), root: t.TempDir(), now: 1_000_000, was: map[uint64]string{}, at: map[uint64]int64{}}
+	l := &live{t: t, path: filepath.Join(t.TempDir(), "t.db"), root: t.TempDir(), now: 1_000_000, was: map[uint64]string{}, bytes: map[uint64][32]byte{}, at: map[uint64]int64{}}
 	if err := os.WriteFile(l.path, sqlite.EmptyFile(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +88,44 @@ func (l *live) exec(statements ...string) {
 		l.times = append(l.times, l.now)
 		l.at[l.position()] = l.now
 		l.was[l.position()] = l.contentNow()
+		l.bytes[l.position()] = l.image()
+	}
+}
+
+// image is a checksum of what a copy of the file would be now, the log copied back.
+func (l *live) image() [32]byte {
+	l.t.Helper()
+	file, err := os.ReadFile(l.path)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	log, err := os.Open(l.path + "-wal")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer log.Close()
+	w, err := sqlite.NewWALReader(log)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for {
+		frames, err := w.Next()
+		if err == io.EOF {
+			return sha256.Sum256(file)
+		}
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		for _, f := range frames {
+			end := int(f.Page) * sqlite.PageSize
+			if end > len(file) {
+				file = append(file, make([]byte, end-len(file))...)
+			}
+			copy(file[end-sqlite.PageSize:], f.Data)
+			if f.Commit > 0 {
+				file = file[:min(len(file), int(f.Commit)*sqlite.PageSize)]
+			}
+		}
 	}
 }
 
@@ -228,6 +269,15 @@ func (l *live) restore(at uint64) (string, error) {
 		}
 		return "", err
 	}
+	if want, ok := l.bytes[at]; ok {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if sha256.Sum256(b) != want {
+			l.t.Errorf("position %d: the bytes are not those of a copy", at)
+		}
+	}
 	return l.content(path), nil
 }
 
@@ -325,11 +375,21 @@ func TestDamageIsNoDatabase(t *testing.T) {
 		}
 		if i == 20 {
 			l.base()
+			l.now += 1000
+			if _, err := l.h.Prune(t.Context(), id, history.Policy{ExactSince: l.now, Pins: []uint64{5, 9, 14}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i == 25 || i == 33 {
+			l.base()
 		}
 	}
 	l.keep()
 	r := rand.New(rand.NewPCG(3, 3))
 	refused, right := 0, 0
+	if list := files(t, l.root); !slices.ContainsFunc(list, func(f string) bool { return strings.HasSuffix(f, ".pages") }) {
+		t.Fatal(list)
+	}
 	for range 400 {
 		list := files(t, l.root)
 		path := list[r.IntN(len(list))]
@@ -352,6 +412,11 @@ func TestDamageIsNoDatabase(t *testing.T) {
 			}
 		} else if err := os.WriteFile(path, broken, 0o600); err != nil {
 			t.Fatal(err)
+		}
+		// A process that didn't write it.
+		var err2 error
+		if l.h, err2 = history.New(history.Options{Root: l.root}); err2 != nil {
+			t.Fatal(err2)
 		}
 		at := r.Uint64N(l.position() + 1)
 		got, err := l.restore(at)
@@ -452,10 +517,50 @@ func TestPendingBase(t *testing.T) {
 			}
 		}
 		for _, f := range files(t, l.root) {
-			if strings.HasSuffix(f, ".pending") {
+			if strings.Contains(f, ".pending") {
 				t.Errorf("%s is left", f)
 			}
 		}
+	}
+}
+
+// A file may become what it was. That a power loss tore the base which said so must be noticed all the same.
+func TestPendingBaseThatIsTorn(t *testing.T) {
+	l := newLive(t)
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	l.checkpoint(sqlite.CheckpointTruncate)
+	same, err := os.Open(l.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer same.Close()
+	at := l.position()
+	if err := l.h.AddBase(t.Context(), id, at+1, l.now, same, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files(t, l.root) {
+		if strings.HasSuffix(path, ".pending") {
+			damage(t, path, 5000)
+		}
+	}
+	if err := l.h.Settle(id, same); err != nil {
+		t.Fatal(err)
+	}
+	if head, err := l.h.Head(id); err != nil || head.Position != at {
+		t.Errorf("head %+v, %v, want position %d", head, err, at)
+	}
+}
+
+// damage changes a byte.
+func damage(t *testing.T, path string, at int64) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -473,10 +578,10 @@ func TestPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if freed, err := l.h.Prune(id, l.at[5]); err != nil || freed != 0 {
+	if freed, err := l.h.Prune(t.Context(), id, history.Policy{KeepSince: l.at[5]}); err != nil || freed != 0 {
 		t.Errorf("%d freed, %v: that moment is still to be had", freed, err)
 	}
-	freed, err := l.h.Prune(id, l.at[25])
+	freed, err := l.h.Prune(t.Context(), id, history.Policy{KeepSince: l.at[25]})
 	if err != nil || freed <= 0 {
 		t.Fatalf("%d freed, %v", freed, err)
 	}

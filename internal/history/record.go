@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -29,6 +30,8 @@ const (
 	frameHeader  = 24
 	logHeader    = 32
 	chapterBytes = 64 << 20 // from where on another chapter begins
+	chapterLeast = 1 << 20  // below which none begins because of its age
+	chapterAge   = 6 * time.Hour
 )
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
@@ -76,7 +79,10 @@ func (r *record) header() []byte {
 	return b
 }
 
-var errTorn = errors.New("torn record")
+var (
+	errTorn  = errors.New("torn record")
+	errTimes = errors.New("holds times that are damaged")
+)
 
 // readRecord reads the header at an offset of a chapter of that size. errTorn is for what no whole record is.
 func readRecord(f io.ReaderAt, at, size int64) (*record, error) {
@@ -88,7 +94,14 @@ func readRecord(f io.ReaderAt, at, size int64) (*record, error) {
 		return nil, err
 	}
 	le := binary.LittleEndian
-	if le.Uint32(b[0:]) != recordMagic || crc32.Checksum(b[:headerSize-4], crcTable) != le.Uint32(b[headerSize-4:]) {
+	if crc32.Checksum(b[:headerSize-4], crcTable) != le.Uint32(b[headerSize-4:]) {
+		return nil, errTorn
+	}
+	if le.Uint32(b[0:]) != recordMagic {
+		if string(b[:3]) == "QLH" {
+			// Nothing may be cut off that a newer server wrote: its headers are as long and have their checksum in the same place.
+			return nil, fmt.Errorf("has a record of the version %q, which this one doesn't know", b[3])
+		}
 		return nil, errTorn
 	}
 	if le.Uint32(b[4:]) != sqlite.PageSize {
@@ -176,7 +189,7 @@ func (r *record) readTimes(f io.ReaderAt) ([]int64, error) {
 	}
 	n := len(b) - 4
 	if crc32.Checksum(b[:n], crcTable) != binary.LittleEndian.Uint32(b[n:]) {
-		return nil, errors.New("holds times that are damaged")
+		return nil, errTimes
 	}
 	times := make([]int64, r.commits)
 	for i := range times {
@@ -209,13 +222,13 @@ func (h *History) Pending(log io.ReaderAt, head Head) (commits int, end int64, e
 	}
 }
 
-// Append makes a record of what a log has beyond the head, up to end, where a transaction ends; times are those of its commits. It is durable when it
-// returns.
-func (h *History) Append(id string, head Head, log *os.File, end int64, times []int64) (Head, error) {
-	if len(times) == 0 {
+// Append makes a record of what a log has beyond the head, up to end, where a transaction ends; times are those of its commits in Unix ms, in order. Where
+// a crash took the last of them, the last one that is known stands; more times than commits are refused. It is durable when it returns.
+func (h *History) Append(id string, head Head, log *os.File, end int64, times []int64) (_ Head, err error) {
+	if len(times) == 0 && end <= head.Offset {
 		return head, nil
 	}
-	r := &record{first: head.Position + 1, commits: uint32(len(times)), time: times[len(times)-1], offset: logHeader}
+	r := &record{first: head.Position + 1, offset: logHeader}
 	var lh [logHeader]byte
 	if _, err := log.ReadAt(lh[:], 0); err != nil {
 		return head, fmt.Errorf("read log header: %w", err)
@@ -244,6 +257,15 @@ func (h *History) Append(id string, head Head, log *os.File, end int64, times []
 	if be.Uint32(fh[4:]) == 0 || be.Uint32(fh[8:]) != r.salt1 || be.Uint32(fh[12:]) != r.salt2 {
 		return head, errors.New("the log's end is not that of a transaction")
 	}
+	if r.commits, err = countCommits(log, r, end); err != nil {
+		return head, fmt.Errorf("read log: %w", err)
+	}
+	if times, err = fillTimes(times, int(r.commits), head.Time); err != nil {
+		return head, err
+	}
+	r.time = times[len(times)-1]
+	h.beginWrite(id)
+	defer h.endWrite(id)
 	if err := h.write(id, r, log, times); err != nil {
 		return head, fmt.Errorf("keep history: %w", err)
 	}
@@ -254,6 +276,44 @@ func (h *History) Append(id string, head Head, log *os.File, end int64, times []
 	return Head{Position: r.last(), Time: r.time, Salt1: r.salt1, Salt2: r.salt2, Offset: end, Known: true}, nil
 }
 
+// countCommits reads the headers of a record's frames: a record that says less than its frames would restore an earlier state than it names. It compares
+// the salts on the way. The checksums are left to those who have time.
+func countCommits(log io.ReaderAt, r *record, end int64) (commits uint32, err error) {
+	const frame = frameHeader + sqlite.PageSize
+	be := binary.BigEndian
+	var fh [frameHeader]byte
+	for at := r.offset; at < end; at += frame {
+		if _, err := log.ReadAt(fh[:], at); err != nil {
+			return 0, err
+		}
+		if be.Uint32(fh[8:]) != r.salt1 || be.Uint32(fh[12:]) != r.salt2 {
+			return 0, fmt.Errorf("the frame at byte %d is of another run of the log", at)
+		}
+		if be.Uint32(fh[4:]) != 0 {
+			commits++
+		}
+	}
+	return commits, nil
+}
+
+// fillTimes makes as many times as there are commits.
+func fillTimes(times []int64, commits int, last int64) ([]int64, error) {
+	if len(times) > commits {
+		return nil, fmt.Errorf("%d times for %d transactions", len(times), commits)
+	}
+	if len(times) == commits {
+		return times, nil
+	}
+	if len(times) > 0 {
+		last = times[len(times)-1]
+	}
+	filled := append(make([]int64, 0, commits), times...)
+	for len(filled) < commits {
+		filled = append(filled, last)
+	}
+	return filled, nil
+}
+
 func (h *History) write(id string, r *record, log *os.File, times []int64) (err error) {
 	s, err := h.shelf(id)
 	if err != nil {
@@ -262,7 +322,7 @@ func (h *History) write(id string, r *record, log *os.File, times []int64) (err 
 	if err := h.makeDir(s.dir); err != nil {
 		return err
 	}
-	path, at, made, err := h.chapter(s, r.first)
+	path, at, made, err := h.chapter(id, s, r)
 	if err != nil {
 		return err
 	}
@@ -303,14 +363,15 @@ func (h *History) write(id string, r *record, log *os.File, times []int64) (err 
 	return nil
 }
 
-// chapter is the file that a record of this position goes to, whose length is at.
-func (h *History) chapter(s *shelf, first uint64) (path string, at int64, made bool, err error) {
-	fresh := s.path(first, chapterSuffix)
+// chapter is the file that a record goes to, whose length is at.
+func (h *History) chapter(id string, s *shelf, r *record) (path string, at int64, made bool, err error) {
+	fresh := s.path(r.first, chapterSuffix)
 	n := len(s.chapters)
 	if n == 0 {
 		return fresh, 0, true, nil
 	}
-	path = s.path(s.chapters[n-1], chapterSuffix)
+	current := s.chapters[n-1]
+	path = s.path(current, chapterSuffix)
 	fi, err := os.Stat(path)
 	if err != nil {
 		return "", 0, false, err
@@ -323,6 +384,11 @@ func (h *History) chapter(s *shelf, first uint64) (path string, at int64, made b
 	if last != nil {
 		end = last.at + last.size()
 	}
+	// Behind a base another chapter begins, so that what is before it can go; and behind what was merged, or is being merged.
+	based := len(s.bases) > 0 && s.bases[len(s.bases)-1] >= current
+	if h.isSealed(id, current) || len(s.merged) > 0 && s.merged[len(s.merged)-1].last >= current {
+		return fresh, 0, true, nil
+	}
 	if end < fi.Size() { // a crash tore it
 		f, err := h.files.Open(path, os.O_WRONLY, 0)
 		if err != nil {
@@ -332,10 +398,35 @@ func (h *History) chapter(s *shelf, first uint64) (path string, at int64, made b
 			return "", 0, false, err
 		}
 	}
-	// Behind a base another chapter begins, so that what is before it can go.
-	based := len(s.bases) > 0 && s.bases[len(s.bases)-1] >= s.chapters[n-1]
-	if path == fresh || last != nil && last.last()+1 == first && end < chapterBytes && !based {
-		return path, end, false, nil
+	if path == fresh {
+		return path, end, end == 0, nil
 	}
-	return fresh, 0, true, nil
+	if last == nil || last.last()+1 != r.first || end >= chapterBytes || based {
+		return fresh, 0, true, nil
+	}
+	old, err := isOld(path, end, r.time)
+	if err != nil || old {
+		return fresh, 0, true, err
+	}
+	return path, end, false, nil
+}
+
+// isOld tells whether a chapter began so long ago that another one does: what is merged is merged by chapters.
+func isOld(path string, size, now int64) (bool, error) {
+	if size < chapterLeast {
+		return false, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	first, err := readRecord(f, 0, size)
+	if err == errTorn {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return now-first.time > chapterAge.Milliseconds(), nil
 }
