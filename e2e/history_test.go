@@ -50,6 +50,11 @@ func TestHistory(t *testing.T) {
 		d.Post(d.Path("snapshots"), bad).Fails(http.StatusBadRequest, "")
 	}
 
+	planned := []harness.Header{"Plan-Key: k", "Plan-Step: 1"}
+	d.Post(d.Path("snapshots"), body{"label": "x"}, planned...).Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	d.Do("DELETE", d.Path("snapshots/"+made.Str("data.id")), nil, planned...).Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	d.Post(d.Path("restore"), body{"bookmark": two}, planned...).Fails(http.StatusBadRequest, "invalid_idempotency_key")
+
 	// One is taken before what takes much away, and returned.
 	for _, tt := range []struct{ sql, label string }{
 		{"DELETE FROM o", "before DELETE of all of o"}, {"UPDATE o SET x = 1", "before UPDATE of all of o"}, {"delete from o returning x", "before DELETE of all of o"},
