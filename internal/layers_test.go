@@ -19,6 +19,7 @@ var floors = [][]string{
 		"internal/datadir",  // where files lie, and that one server has them
 		"internal/password", // hashes of passwords
 		"internal/sqlite",   // the engine
+		"internal/bucket",   // objects in a folder or in S3
 		"migrations",        // the catalog's schema
 	},
 	{
@@ -38,6 +39,7 @@ var floors = [][]string{
 	{
 		"internal/transfer", // data in and out, on files that nobody else has open
 		"internal/doctor",   // what is wrong with a directory that nobody serves
+		"internal/replica",  // the databases' history off this machine, and back
 	},
 	{"internal/api"},       // the door
 	{"internal/adminsock"}, // the operator's door
@@ -62,7 +64,7 @@ var reserved = []struct {
 	{"modernc.org/sqlite/lib", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/libc", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/sqlite", engines, false, "databases are opened in one place"},
-	{"net/http", []string{"internal/api", "internal/adminsock", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
+	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
 }
 
 // engines are the engine, the disk that its tests lose power on, and the floor that the bench judges it by.
