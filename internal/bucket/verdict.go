@@ -49,6 +49,7 @@ var hints = map[string]string{
 	"PermanentRedirect":            hintRegion,
 	"RequestTimeTooSkewed":         hintClock,
 	"SignatureDoesNotMatch":        hintKeys,
+	"XAdminUserNotFound":           hintKeys, // versitygw's
 }
 
 // judge tells what an error of the client's means. It has been stripped of credentials when the caller sees it.
