@@ -63,7 +63,7 @@ func TestOpenRefuses(t *testing.T) {
 		"s3://bucket/x?secret-access-key=" + secret:            "AWS_ACCESS_KEY_ID",
 		"s3://bucket/x?" + secret + "=1":                       "endpoint, path-style, region",
 		"s3://bucket/x?region=" + secret + ";":                 "name=value",
-		"s3://bucket/x?region=%21" + secret:                       "region",
+		"s3://bucket/x?region=%21" + secret:                    "region",
 		"s3://bucket/x?region=a&region=b":                      "several",
 		"s3://bucket/x?endpoint=":                              "no value",
 		"s3://bucket/x?endpoint=ftp://host":                    "http://host:port",
