@@ -24,6 +24,7 @@ type Metrics struct {
 	open            prometheus.Gauge
 	parked          prometheus.Gauge
 	historyFailures prometheus.Counter
+	historyLost     *prometheus.CounterVec
 	requests        prometheus.Counter
 	read            prometheus.Counter
 	written         prometheus.Counter
@@ -42,12 +43,13 @@ func NewMetrics() *Metrics {
 		fsyncs:          prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_fsyncs_total", Help: "Commits that were synced to the disk."}),
 		open:            prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_open_databases", Help: "Databases that are open."}),
 		historyFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_history_failures_total", Help: "Times that a database's history could not be kept; writes went on."}),
+		historyLost:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_history_lost_bytes_total", Help: "Bytes of history that its bounds of size took: exactness of old moments, or those moments."}, []string{"what"}),
 		parked:          prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_parked_statements", Help: "Long statements that wait for their turn."}),
 		requests:        prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_requests_total", Help: "Requests that databases ran."}),
 		read:            prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_read_total", Help: "Rows that statements read."}),
 		written:         prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_written_total", Help: "Rows that statements wrote, indexes included."}),
 	}
-	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.historyFailures, m.requests, m.read, m.written,
+	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.historyFailures, m.historyLost, m.requests, m.read, m.written,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -85,6 +87,15 @@ func (m *Metrics) Open(delta int) { m.open.Add(float64(delta)) }
 
 // HistoryFailed counts a failure to keep history.
 func (m *Metrics) HistoryFailed() { m.historyFailures.Inc() }
+
+// HistoryLost counts what a bound of size took from a history.
+func (m *Metrics) HistoryLost(exactness bool, bytes int64) {
+	what := "moments"
+	if exactness {
+		what = "exactness"
+	}
+	m.historyLost.WithLabelValues(what).Add(float64(bytes))
+}
 
 // Parked counts a long statement that waits for its turn (1), or no longer (-1).
 func (m *Metrics) Parked(delta int) { m.parked.Add(float64(delta)) }
