@@ -162,7 +162,7 @@ func TestHistory(t *testing.T) {
 
 func TestNoHistory(t *testing.T) {
 	row(t, "DP-HIST-10")
-	s := harness.Start(t, binary, harness.Options{Env: nil})
+	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_HISTORY=0s"}})
 	d := s.Client(t, harness.Token).DB("shop")
 	if a := d.Must("CREATE TABLE t(a)"); a.At("data.meta.bookmark") != nil {
 		t.Errorf("a bookmark without a history: %s", a.Raw)

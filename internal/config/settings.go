@@ -77,8 +77,8 @@ type Settings struct {
 	Trash              Duration `default:"168h" range:"0s..87600h" unit:"time" help:"How long a deleted database can be brought back; 0s deletes for good at once. It counts at the deletion: a change leaves what is in the trash already as it is." placeholder:"TIME"`
 	History            Duration `default:"720h" range:"0s..87600h" unit:"time" help:"How far back any moment of a database can be restored; 0s keeps no history." placeholder:"TIME"`
 	HistoryExact       Duration `default:"24h" range:"0s..87600h" unit:"time" help:"How far back every single commit can be restored; before that, moments at most 30 s apart and every snapshot." placeholder:"TIME"`
-	HistoryMax         Size     `default:"0" range:"0..1PB" unit:"bytes" help:"History of all databases; beyond it the oldest exactness goes first, then the oldest moments. 0 for no limit." placeholder:"SIZE"`
-	HistoryMaxDatabase Size     `default:"0" range:"0..1PB" unit:"bytes" help:"History of one database, likewise." placeholder:"SIZE"`
+	HistoryMax         Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of all databases; beyond it the oldest exactness goes first, then the oldest moments. 0 for no limit." placeholder:"SIZE"`
+	HistoryMaxDatabase Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of one database, likewise." placeholder:"SIZE"`
 	QueryLogText       bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
 	IdempotencyMax     Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }
