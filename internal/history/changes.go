@@ -172,3 +172,20 @@ func (s *shelf) within(first, upTo uint64, span time.Duration) (uint64, error) {
 	}
 	return upTo, nil
 }
+
+// TimeOf is when a position was committed, in Unix ms, as exactly as the history knows it.
+func (h *History) TimeOf(id string, position uint64) (ms int64, err error) {
+	err = h.steady(id, func(s *shelf) error {
+		if ms, err = s.commitTime(position); !damaged(err) {
+			return err
+		}
+		if slices.Contains(s.bases, position) {
+			t, berr := readTrailer(s.path(position, baseSuffix))
+			if berr == nil {
+				ms, err = t.time, nil
+			}
+		}
+		return err
+	})
+	return ms, err
+}
