@@ -81,12 +81,12 @@ func (s *Shipper) compact(ctx context.Context, t *track, level int) error {
 	if r.last == 0 {
 		r.last = t.snap
 	}
-	upTo := t.shipped
+	upTo, within := t.shipped, apart
 	if level > levelMoment {
-		upTo = t.levels[level-1].last
+		upTo, within = t.levels[level-1].last, hourEvery
 	}
 	for r.last < upTo {
-		c, err := s.opt.Past.Changes(ctx, t.id, uint64(r.last)-1, uint64(upTo)-1, 0)
+		c, err := s.opt.Past.Changes(ctx, t.id, uint64(r.last)-1, uint64(upTo)-1, within)
 		var damage *history.DamageError
 		if errors.Is(err, history.ErrReplaced) {
 			r.last++ // a snapshot has it, and the files behind that go on from there
