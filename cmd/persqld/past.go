@@ -30,7 +30,11 @@ type pastOptions struct {
 
 func openPast(dir *datadir.Dir, opt pastOptions, logger *slog.Logger) (*past, error) {
 	if opt.keep <= 0 {
-		return &past{}, nil
+		aside, err := dir.SetHistoryAside(time.Now())
+		if aside != "" {
+			logger.Warn("no history is kept any more; what there was is set aside, and nobody reads it: delete it if you don't want it", "folder", aside)
+		}
+		return &past{}, err
 	}
 	h, err := history.New(history.Options{Root: dir.History(), Logger: logger})
 	if err != nil {
