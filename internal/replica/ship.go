@@ -66,7 +66,7 @@ const (
 
 // ship brings the replica up to date with a database. If it isn't dirty only what is due is done.
 func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
-	if dirty {
+	if dirty && !s.ending.Load() {
 		if err := s.opt.Keep(ctx, t.id); err != nil {
 			return fmt.Errorf("hand over to the history: %w", err)
 		}

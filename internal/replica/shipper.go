@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -69,6 +70,7 @@ type Shipper struct {
 	saved   bool                // shipped is as the state file has it
 	free    chan struct{}       // closed, and replaced, when a worker is done with a database
 	wake    chan struct{}       // something is dirty
+	ending  atomic.Bool         // the store is closed: the history has everything
 	large   chan struct{}       // has a place for each snapshot that may be made at the same time
 	books   catalogTrack
 }
@@ -328,6 +330,7 @@ func backoff(failures int, err error) time.Duration {
 
 // flush ships what is left at the end.
 func (s *Shipper) flush(ctx context.Context) {
+	s.ending.Store(true)
 	s.mu.Lock()
 	ids := make([]string, 0, len(s.dirty))
 	for id := range s.dirty {
