@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -162,7 +163,7 @@ func TestHistory(t *testing.T) {
 
 func TestNoHistory(t *testing.T) {
 	row(t, "DP-HIST-10")
-	s := harness.Start(t, binary, harness.Options{Env: nil})
+	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_HISTORY=0s"}})
 	d := s.Client(t, harness.Token).DB("shop")
 	if a := d.Must("CREATE TABLE t(a)"); a.At("data.meta.bookmark") != nil {
 		t.Errorf("a bookmark without a history: %s", a.Raw)
@@ -186,6 +187,27 @@ func TestNoHistory(t *testing.T) {
 	restore(d, body{"bookmark": first}).OK()
 	if got := d.One("SELECT count(*) FROM u"); got != "0" {
 		t.Errorf("%s rows", got)
+	}
+	// One that is switched off is not gone on with: what was written meanwhile would be missing. Nor are its positions used again.
+	s.Stop(t)
+	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: []string{"PERSQLD_HISTORY=0s"}})
+	d = s.Client(t, harness.Token).DB("shop")
+	d.Must("INSERT INTO u VALUES(1), (2), (3)")
+	s.Stop(t)
+	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: []string{"PERSQLD_HISTORY=1h"}})
+	d = s.Client(t, harness.Token).DB("shop")
+	begun := d.Must("INSERT INTO u VALUES(4)").Str("data.meta.bookmark")
+	d.Must("DELETE FROM u")
+	for range 20 {
+		d.Must("INSERT INTO u VALUES(5)")
+	}
+	restore(d, body{"bookmark": first}).Fails(http.StatusConflict, "not_in_history")
+	restore(d, body{"bookmark": begun}).OK()
+	if got := d.One("SELECT count(*) FROM u"); got != "4" {
+		t.Errorf("%s rows", got)
+	}
+	if aside, _ := filepath.Glob(filepath.Join(s.Data, "history.until-*")); len(aside) != 1 {
+		t.Errorf("set aside: %v", aside)
 	}
 }
 

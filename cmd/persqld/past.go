@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,29 +12,44 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/history"
+	"github.com/persqld/persqld/internal/replica"
 	"github.com/persqld/persqld/internal/store"
 )
 
-// past is the history of the databases, nil where none is kept.
+// past is the history of the databases; without one its parts are nil.
 type past struct {
 	history *history.History
 	clock   *history.Clock
-	keepFor time.Duration
+	ship    *replica.Shipper // nil without a replica
+	opt     pastOptions
 }
 
-func openPast(dir *datadir.Dir, keepFor time.Duration, logger *slog.Logger) (*past, error) {
-	if keepFor <= 0 {
-		return &past{}, nil
+// pastOptions are the settings of the history.
+type pastOptions struct {
+	keep, exact      time.Duration
+	max, maxDatabase int64
+}
+
+func openPast(dir *datadir.Dir, opt pastOptions, logger *slog.Logger) (*past, error) {
+	if opt.keep <= 0 {
+		aside, err := dir.SetHistoryAside(time.Now())
+		if aside != "" {
+			logger.Warn("no history is kept any more; what there was is set aside, and nobody reads it: delete it if you don't want it", "folder", aside)
+		}
+		return &past{}, err
 	}
-	h, err := history.New(history.Options{Root: dir.History(), Logger: logger})
+	p := &past{opt: opt}
+	var err error
+	p.history, err = history.New(history.Options{Root: dir.History(), Logger: logger, Based: func(id string) {
+		if p.ship != nil {
+			p.ship.Note(id, time.Now().UnixMilli())
+		}
+	}})
 	if err != nil {
 		return nil, err
 	}
-	clock, err := history.OpenClock(dir.CommitTimes())
-	if err != nil {
-		return nil, err
-	}
-	return &past{h, clock, keepFor}, nil
+	p.clock, err = history.OpenClock(dir.CommitTimes())
+	return p, err
 }
 
 // forStore, forClock and forAPI are nil interfaces where there is no history.
@@ -48,7 +64,21 @@ func (p *past) forClock() store.Clock {
 	if p.clock == nil {
 		return nil
 	}
+	if p.ship != nil {
+		return watched{p.clock, p.ship}
+	}
 	return p.clock
+}
+
+// watched is a clock that also tells the replica of commits.
+type watched struct {
+	*history.Clock
+	ship *replica.Shipper
+}
+
+func (w watched) Note(id string, position uint64, ms int64) error {
+	w.ship.Note(id, ms)
+	return w.Clock.Note(id, position, ms)
 }
 
 func (p *past) forAPI() api.Past {
@@ -59,13 +89,24 @@ func (p *past) forAPI() api.Past {
 }
 
 // keep looks after the history until ctx ends.
-func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, dir *datadir.Dir, logger *slog.Logger) (done <-chan struct{}) {
+func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, metrics *api.Metrics, dir *datadir.Dir, logger *slog.Logger) (done <-chan struct{}) {
 	ended := make(chan struct{})
 	if p.history == nil {
 		close(ended)
 		return ended
 	}
-	k := &history.Keeper{History: p.history, Base: st.Base, Keep: p.keepFor, Every: time.Minute, Now: time.Now, Logger: logger,
+	k := &history.Keeper{History: p.history, Base: st.Base, Every: time.Minute, Now: time.Now, Logger: logger,
+		Keep: p.opt.keep, Exact: max(p.opt.exact, 1), Max: p.opt.max, MaxDatabase: p.opt.maxDatabase,
+		Pins: func(ctx context.Context, id string) ([]uint64, error) { return p.pins(ctx, cat, st, id) },
+		Lost: func(l history.Loss) {
+			metrics.HistoryLost(l.Exactness, l.Bytes)
+			if d, err := cat.DatabaseByID(l.ID); err == nil {
+				err = cat.Record(ctx, "history.shortened", d, map[string]any{"before": time.UnixMilli(l.Before).UTC().Format(time.RFC3339), "exactnessOnly": l.Exactness, "bytes": l.Bytes})
+				if err != nil && ctx.Err() == nil {
+					logger.Warn("write audit log", "error", err)
+				}
+			}
+		},
 		Size: func(id string) int64 {
 			fi, err := os.Stat(filepath.Join(dir.Databases(), id[len(id)-2:], id+".db"))
 			if err != nil {
@@ -79,6 +120,25 @@ func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, 
 		k.Run(ctx)
 	}()
 	return ended
+}
+
+// pins are the positions of a database's snapshots that are as young as the history is long: older ones go with what they are in.
+func (p *past) pins(ctx context.Context, cat *catalog.Catalog, st *store.Store, id string) ([]uint64, error) {
+	if _, err := cat.DatabaseByID(id); err != nil {
+		return nil, history.ErrLater // it is in the trash, or on its way out of it
+	}
+	list, err := st.Snapshots(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, history.ErrLater
+	}
+	oldest := time.Now().Add(-p.opt.keep).UnixMilli()
+	var pins []uint64
+	for _, n := range list {
+		if n.CreatedAt >= oldest {
+			pins = append(pins, n.Position)
+		}
+	}
+	return pins, err
 }
 
 // recover hands over what databases committed before the process was killed, while the times of that are known.

@@ -106,11 +106,16 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	defer func() { err = errors.Join(err, qlog.Close()) }()
 	metrics := api.NewMetrics()
 	limits := sqlite.Limits{Pages: int64(cmd.MaxDatabase) / sqlite.PageSize}
-	past, err := openPast(dir, cmd.History.Duration, logger)
+	past, err := openPast(dir, pastOptions{keep: cmd.History.Duration, exact: cmd.HistoryExact.Duration, max: int64(cmd.HistoryMax), maxDatabase: int64(cmd.HistoryMaxDatabase)}, logger)
 	if err != nil {
 		return err
 	}
-	st, err := store.New(store.Options{
+	var st *store.Store
+	past.ship, err = openReplica(ctx, &cmd.Settings, past, cat, dir, func(ctx context.Context, id string) error { return st.Keep(ctx, id) }, metrics, logger)
+	if err != nil {
+		return err
+	}
+	st, err = store.New(store.Options{
 		Past: past.forStore(), Clock: past.forClock(),
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
@@ -143,13 +148,21 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		}
 	}
 	options.Past = past.forAPI()
+	if past.ship != nil {
+		options.Replica = past.ship
+	}
 	door := api.New(options)
 	pastCtx, stopPast := context.WithCancel(context.Background())
 	defer stopPast()
-	pastDone := past.keep(pastCtx, cat, st, dir, logger)
+	pastDone := past.keep(pastCtx, cat, st, metrics, dir, logger)
+	closed := make(chan struct{})
+	stopShip, shipDone := replicate(past.ship, closed)
+	defer stopShip()
 	metrics.Register("persqld_sqlite_memory_bytes", "Memory that SQLite has allocated.", func() float64 { return float64(sqlite.MemoryUsed()) })
 	storage := datadir.NewMeter(dir.Databases())
 	metrics.Register("persqld_storage_bytes", "Bytes on disk of all databases with their logs, a minute old at most.", func() float64 { return float64(storage.Bytes()) })
+	pasts := datadir.NewMeter(dir.History())
+	metrics.Register("persqld_history_bytes", "Bytes on disk of the history of all databases, a minute old at most.", func() float64 { return float64(pasts.Bytes()) })
 	metrics.RegisterCounter("persqld_query_log_dropped_total", "Entries of the query log that found no room.", func() float64 { return float64(qlog.Stats().Dropped) })
 
 	web := newHTTPServer(door, logger)
@@ -205,8 +218,11 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	stop()
 	stopSweep()
 	stopPast()
+	stopShip()
 	<-pastDone
 	err = errors.Join(err, shutDown(door, web, st))
+	close(closed)
+	<-shipDone
 	err = errors.Join(err, past.close(err == nil))
 	<-sweepDone
 	closeSocket()

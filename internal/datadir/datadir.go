@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +34,12 @@ func (l Layout) Databases() string { return filepath.Join(string(l), "db") }
 
 // History is the folder of the databases' past.
 func (l Layout) History() string { return filepath.Join(string(l), "history") }
+
+// Aside is what the names of histories begin with that were set aside because none was kept any more.
+func (l Layout) Aside() string { return filepath.Join(string(l), "history.until-") }
+
+// ReplicaState is the file of what was put into the replica.
+func (l Layout) ReplicaState() string { return filepath.Join(string(l), "replica-state") }
 
 // CommitTimes is the file of what the history doesn't have yet.
 func (l Layout) CommitTimes() string { return filepath.Join(string(l), "commit-times") }
@@ -137,6 +144,23 @@ func Hold(path string) (*Dir, error) {
 		return nil, fmt.Errorf("lock data directory %s: %w", abs, err)
 	}
 	return &Dir{Layout: layout, lock: lock}, nil
+}
+
+// SetHistoryAside gives the history another name, if there is one, and returns that: what is written from now on would be missing in it, and what it
+// restored later would be none of what the databases ever were.
+func (d *Dir) SetHistoryAside(now time.Time) (aside string, err error) {
+	entries, err := os.ReadDir(d.History())
+	if err != nil || len(entries) == 0 {
+		return "", err
+	}
+	aside = d.Aside() + now.UTC().Format("20060102T150405Z")
+	if err := os.Rename(d.History(), aside); err != nil {
+		return "", err
+	}
+	if err := makeDir(d.History()); err != nil {
+		return "", err
+	}
+	return aside, d.Sync()
 }
 
 // Sync makes names that were made or removed in the directory itself (not in its folders) last through a power loss.

@@ -156,6 +156,7 @@ func (h *History) Confirm(id string, at uint64) error {
 		return fmt.Errorf("keep base: %w", err)
 	}
 	h.grew(id)
+	h.based(id)
 	return nil
 }
 
@@ -218,21 +219,9 @@ func (h *History) NeedsBase(id string, size int64) (bool, error) {
 		since = s.bases[n-1]
 	}
 	var bytes int64
-	for i, first := range s.chapters {
-		if i+1 < len(s.chapters) && s.chapters[i+1] <= since+1 {
-			continue // all of it is before the base
-		}
-		list, _, _, err := records(s.path(first, chapterSuffix))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it was merged meanwhile
-		}
-		if err != nil {
-			return false, err
-		}
-		for _, r := range list {
-			if r.first > since {
-				bytes += r.length
-			}
+	for _, first := range s.chapters {
+		if first > since { // behind a base another one begins
+			bytes += fileSize(s.path(first, chapterSuffix))
 		}
 	}
 	for _, m := range s.merged {

@@ -20,6 +20,8 @@ type Options struct {
 	Files  Files
 	Now    func() time.Time
 	Logger *slog.Logger
+	// Based is told when a base counts: perhaps of another file that took the database's place, which no commit tells of. Nil tells nobody.
+	Based func(id string)
 }
 
 // Files are the operations that must be durable, so that a test can lose power between them. The zero value is the system's.
@@ -69,6 +71,7 @@ type History struct {
 	root  string
 	files Files
 	log   *slog.Logger
+	based func(id string)
 
 	mu    sync.Mutex
 	dirs  map[string]bool // directories that are there, durably
@@ -92,7 +95,10 @@ func New(o Options) (*History, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &History{root: o.Root, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{},
+	if o.Based == nil {
+		o.Based = func(string) {}
+	}
+	return &History{root: o.Root, based: o.Based, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{},
 		sound: map[string]bool{}, busy: map[string]bool{}, sealed: map[string]uint64{}, avoid: map[string]bool{}}, nil
 }
 

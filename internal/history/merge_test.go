@@ -210,7 +210,7 @@ func TestPruneTo(t *testing.T) {
 	all := len(l.check())
 	for range 40 {
 		bound := used * 3 / 4
-		freed, left, err := l.h.PruneTo(t.Context(), bound, nil, policy)
+		freed, left, err := l.h.PruneTo(t.Context(), bound, nil, policy, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

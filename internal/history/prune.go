@@ -87,6 +87,51 @@ func (s *shelf) isSound(p stretch) bool {
 	return true
 }
 
+// due tells whether Prune would find something to do, by the names of a database's files and the ends of some.
+func (h *History) due(id string, p Policy) (bool, error) {
+	s, err := h.shelf(id)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(s.rest, func(name string) bool { return filepath.Ext(name) == tmpSuffix }) {
+		return true, nil
+	}
+	small := 0
+	for i, m := range s.merged {
+		if i > 0 && m.first <= s.merged[i-1].last || slices.ContainsFunc(s.chapters, m.holds) {
+			return true, nil // a crash left what it was made of
+		}
+		if fileSize(s.mergedPath(m)) < smallMerged {
+			small++
+		}
+	}
+	if small >= joinAtLeast {
+		return true, nil
+	}
+	for i, at := range s.bases {
+		if i == 0 {
+			continue
+		}
+		if t, err := readTrailer(s.path(at, baseSuffix)); err == nil {
+			if t.time <= p.KeepSince {
+				return true, nil
+			}
+			break
+		}
+	}
+	for i, first := range s.chapters {
+		path := s.path(first, chapterSuffix)
+		if i+1 == len(s.chapters) && fileSize(path) < sealAtLeast {
+			break
+		}
+		last, err := lastRecord(path)
+		if err == nil && last != nil {
+			return last.time < p.ExactSince, nil // the others are younger
+		}
+	}
+	return false, nil
+}
+
 func (h *History) removeAll(s *shelf, paths []string) (freed int64, err error) {
 	for _, path := range paths {
 		n := fileSize(path)
@@ -219,8 +264,9 @@ func (h *History) mergeRuns(ctx context.Context, id string, p Policy, least int,
 }
 
 // PruneTo makes the history of these databases, or of all if there are none named, no longer than bound bytes. It gives up exactness first, merging the oldest
-// chapters before their time, and then the oldest moments, as far as there is a later base to begin with: pins too. left is what is more than that then.
-func (h *History) PruneTo(ctx context.Context, bound int64, ids []string, policy func(id string) (Policy, error)) (freed, left int64, err error) {
+// chapters before their time, and then the oldest moments, as far as there is a later base to begin with: pins too. left is what is more than that then. lost,
+// if it isn't nil, is told of each step that took something.
+func (h *History) PruneTo(ctx context.Context, bound int64, ids []string, policy func(id string) (Policy, error), lost func(Loss)) (freed, left int64, err error) {
 	if len(ids) == 0 {
 		if ids, err = h.all(); err != nil {
 			return 0, 0, err
@@ -248,11 +294,17 @@ func (h *History) PruneTo(ctx context.Context, bound int64, ids []string, policy
 			}
 			var n int64
 			p, err := policy(s.id)
+			if err == ErrLater {
+				continue
+			}
 			if err == nil {
 				n, err = h.save(ctx, s, p)
 			}
 			used -= n
 			freed += n
+			if n > 0 && lost != nil {
+				lost(Loss{ID: s.id, Before: s.time, Exactness: s.base < 0, Bytes: n})
+			}
 			if err == nil {
 				err = ctx.Err()
 			}
@@ -262,6 +314,14 @@ func (h *History) PruneTo(ctx context.Context, bound int64, ids []string, policy
 		}
 	}
 	return freed, max(used-bound, 0), nil
+}
+
+// Loss is what a bound of size took from a database's history.
+type Loss struct {
+	ID        string
+	Before    int64 // Unix ms: what is older
+	Exactness bool  // of that only moments that are at most 30 s apart are left; else none of it
+	Bytes     int64
 }
 
 // saving is what may be given up of a database: the moments before a time.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"sort"
 	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -148,6 +150,62 @@ func records(path string) (list []*record, end, size int64, err error) {
 	return list, end, size, nil
 }
 
+// recordsAfter are those of a chapter that have positions behind one, in order. Each record's end says where it begins, so that those before needn't be read;
+// where that leads nowhere, all are read from the beginning. end and size are as of records.
+func recordsAfter(path string, after uint64) (list []*record, end, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	size = fi.Size()
+	for at := size; at > 0; {
+		r, err := recordBefore(f, at)
+		if err != nil {
+			list = nil
+			break
+		}
+		if r.last() <= after {
+			slices.Reverse(list)
+			return list, size, size, nil
+		}
+		list, at = append(list, r), r.at
+		if at == 0 {
+			slices.Reverse(list)
+			return list, size, size, nil
+		}
+	}
+	all, end, size, err := records(path)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	return all[sort.Search(len(all), func(i int) bool { return all[i].last() > after }):], end, size, nil
+}
+
+// recordBefore reads the record that ends at an offset of a chapter.
+func recordBefore(f io.ReaderAt, at int64) (*record, error) {
+	var end [trailerSize]byte
+	if at < headerSize+trailerSize {
+		return nil, errTorn
+	}
+	if _, err := f.ReadAt(end[:], at-trailerSize); err != nil {
+		return nil, err
+	}
+	n := int64(binary.LittleEndian.Uint64(end[8:]))
+	if binary.LittleEndian.Uint32(end[4:]) != recordEnd || n <= 0 || n > at {
+		return nil, errTorn
+	}
+	r, err := readRecord(f, at-n, at)
+	if err == nil && r.size() != n {
+		err = errTorn
+	}
+	return r, err
+}
+
 // lastRecord is the last whole record of a chapter, nil if it has none.
 func lastRecord(path string) (*record, error) {
 	f, err := os.Open(path)
@@ -163,16 +221,8 @@ func lastRecord(path string) (*record, error) {
 		return nil, err
 	}
 	// The end says where the last one begins, unless a crash tore it.
-	if size := fi.Size(); size >= headerSize+trailerSize {
-		var end [trailerSize]byte
-		if _, err := f.ReadAt(end[:], size-trailerSize); err != nil {
-			return nil, err
-		}
-		if n := int64(binary.LittleEndian.Uint64(end[8:])); binary.LittleEndian.Uint32(end[4:]) == recordEnd && n > 0 && n <= size {
-			if r, err := readRecord(f, size-n, size); err == nil && r.size() == n {
-				return r, nil
-			}
-		}
+	if r, err := recordBefore(f, fi.Size()); err == nil {
+		return r, nil
 	}
 	list, _, _, err := records(path)
 	if err != nil || len(list) == 0 {

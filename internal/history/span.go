@@ -226,30 +226,11 @@ func (s *shelf) nextMoment(g *GapError) (moment, bool) {
 
 // timeOf is when a position was committed, 0 if that can't be read.
 func (s *shelf) timeOf(position uint64) int64 {
-	for i := len(s.chapters) - 1; i >= 0; i-- {
-		if s.chapters[i] > position {
-			continue
-		}
-		path := s.path(s.chapters[i], chapterSuffix)
-		list, _, _, err := records(path)
-		if err != nil {
-			return 0
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return 0
-		}
-		defer f.Close()
-		for _, r := range list {
-			if r.first <= position && position <= r.last() {
-				if times, err := r.readTimes(f); err == nil {
-					return times[position-r.first]
-				}
-			}
-		}
+	t, err := s.commitTime(position)
+	if err != nil {
 		return 0
 	}
-	return 0
+	return t
 }
 
 // checkBase verifies all of a base.

@@ -137,7 +137,7 @@ type visitor struct {
 
 // walkChapter verifies the records of a chapter that come after a position, up to another one.
 func walkChapter(f *os.File, path string, after, upTo uint64, visit visitor) error {
-	list, end, size, err := records(path)
+	list, end, size, err := recordsAfter(path, after)
 	if err != nil {
 		return readError(path, err)
 	}

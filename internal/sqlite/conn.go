@@ -336,6 +336,14 @@ func (c *Conn) SetLastInsertRowid(n int64) {
 	(*sqlite3.Tsqlite3)(at(c.db)).FlastRowid = n
 }
 
+// Hidden runs f so that changes(), total_changes() and last_insert_rowid() don't show what it wrote.
+func (c *Conn) Hidden(f func() error) error {
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	change, total, rowid := db.FnChange, db.FnTotalChange, db.FlastRowid
+	defer func() { db.FnChange, db.FnTotalChange, db.FlastRowid = change, total, rowid }()
+	return f()
+}
+
 // Forget resets changes(), total_changes() and last_insert_rowid(), which would otherwise tell one caller of
 // another's writes: the connection is shared.
 func (c *Conn) Forget() {

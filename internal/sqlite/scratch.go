@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 
@@ -104,6 +105,16 @@ func OpenScratch(cfg Scratch, t *Thread) (c *Conn, err error) {
 		c.hideName()
 	}
 	return c, nil
+}
+
+// Settle leaves a scratch file as Open would: its header says that it has a log. Else the first opening writes that, beside all transactions, and whoever
+// compares the file finds another one.
+func Settle(path string, t *Thread) error {
+	c, err := OpenScratch(Scratch{Path: path}, t)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.Exec("PRAGMA journal_mode=WAL"), c.Close())
 }
 
 // dial opens the connection by name alone.

@@ -90,8 +90,13 @@ func (s *Store) readPast(a *actor, path string) error {
 		return err
 	}
 	if !p.head.Known && !emptyFile(file) {
-		// From before there was a history: it begins with the file as it is, behind which the log goes on.
-		if err := s.opt.Past.AddBase(context.Background(), a.id, 0, s.opt.Now().UnixMilli(), file, false); err != nil {
+		// From before there was a history: it begins with the file as it is, behind which the log goes on. Its position is the time: so it is greater
+		// than those of a history that was set aside, of which bookmarks, snapshots and a replica may remember some.
+		ms := s.opt.Now().UnixMilli()
+		if err := s.opt.Past.AddBase(context.Background(), a.id, uint64(ms), ms, file, false); err != nil {
+			return err
+		}
+		if p.head, err = s.opt.Past.Head(a.id); err != nil {
 			return err
 		}
 	}

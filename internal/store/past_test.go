@@ -198,3 +198,58 @@ func TestMissingSyncOfHistoryIsFound(t *testing.T) {
 		})
 	}
 }
+
+// dying is a history in which the process dies between the swap of a file and its confirmation.
+type dying struct{ *history.History }
+
+func (dying) Confirm(string, uint64) error { return errors.New("killed") }
+
+// A file that took the database's place before a crash is in the history, though its first opening comes before the history looks at it.
+func TestSwapWithoutConfirmation(t *testing.T) {
+	if err := sqlite.Initialize(sqlite.Setup{}); err != nil {
+		t.Fatal(err)
+	}
+	past, err := history.New(history.Options{Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := store.Options{Dir: t.TempDir(), Past: dying{past}, Clock: times{}}
+	h := &house{t: t, opt: opt}
+	h.start()
+	if err := h.Create(t.Context(), database); err != nil {
+		t.Fatal(err)
+	}
+	h.must("CREATE TABLE t(a)", "INSERT INTO t VALUES(1)")
+	err = h.Rebuild(t.Context(), database, store.FromNothing, func(path string) error {
+		th := sqlite.NewThread()
+		defer th.Close()
+		c, err := sqlite.OpenScratch(sqlite.Scratch{Path: path}, th)
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.Exec("CREATE TABLE t(a)"), c.Exec("INSERT INTO t VALUES(2),(3)"), c.Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Close(context.Background())
+	h.opt.Past = past
+	h.start()
+	defer h.Close(context.Background())
+	if got := h.rows("SELECT count(*) FROM t"); got != "2" { // the opening, before anything is written
+		t.Fatalf("%s rows", got)
+	}
+	h.must("INSERT INTO t VALUES(4)")
+	if err := h.Keep(t.Context(), database); err != nil {
+		t.Fatal(err)
+	}
+	last, _, err := h.Position(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[uint64]int{last: 3, last - 1: 2, last - 2: 1} {
+		if rows, err := rowsAt(past, database, at, filepath.Join(t.TempDir(), "r.db")); err != nil || rows != want {
+			t.Errorf("position %d has %d rows, %v, want %d", at, rows, err, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -30,6 +31,15 @@ func (tx *Tx) Snapshots() ([]Snapshot, error) {
 			CreatedAt: s.Column(3).Int, Automatic: s.Column(4).Int != 0})
 		return nil
 	})
+	return list, err
+}
+
+// Snapshots are the labels of a database.
+func (s *Store) Snapshots(ctx context.Context, database string) (list []Snapshot, err error) {
+	err = s.Do(ctx, database, &Request{Job: JobFunc(func(tx *Tx) (err error) {
+		list, err = tx.Snapshots()
+		return err
+	})})
 	return list, err
 }
 

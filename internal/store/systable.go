@@ -265,20 +265,22 @@ func (tx *Tx) own(sql string, params []sqlite.Param, row func(*sqlite.Stmt) erro
 	if err := s.Bind(params); err != nil {
 		return err
 	}
-	for {
-		more, err := s.Step()
-		if err != nil {
-			return tx.check(err)
-		}
-		if !more {
-			return nil
-		}
-		if row != nil {
-			if err := row(s); err != nil {
-				return err
+	return conn.Hidden(func() error {
+		for {
+			more, err := s.Step()
+			if err != nil {
+				return tx.check(err)
+			}
+			if !more {
+				return nil
+			}
+			if row != nil {
+				if err := row(s); err != nil {
+					return err
+				}
 			}
 		}
-	}
+	})
 }
 
 func textParam(s string) sqlite.Param {
