@@ -28,6 +28,7 @@ const (
 	Silent         // in the middle of the answer's body: nothing more comes
 	Echo403        // is answered with what the request had as credentials
 	Flip           // a bit of the request's body on its way
+	NoUpload       // is answered, as to who completes an upload in parts that is gone
 )
 
 // Proxy stands before an S3 server. It changes nothing that passes, so that signatures stand.
@@ -180,6 +181,8 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, through http.Handl
 	case Cut:
 		_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength/2)
 		panic(http.ErrAbortHandler)
+	case NoUpload:
+		refuse(w, http.StatusNotFound, "NoSuchUpload", "The specified multipart upload does not exist.")
 	case Flip:
 		r.Body = &flippedBody{ReadCloser: r.Body}
 		through.ServeHTTP(w, r)
