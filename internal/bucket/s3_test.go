@@ -354,64 +354,18 @@ func TestRate(t *testing.T) {
 	}
 }
 
-func TestConcurrent(t *testing.T) {
-	x := behindProxy(t, bucket.Limits{Concurrent: 3, RequestsPerSecond: 10_000})
-	var (
-		mu        sync.Mutex
-		now, most int
-		wg        sync.WaitGroup
-		three     = make(chan struct{})
-	)
-	inside := func(n int) {
-		mu.Lock()
-		now += n
-		if now == 3 && most < 3 {
-			close(three)
-		}
-		most = max(most, now)
-		mu.Unlock()
-		<-three // the first ones wait for each other
-	}
-	for i := range 12 {
-		wg.Go(func() {
-			body := &counted{Reader: bytes.NewReader(noise(200_000)), inside: inside}
-			if err := x.b.Put(t.Context(), fmt.Sprint(i), body, 200_000, modified); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if most != 3 {
-		t.Errorf("%d requests at a time, want 3", most)
-	}
-	// Readers don't wait for each other to be read.
+// TestReadersBeside has more readers than requests may be made at a time: who merges objects reads many and writes one.
+func TestReadersBeside(t *testing.T) {
+	x := behindProxy(t, bucket.Limits{Concurrent: 1})
+	put(t, x.b, "o", string(noise(1<<20)))
 	for range 10 {
-		r, err := x.b.Get(t.Context(), "0", 0, -1)
+		r, err := x.b.Get(t.Context(), "o", 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Close()
 	}
-}
-
-// counted is a body whose second reading, which is the sending, is counted.
-type counted struct {
-	*bytes.Reader
-	inside func(int)
-	begins int
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	if c.Len() == int(c.Size()) {
-		if c.begins++; c.begins == 2 {
-			c.inside(1)
-		}
-	}
-	n, err := c.Reader.Read(p)
-	if c.begins == 2 && c.Len() == 0 && n > 0 {
-		c.inside(-1)
-	}
-	return n, err
+	put(t, x.b, "o", "x")
 }
 
 func metadata(t *testing.T, x *broken, key string) string {
