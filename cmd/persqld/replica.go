@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/persqld/persqld/internal/api"
@@ -47,8 +49,14 @@ func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalo
 	}
 	claim, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
-	if _, err := replica.Claim(claim, b, id); errors.Is(err, replica.ErrForeign) {
+	fresh, err := replica.Claim(claim, b, id)
+	if errors.Is(err, replica.ErrForeign) {
 		return nil, fmt.Errorf("PERSQLD_REPLICA_URL: %w", err)
+	}
+	if fresh { // what is remembered was shipped to another one
+		if err := os.Remove(dir.ReplicaState()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	ship := replica.New(replica.Options{
 		Bucket: b, Past: p.history, Keep: keep, Databases: cat.DatabaseIDs,
