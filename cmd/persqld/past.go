@@ -40,9 +40,9 @@ func openPast(dir *datadir.Dir, opt pastOptions, logger *slog.Logger) (*past, er
 	}
 	p := &past{opt: opt}
 	var err error
-	p.history, err = history.New(history.Options{Root: dir.History(), Logger: logger, Based: func(id string) {
+	p.history, err = history.New(history.Options{Root: dir.History(), Logger: logger, Grew: func(id string, position uint64) {
 		if p.ship != nil {
-			p.ship.Note(id, time.Now().UnixMilli())
+			p.ship.Grew(id, position)
 		}
 	}})
 	if err != nil {

@@ -164,7 +164,6 @@ func (w *world) replace(r *rand.Rand) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.ship.Note(shop, w.clock().UnixMilli())
 }
 
 // restart is a stop and a start, with what the shipper remembered or without.
