@@ -105,3 +105,17 @@ func TestLevelDir(t *testing.T) {
 		}
 	}
 }
+
+// FuzzOpen refuses URLs without repeating what may be a secret in them.
+func FuzzOpen(f *testing.F) {
+	for _, around := range [][2]string{{"user:", "@bucket/p"}, {"bucket/p?key=", ""}, {"bucket?endpoint=http://", "_"}, {"bucket?endpoint=http://a:", "@b"}, {"b#", "%"}, {"bucket/%", "?region="}} {
+		f.Add(around[0], around[1])
+	}
+	const secret = "seCret-0815"
+	f.Fuzz(func(t *testing.T, before, after string) {
+		_, err := bucket.Open("s3://"+before+secret+after, bucket.Options{})
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("repeats a secret: %v", err)
+		}
+	})
+}

@@ -57,7 +57,7 @@ func newS3(t s3Target, o Options) (*s3, error) {
 		MaxRetries:   1, // the gate tries again: it knows the limits, and tells the observer
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the endpoint %s: %w", t.host, err)
+		return nil, errors.New("the endpoint's host is neither a name nor an address") // which the error repeats
 	}
 	// The names that firewalls and gateways of private networks know.
 	client.SetS3EnableDualstack(false)
