@@ -35,7 +35,7 @@ func serverID(ctx context.Context, cat *catalog.Catalog) (string, error) {
 }
 
 // openReplica makes the shipper of PERSQLD_REPLICA_URL, which keep lets look into the databases; nil without one. A replica of another server is refused.
-func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalog.Catalog, dir *datadir.Dir, keep func(context.Context, string) error, metrics *api.Metrics, logger *slog.Logger) (*replica.Shipper, error) {
+func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalog.Catalog, dir *datadir.Dir, keep, base func(context.Context, string) error, metrics *api.Metrics, logger *slog.Logger) (*replica.Shipper, error) {
 	if set.ReplicaURL == "" {
 		return nil, nil
 	}
@@ -59,7 +59,7 @@ func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalo
 		}
 	}
 	ship := replica.New(replica.Options{
-		Bucket: b, Past: p.history, Keep: keep, Databases: cat.DatabaseIDs,
+		Bucket: b, Past: p.history, Keep: keep, Base: base, Size: sizeOf(dir), Databases: cat.DatabaseIDs,
 		CopyCatalog: cat.Copy, CatalogFiles: []string{dir.Catalog(), dir.Catalog() + "-wal"},
 		Server: id, Temp: dir.Temp(), State: dir.ReplicaState(),
 		Interval: set.ReplicaInterval.Duration, KeepFor: set.History.Duration, Logger: logger, Observer: metrics,

@@ -38,6 +38,10 @@ type Options struct {
 	Past   Past
 	// Keep hands what a database has committed to the history.
 	Keep func(ctx context.Context, id string) error
+	// Base begins a database's history anew with a copy of its file, where it is damaged; nil if nobody can.
+	Base func(ctx context.Context, id string) error
+	// Size is how many bytes a database's file has.
+	Size func(id string) int64
 	// Databases are the ids of all that there are, those in the trash included.
 	Databases func() []string
 	// CopyCatalog writes the catalog as it is to a new file, page by page.
@@ -276,6 +280,10 @@ func (s *Shipper) ready(now time.Time) (ids []string, next time.Time) {
 			continue
 		}
 		consider(id, t.due.UnixMilli(), t.due)
+	}
+	// One that comes meanwhile tells only whoever waits for the first.
+	if soon := now.Add(s.opt.Interval); len(s.dirty) > 0 && (next.IsZero() || soon.Before(next)) {
+		next = soon
 	}
 	slices.SortFunc(list, func(a, b wanted) int { return cmp.Compare(a.since, b.since) })
 	for _, w := range list {
