@@ -40,9 +40,9 @@ func openPast(dir *datadir.Dir, opt pastOptions, logger *slog.Logger) (*past, er
 	}
 	p := &past{opt: opt}
 	var err error
-	p.history, err = history.New(history.Options{Root: dir.History(), Logger: logger, Based: func(id string) {
+	p.history, err = history.New(history.Options{Root: dir.History(), Logger: logger, Grew: func(id string, position uint64) {
 		if p.ship != nil {
-			p.ship.Note(id, time.Now().UnixMilli())
+			p.ship.Grew(id, position)
 		}
 	}})
 	if err != nil {
@@ -107,19 +107,24 @@ func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, 
 				}
 			}
 		},
-		Size: func(id string) int64 {
-			fi, err := os.Stat(filepath.Join(dir.Databases(), id[len(id)-2:], id+".db"))
-			if err != nil {
-				return 0
-			}
-			return fi.Size()
-		}}
+		Size: sizeOf(dir)}
 	go func() {
 		defer close(ended)
 		p.recover(ctx, cat, st, logger)
 		k.Run(ctx)
 	}()
 	return ended
+}
+
+// sizeOf tells how many bytes a database's file has.
+func sizeOf(dir *datadir.Dir) func(id string) int64 {
+	return func(id string) int64 {
+		fi, err := os.Stat(filepath.Join(dir.Databases(), id[len(id)-2:], id+".db"))
+		if err != nil {
+			return 0
+		}
+		return fi.Size()
+	}
 }
 
 // pins are the positions of a database's snapshots that are as young as the history is long: older ones go with what they are in.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/persqld/persqld/internal/api"
@@ -33,7 +35,7 @@ func serverID(ctx context.Context, cat *catalog.Catalog) (string, error) {
 }
 
 // openReplica makes the shipper of PERSQLD_REPLICA_URL, which keep lets look into the databases; nil without one. A replica of another server is refused.
-func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalog.Catalog, dir *datadir.Dir, keep func(context.Context, string) error, metrics *api.Metrics, logger *slog.Logger) (*replica.Shipper, error) {
+func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalog.Catalog, dir *datadir.Dir, keep, base func(context.Context, string) error, metrics *api.Metrics, logger *slog.Logger) (*replica.Shipper, error) {
 	if set.ReplicaURL == "" {
 		return nil, nil
 	}
@@ -47,11 +49,17 @@ func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalo
 	}
 	claim, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
-	if _, err := replica.Claim(claim, b, id); errors.Is(err, replica.ErrForeign) {
+	fresh, err := replica.Claim(claim, b, id)
+	if errors.Is(err, replica.ErrForeign) {
 		return nil, fmt.Errorf("PERSQLD_REPLICA_URL: %w", err)
 	}
+	if fresh { // what is remembered was shipped to another one
+		if err := os.Remove(dir.ReplicaState()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	ship := replica.New(replica.Options{
-		Bucket: b, Past: p.history, Keep: keep, Databases: cat.DatabaseIDs,
+		Bucket: b, Past: p.history, Keep: keep, Base: base, Size: sizeOf(dir), Databases: cat.DatabaseIDs,
 		CopyCatalog: cat.Copy, CatalogFiles: []string{dir.Catalog(), dir.Catalog() + "-wal"},
 		Server: id, Temp: dir.Temp(), State: dir.ReplicaState(),
 		Interval: set.ReplicaInterval.Duration, KeepFor: set.History.Duration, Logger: logger, Observer: metrics,

@@ -111,7 +111,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		return err
 	}
 	var st *store.Store
-	past.ship, err = openReplica(ctx, &cmd.Settings, past, cat, dir, func(ctx context.Context, id string) error { return st.Keep(ctx, id) }, metrics, logger)
+	keep := func(ctx context.Context, id string) error { return st.Keep(ctx, id) }
+	base := func(ctx context.Context, id string) error { return st.Base(ctx, id) }
+	past.ship, err = openReplica(ctx, &cmd.Settings, past, cat, dir, keep, base, metrics, logger)
 	if err != nil {
 		return err
 	}

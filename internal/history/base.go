@@ -156,7 +156,7 @@ func (h *History) Confirm(id string, at uint64) error {
 		return fmt.Errorf("keep base: %w", err)
 	}
 	h.grew(id)
-	h.based(id)
+	h.told(id, at)
 	return nil
 }
 
