@@ -99,7 +99,10 @@ func behindProxy(t *testing.T, l bucket.Limits) *broken {
 	return x
 }
 
-var faults = map[string]buckettest.Fault{"500": buckettest.Error500, "SlowDown": buckettest.SlowDown, "502": buckettest.Plain502, "hang": buckettest.Hang, "cut": buckettest.Cut}
+var faults = map[string]buckettest.Fault{
+	"500": buckettest.Error500, "SlowDown": buckettest.SlowDown, "hang": buckettest.Hang, "cut": buckettest.Cut,
+	"502": buckettest.Plain502, "404": buckettest.Plain404, "portal": buckettest.Plain200,
+}
 
 // quick has a time limit that a hanging try meets soon.
 var quick = bucket.Limits{TryTimeout: 500 * time.Millisecond, MinBytesPerSecond: 16 << 20, Tries: 4}
@@ -295,6 +298,32 @@ func TestBrokenDownload(t *testing.T) {
 			checkText(t, err, "get", `"o"`)
 		}
 	})
+}
+
+// TestBrokenListing isn't a shorter one.
+func TestBrokenListing(t *testing.T) {
+	for name, fault := range map[string]buckettest.Fault{"cut": buckettest.CutReply, "silent": buckettest.Silent} {
+		t.Run(name, func(t *testing.T) {
+			x := behindProxy(t, quick)
+			want := []string{"a/1", "a/2", "b/3"}
+			for _, key := range want {
+				put(t, x.b, key, "x")
+			}
+			x.proxy.SetNext(fault, 2)
+			if got := list(t, x.b, ""); !slices.Equal(got, want) {
+				t.Errorf("List = %v", got)
+			}
+			x.proxy.SetNext(fault, 2)
+			if got, err := x.b.Groups(t.Context(), ""); err != nil || !slices.Equal(got, []string{"a", "b"}) {
+				t.Errorf("Groups = %v, %v", got, err)
+			}
+			x.tries.want(t, map[string]int{"put ok": 3, "list retried": 4, "list ok": 2})
+			x.proxy.SetNext(fault, 9)
+			if err := x.b.List(t.Context(), "", func(bucket.Object) error { return nil }); err == nil {
+				t.Error("a broken listing was taken for one")
+			}
+		})
+	}
 }
 
 // TestCanceledInFault returns at once, whatever the request is doing: the clock's sleep and the proxy's hanging last forever.
