@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -214,7 +213,9 @@ func TestNoHistory(t *testing.T) {
 // TestRandomMoments writes a ledger while the server is killed again and again, and restores many of its moments: each holds exactly the entries up to it.
 func TestRandomMoments(t *testing.T) {
 	row(t, "DP-HIST-4", "DP-HIST-11")
-	s := harness.Start(t, binary, harness.Options{Env: keepsHistory})
+	replica := "file://" + filepath.Join(t.TempDir(), "replica")
+	env := replicates(replica)
+	s := harness.Start(t, binary, harness.Options{Env: env})
 	data := s.Data
 	type entry struct {
 		bookmark     string
@@ -223,13 +224,13 @@ func TestRandomMoments(t *testing.T) {
 	var ledger []entry // by number
 	s.Client(t, harness.Token).DB("ledger").Must("CREATE TABLE ledger(n INTEGER PRIMARY KEY, filler)")
 	r := rand.New(rand.NewPCG(1, 2))
-	for life := range 6 {
+	for life := range 20 {
 		c := s.Client(t, harness.Token).Apart()
 		d := c.DB("ledger")
 		killed := make(chan struct{})
 		var once sync.WaitGroup
 		once.Add(1)
-		lives := 60 + r.IntN(60)
+		lives := 10 + r.IntN(40)
 		go func() {
 			defer close(killed)
 			once.Wait()
@@ -252,10 +253,10 @@ func TestRandomMoments(t *testing.T) {
 			ledger = append(ledger, entry{a.Str("data.meta.bookmark"), sent, time.Now()})
 		}
 		<-killed
-		s = harness.Start(t, binary, harness.Options{Data: data, Env: keepsHistory})
-		if life%2 == 1 { // and one orderly end
+		s = harness.Start(t, binary, harness.Options{Data: data, Env: env})
+		if life%4 == 1 { // and an orderly end
 			s.Stop(t)
-			s = harness.Start(t, binary, harness.Options{Data: data, Env: keepsHistory})
+			s = harness.Start(t, binary, harness.Options{Data: data, Env: env})
 		}
 	}
 	c := s.Client(t, harness.Token)
@@ -298,7 +299,10 @@ func TestRandomMoments(t *testing.T) {
 	// What the restores replaced is there too.
 	restore(d, body{"bookmark": ledger[len(ledger)-1].bookmark}).OK()
 	holds("the last", len(ledger), len(ledger))
-	if _, err := os.Stat(data); err != nil {
-		t.Fatal(err)
+	caughtUp(t, s)
+	id := databaseID(t, c, "ledger")
+	s.Stop(t)
+	if got, want := contentOf(t, litestreamed(t, replica, id, nil)), contentOf(t, fileOf(t, filepath.Join(data, "db"), id)); got != want {
+		t.Errorf("litestream has\n%s\nthe server\n%s", harness.Tail(got, 2000), harness.Tail(want, 2000))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/history"
+	"github.com/persqld/persqld/internal/replica"
 	"github.com/persqld/persqld/internal/store"
 )
 
@@ -19,6 +20,7 @@ import (
 type past struct {
 	history *history.History
 	clock   *history.Clock
+	ship    *replica.Shipper // nil without a replica
 	opt     pastOptions
 }
 
@@ -36,15 +38,18 @@ func openPast(dir *datadir.Dir, opt pastOptions, logger *slog.Logger) (*past, er
 		}
 		return &past{}, err
 	}
-	h, err := history.New(history.Options{Root: dir.History(), Logger: logger})
+	p := &past{opt: opt}
+	var err error
+	p.history, err = history.New(history.Options{Root: dir.History(), Logger: logger, Grew: func(id string, position uint64) {
+		if p.ship != nil {
+			p.ship.Grew(id, position)
+		}
+	}})
 	if err != nil {
 		return nil, err
 	}
-	clock, err := history.OpenClock(dir.CommitTimes())
-	if err != nil {
-		return nil, err
-	}
-	return &past{h, clock, opt}, nil
+	p.clock, err = history.OpenClock(dir.CommitTimes())
+	return p, err
 }
 
 // forStore, forClock and forAPI are nil interfaces where there is no history.
@@ -59,7 +64,21 @@ func (p *past) forClock() store.Clock {
 	if p.clock == nil {
 		return nil
 	}
+	if p.ship != nil {
+		return watched{p.clock, p.ship}
+	}
 	return p.clock
+}
+
+// watched is a clock that also tells the replica of commits.
+type watched struct {
+	*history.Clock
+	ship *replica.Shipper
+}
+
+func (w watched) Note(id string, position uint64, ms int64) error {
+	w.ship.Note(id, ms)
+	return w.Clock.Note(id, position, ms)
 }
 
 func (p *past) forAPI() api.Past {
@@ -88,19 +107,24 @@ func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, 
 				}
 			}
 		},
-		Size: func(id string) int64 {
-			fi, err := os.Stat(filepath.Join(dir.Databases(), id[len(id)-2:], id+".db"))
-			if err != nil {
-				return 0
-			}
-			return fi.Size()
-		}}
+		Size: sizeOf(dir)}
 	go func() {
 		defer close(ended)
 		p.recover(ctx, cat, st, logger)
 		k.Run(ctx)
 	}()
 	return ended
+}
+
+// sizeOf tells how many bytes a database's file has.
+func sizeOf(dir *datadir.Dir) func(id string) int64 {
+	return func(id string) int64 {
+		fi, err := os.Stat(filepath.Join(dir.Databases(), id[len(id)-2:], id+".db"))
+		if err != nil {
+			return 0
+		}
+		return fi.Size()
+	}
 }
 
 // pins are the positions of a database's snapshots that are as young as the history is long: older ones go with what they are in.

@@ -110,7 +110,14 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := store.New(store.Options{
+	var st *store.Store
+	keep := func(ctx context.Context, id string) error { return st.Keep(ctx, id) }
+	base := func(ctx context.Context, id string) error { return st.Base(ctx, id) }
+	past.ship, err = openReplica(ctx, &cmd.Settings, past, cat, dir, keep, base, metrics, logger)
+	if err != nil {
+		return err
+	}
+	st, err = store.New(store.Options{
 		Past: past.forStore(), Clock: past.forClock(),
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
@@ -143,10 +150,16 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		}
 	}
 	options.Past = past.forAPI()
+	if past.ship != nil {
+		options.Replica = past.ship
+	}
 	door := api.New(options)
 	pastCtx, stopPast := context.WithCancel(context.Background())
 	defer stopPast()
 	pastDone := past.keep(pastCtx, cat, st, metrics, dir, logger)
+	closed := make(chan struct{})
+	stopShip, shipDone := replicate(past.ship, closed)
+	defer stopShip()
 	metrics.Register("persqld_sqlite_memory_bytes", "Memory that SQLite has allocated.", func() float64 { return float64(sqlite.MemoryUsed()) })
 	storage := datadir.NewMeter(dir.Databases())
 	metrics.Register("persqld_storage_bytes", "Bytes on disk of all databases with their logs, a minute old at most.", func() float64 { return float64(storage.Bytes()) })
@@ -207,8 +220,11 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	stop()
 	stopSweep()
 	stopPast()
+	stopShip()
 	<-pastDone
 	err = errors.Join(err, shutDown(door, web, st))
+	close(closed)
+	<-shipDone
 	err = errors.Join(err, past.close(err == nil))
 	<-sweepDone
 	closeSocket()

@@ -27,6 +27,11 @@ type Past interface {
 	Forget(id string) error
 }
 
+// Replica is the history off this machine: internal/replica.
+type Replica interface {
+	Forget(ctx context.Context, id string) error
+}
+
 // maxLabel is the most characters of a snapshot's label.
 const maxLabel = 80
 

@@ -25,6 +25,11 @@ type Metrics struct {
 	parked          prometheus.Gauge
 	historyFailures prometheus.Counter
 	historyLost     *prometheus.CounterVec
+	replicaLag      prometheus.Histogram
+	replicaBytes    *prometheus.CounterVec
+	replicaFailures prometheus.Counter
+	replicaRequests *prometheus.CounterVec
+	replicaTime     *prometheus.HistogramVec
 	requests        prometheus.Counter
 	read            prometheus.Counter
 	written         prometheus.Counter
@@ -45,11 +50,16 @@ func NewMetrics() *Metrics {
 		historyFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_history_failures_total", Help: "Times that a database's history could not be kept; writes went on."}),
 		historyLost:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_history_lost_bytes_total", Help: "Bytes of history that its bounds of size took: exactness of old moments, or those moments."}, []string{"what"}),
 		parked:          prometheus.NewGauge(prometheus.GaugeOpts{Name: "persqld_parked_statements", Help: "Long statements that wait for their turn."}),
+		replicaLag:      prometheus.NewHistogram(prometheus.HistogramOpts{Name: "persqld_replica_lag_seconds", Help: "Age of the oldest transaction of an upload to the replica, when it was there.", Buckets: prometheus.ExponentialBuckets(0.125, 2, 15)}),
+		replicaBytes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_replica_bytes_total", Help: "Bytes of files that were put into the replica, by level."}, []string{"level"}),
+		replicaFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_replica_failures_total", Help: "Times that a database could not be brought up to date in the replica; it is tried again."}),
+		replicaRequests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_replica_requests_total", Help: "Requests to the replica's storage."}, []string{"operation", "outcome"}),
+		replicaTime:     prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "persqld_replica_request_duration_seconds", Help: "Time of requests to the replica's storage.", Buckets: fine}, []string{"operation"}),
 		requests:        prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_requests_total", Help: "Requests that databases ran."}),
 		read:            prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_read_total", Help: "Rows that statements read."}),
 		written:         prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_written_total", Help: "Rows that statements wrote, indexes included."}),
 	}
-	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.historyFailures, m.historyLost, m.requests, m.read, m.written,
+	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.historyFailures, m.historyLost, m.replicaLag, m.replicaBytes, m.replicaFailures, m.replicaRequests, m.replicaTime, m.requests, m.read, m.written,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -95,6 +105,23 @@ func (m *Metrics) HistoryLost(exactness bool, bytes int64) {
 		what = "exactness"
 	}
 	m.historyLost.WithLabelValues(what).Add(float64(bytes))
+}
+
+// Shipped counts a file that was put into the replica.
+func (m *Metrics) Shipped(level int, bytes int64) {
+	m.replicaBytes.WithLabelValues(strconv.Itoa(level)).Add(float64(bytes))
+}
+
+// Lag is how far the replica was behind.
+func (m *Metrics) Lag(d time.Duration) { m.replicaLag.Observe(d.Seconds()) }
+
+// ShipFailed counts a failure to bring the replica up to date.
+func (m *Metrics) ShipFailed() { m.replicaFailures.Inc() }
+
+// Asked counts a request to the replica's storage.
+func (m *Metrics) Asked(operation, outcome string, seconds float64) {
+	m.replicaRequests.WithLabelValues(operation, outcome).Inc()
+	m.replicaTime.WithLabelValues(operation).Observe(seconds)
 }
 
 // Parked counts a long statement that waits for its turn (1), or no longer (-1).

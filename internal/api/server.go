@@ -28,7 +28,8 @@ type Options struct {
 	Placement store.Placement
 	QueryLog  *querylog.Log
 	Metrics   *Metrics
-	Past      Past // the databases' history; nil is none
+	Past      Past    // the databases' history; nil is none
+	Replica   Replica // and that off this machine
 	Version   string
 	BaseURL   string // the public origin, for the OpenAPI document
 

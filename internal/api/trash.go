@@ -200,12 +200,22 @@ func (s *Server) purge(ctx context.Context, id string) error {
 			return fmt.Errorf("forget history: %w", err)
 		}
 	}
+	if s.opt.Replica != nil {
+		ctx, cancel := context.WithTimeout(ctx, forgetTime)
+		defer cancel()
+		if err := s.opt.Replica.Forget(ctx, id); err != nil {
+			return err
+		}
+	}
 	err = s.opt.Catalog.PurgeDatabase(ctx, id)
 	if errors.Is(err, catalog.ErrDatabaseNotFound) {
 		return nil // somebody else has just done it
 	}
 	return err
 }
+
+// forgetTime is how long one purge may try to reach the replica: the others wait for it.
+const forgetTime = 10 * time.Second
 
 // sweepEvery is the time between two looks at the trash; less where databases stay there for less than ten times that.
 const sweepEvery = time.Minute

@@ -29,11 +29,6 @@ func each(t *testing.T, test func(t *testing.T, b bucket.Bucket)) {
 		buckettest.Setenv(t)
 		test(t, open(t, s.URL(s.Endpoint, "some/prefix"), unhurried))
 	})
-	t.Run("s3 without prefix", func(t *testing.T) {
-		s := buckettest.Start(t)
-		buckettest.Setenv(t)
-		test(t, open(t, s.URL(s.Endpoint, ""), unhurried))
-	})
 }
 
 func open(t testing.TB, url string, o bucket.Options) bucket.Bucket {
@@ -155,58 +150,65 @@ func TestMissing(t *testing.T) {
 }
 
 func TestListing(t *testing.T) {
+	each(t, listing)
+	t.Run("s3 without prefix", func(t *testing.T) {
+		s := buckettest.Start(t)
+		buckettest.Setenv(t)
+		listing(t, open(t, s.URL(s.Endpoint, ""), unhurried))
+	})
+}
+
+func listing(t *testing.T, b bucket.Bucket) {
 	keys := []string{"a-b/1", "a.b", "a/1", "a/2/3", "a/10", "a0", "A", "ab/1", "b", "b-/x", "b_/y", "z/ltx/0/1.ltx", "z/ltx/1/1.ltx", "z/ltx/9/1.ltx"}
-	each(t, func(t *testing.T, b bucket.Bucket) {
-		for _, key := range keys {
-			put(t, b, key, key)
-		}
-		sorted := slices.Sorted(slices.Values(keys))
-		for _, prefix := range []string{"", "a", "a/", "a/1", "a-", "b", "z/ltx/", "z/ltx/0", "z/ltx/0/1.ltx", "."} {
-			var want []string
-			groups := map[string]bool{}
-			for _, key := range sorted {
-				if rest, ok := strings.CutPrefix(key, prefix); ok {
-					want = append(want, key)
-					if group, _, is := strings.Cut(rest, "/"); is {
-						groups[group] = true
-					}
+	for _, key := range keys {
+		put(t, b, key, key)
+	}
+	sorted := slices.Sorted(slices.Values(keys))
+	for _, prefix := range []string{"", "a", "a/", "a/1", "a-", "b", "z/ltx/", "z/ltx/0", "z/ltx/0/1.ltx", "."} {
+		var want []string
+		groups := map[string]bool{}
+		for _, key := range sorted {
+			if rest, ok := strings.CutPrefix(key, prefix); ok {
+				want = append(want, key)
+				if group, _, is := strings.Cut(rest, "/"); is {
+					groups[group] = true
 				}
 			}
-			if got := list(t, b, prefix); !slices.Equal(got, want) {
-				t.Errorf("List(%q) = %v, want %v", prefix, got, want)
-			}
-			if prefix != "" && !strings.HasSuffix(prefix, "/") {
-				continue
-			}
-			wantGroups := make([]string, 0, len(groups))
-			for g := range groups {
-				wantGroups = append(wantGroups, g)
-			}
-			slices.Sort(wantGroups)
-			if got, err := b.Groups(t.Context(), prefix); err != nil || !slices.Equal(got, wantGroups) {
-				t.Errorf("Groups(%q) = %v, %v, want %v", prefix, got, err, wantGroups)
-			}
 		}
-		enough := errors.New("enough")
-		n := 0
-		err := b.List(t.Context(), "", func(bucket.Object) error {
-			if n++; n == 3 {
-				return enough
-			}
-			return nil
-		})
-		if n != 3 || err != enough {
-			t.Errorf("fn's error: %v after %d objects", err, n)
+		if got := list(t, b, prefix); !slices.Equal(got, want) {
+			t.Errorf("List(%q) = %v, want %v", prefix, got, want)
 		}
-		// A prune deletes what it lists.
-		err = b.List(t.Context(), "z/", func(o bucket.Object) error { return b.Delete(t.Context(), o.Key) })
-		if got := list(t, b, "z/"); err != nil || len(got) != 0 {
-			t.Errorf("deleted while listing: %v left, %v", got, err)
+		if prefix != "" && !strings.HasSuffix(prefix, "/") {
+			continue
 		}
-		if got, err := b.Groups(t.Context(), ""); err != nil || slices.Contains(got, "z") {
-			t.Errorf("Groups has one without objects: %v, %v", got, err)
+		wantGroups := make([]string, 0, len(groups))
+		for g := range groups {
+			wantGroups = append(wantGroups, g)
 		}
+		slices.Sort(wantGroups)
+		if got, err := b.Groups(t.Context(), prefix); err != nil || !slices.Equal(got, wantGroups) {
+			t.Errorf("Groups(%q) = %v, %v, want %v", prefix, got, err, wantGroups)
+		}
+	}
+	enough := errors.New("enough")
+	n := 0
+	err := b.List(t.Context(), "", func(bucket.Object) error {
+		if n++; n == 3 {
+			return enough
+		}
+		return nil
 	})
+	if n != 3 || err != enough {
+		t.Errorf("fn's error: %v after %d objects", err, n)
+	}
+	// A prune deletes what it lists.
+	err = b.List(t.Context(), "z/", func(o bucket.Object) error { return b.Delete(t.Context(), o.Key) })
+	if got := list(t, b, "z/"); err != nil || len(got) != 0 {
+		t.Errorf("deleted while listing: %v left, %v", got, err)
+	}
+	if got, err := b.Groups(t.Context(), ""); err != nil || slices.Contains(got, "z") {
+		t.Errorf("Groups has one without objects: %v, %v", got, err)
+	}
 }
 
 // TestPages has more objects, and more groups, than an answer of S3's.
@@ -364,6 +366,11 @@ func TestCanceled(t *testing.T) {
 // TestAtOnce replaces, reads, deletes and lists the same keys at the same time: each object that is read is one that was put, whole.
 func TestAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, b bucket.Bucket) {
+		if b.LevelDir(0) != "ltx/0" {
+			// The test's S3 server keeps directories itself, and stumbles where one goes while an object comes.
+			put(t, b, "dir0/sub/stay", "x")
+			put(t, b, "dir1/sub/stay", "x")
+		}
 		var wg sync.WaitGroup
 		for w := range 6 {
 			wg.Go(func() {

@@ -3,7 +3,6 @@ package bucket
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -55,7 +54,7 @@ func (c *awsCredentials) RetrieveWithCredContext(cc *credentials.CredContext) (c
 			err = errors.New("has none")
 		}
 		if err != nil {
-			tried = append(tried, fmt.Sprintf("%s: %s", source.name, clip(err.Error())))
+			tried = append(tried, source.name+": "+clip(err.Error()))
 			continue
 		}
 		c.mu.Lock()

@@ -362,7 +362,7 @@ func stands(t *testing.T) func(crashfs.Crash) error {
 }
 
 func TestPowerLoss(t *testing.T) {
-	if err := life(t, "").Log().Crashes(300, 1, t.TempDir(), stands(t)); err != nil {
+	if err := life(t, "").Log().Crashes(120, 1, t.TempDir(), stands(t)); err != nil {
 		t.Error(err)
 	}
 }

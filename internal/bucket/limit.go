@@ -161,7 +161,9 @@ func (g *gate) once(ctx context.Context, r request, try func(ctx context.Context
 // errSlow says that a try's time was over.
 type errSlow struct{ limit time.Duration }
 
-func (e errSlow) Error() string { return fmt.Sprintf("no answer within %v", e.limit) }
+func (e errSlow) Error() string {
+	return fmt.Sprintf("no answer within %v", e.limit.Round(time.Millisecond))
+}
 
 // enter waits for a turn, which ends with a receive from slots.
 func (g *gate) enter(ctx context.Context) error {

@@ -63,7 +63,7 @@ func TestOpenRefuses(t *testing.T) {
 		"s3://bucket/x?secret-access-key=" + secret:            "AWS_ACCESS_KEY_ID",
 		"s3://bucket/x?" + secret + "=1":                       "endpoint, path-style, region",
 		"s3://bucket/x?region=" + secret + ";":                 "name=value",
-		"s3://bucket/x?region=%21" + secret:                       "region",
+		"s3://bucket/x?region=%21" + secret:                    "region",
 		"s3://bucket/x?region=a&region=b":                      "several",
 		"s3://bucket/x?endpoint=":                              "no value",
 		"s3://bucket/x?endpoint=ftp://host":                    "http://host:port",
@@ -104,4 +104,18 @@ func TestLevelDir(t *testing.T) {
 			t.Errorf("level %d: %v, want %v", level, got, want)
 		}
 	}
+}
+
+// FuzzOpen refuses URLs without repeating what may be a secret in them.
+func FuzzOpen(f *testing.F) {
+	for _, around := range [][2]string{{"user:", "@bucket/p"}, {"bucket/p?key=", ""}, {"bucket?endpoint=http://", "_"}, {"bucket?endpoint=http://a:", "@b"}, {"b#", "%"}, {"bucket/%", "?region="}} {
+		f.Add(around[0], around[1])
+	}
+	const secret = "seCret-0815"
+	f.Fuzz(func(t *testing.T, before, after string) {
+		_, err := bucket.Open("s3://"+before+secret+after, bucket.Options{})
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("repeats a secret: %v", err)
+		}
+	})
 }

@@ -57,7 +57,7 @@ func newS3(t s3Target, o Options) (*s3, error) {
 		MaxRetries:   1, // the gate tries again: it knows the limits, and tells the observer
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the endpoint %s: %w", t.host, err)
+		return nil, errors.New("the endpoint's host is neither a name nor an address") // which the error repeats
 	}
 	// The names that firewalls and gateways of private networks know.
 	client.SetS3EnableDualstack(false)
@@ -201,14 +201,14 @@ func (s *s3) Delete(ctx context.Context, keys ...string) error {
 	for batch := range slices.Chunk(keys, pageSize) {
 		err := s.do(ctx, request{op: OpDelete, key: batch[0]}, func(ctx context.Context) error {
 			if len(batch) == 1 {
-				return missingIsFine(s.client.RemoveObject(ctx, s.bucket, s.prefix+batch[0], minio.RemoveObjectOptions{}))
+				return s.missingIsFine(s.client.RemoveObject(ctx, s.bucket, s.prefix+batch[0], minio.RemoveObjectOptions{}))
 			}
 			results, err := s.client.RemoveObjectsWithIter(ctx, s.bucket, s.infos(batch), minio.RemoveObjectsOptions{})
 			if err != nil {
 				return err
 			}
 			for r := range results {
-				if err := missingIsFine(r.Err); err != nil {
+				if err := s.missingIsFine(r.Err); err != nil {
 					return err
 				}
 			}
@@ -232,8 +232,8 @@ func (s *s3) infos(keys []string) iter.Seq[minio.ObjectInfo] {
 }
 
 // missingIsFine is for deletions, which some servers refuse for what isn't there.
-func missingIsFine(err error) error {
-	if err != nil && errors.Is(judge(err).err, fs.ErrNotExist) {
+func (s *s3) missingIsFine(err error) error {
+	if err != nil && errors.Is(s.judge(err).err, fs.ErrNotExist) {
 		return nil
 	}
 	return err

@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -189,7 +187,7 @@ func checkText(t *testing.T, err error, parts ...string) {
 		}
 	}
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		for _, secret := range []string{buckettest.AccessKey, buckettest.SecretKey} {
+		for _, secret := range []string{buckettest.AccessKey[:10], buckettest.SecretKey[:10]} {
 			if strings.Contains(fmt.Sprintf("%v %+v", e, e), secret) {
 				t.Errorf("%v has the credentials", e)
 			}
@@ -228,13 +226,6 @@ func TestNotRetried(t *testing.T) {
 			t.Setenv("AWS_ACCESS_KEY_ID", "ANOTHER")
 			return put(open(t, x.URL(x.proxy.URL, "p"), bucket.Options{}))
 		}, []string{"AWS_ACCESS_KEY_ID"}},
-		{"no credentials", func(t *testing.T) error {
-			t.Setenv("AWS_ACCESS_KEY_ID", "")
-			t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-			t.Setenv("AWS_CONFIG_FILE", "/nowhere")
-			return put(open(t, x.URL(x.proxy.URL, "p"), bucket.Options{}))
-		}, []string{"no credentials", "AWS_PROFILE"}},
 		{"TLS to HTTP", func(t *testing.T) error {
 			return put(open(t, x.URL(strings.Replace(x.proxy.URL, "http:", "https:", 1), "p"), bucket.Options{}))
 		}, []string{"endpoint=http://"}},
@@ -252,28 +243,6 @@ func TestNotRetried(t *testing.T) {
 				t.Errorf("%d requests", after-before)
 			}
 		})
-	}
-}
-
-func TestCredentialsFile(t *testing.T) {
-	s := buckettest.Start(t)
-	buckettest.Setenv(t)
-	t.Setenv("AWS_ACCESS_KEY_ID", "")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	file := filepath.Join(t.TempDir(), "credentials")
-	text := "[default]\naws_access_key_id=nobody\naws_secret_access_key=nothing\n[backup]\naws_access_key_id=" + buckettest.AccessKey + "\naws_secret_access_key=" + buckettest.SecretKey + "\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
-	t.Setenv("AWS_CONFIG_FILE", "/nowhere")
-	t.Setenv("AWS_PROFILE", "backup")
-	t.Setenv("AWS_ENDPOINT_URL_S3", s.Endpoint)
-	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-	b := open(t, "s3://"+s.Bucket, bucket.Options{})
-	put(t, b, "k", "x")
-	if got := get(t, b, "k", 0, -1); got != "x" {
-		t.Errorf("got %q", got)
 	}
 }
 
@@ -391,12 +360,17 @@ func TestConcurrent(t *testing.T) {
 		mu        sync.Mutex
 		now, most int
 		wg        sync.WaitGroup
+		three     = make(chan struct{})
 	)
 	inside := func(n int) {
 		mu.Lock()
-		defer mu.Unlock()
 		now += n
+		if now == 3 && most < 3 {
+			close(three)
+		}
 		most = max(most, now)
+		mu.Unlock()
+		<-three // the first ones wait for each other
 	}
 	for i := range 12 {
 		wg.Go(func() {
@@ -407,7 +381,7 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if most > 3 || most < 2 {
+	if most != 3 {
 		t.Errorf("%d requests at a time, want 3", most)
 	}
 	// Readers don't wait for each other to be read.
@@ -438,38 +412,6 @@ func (c *counted) Read(p []byte) (int, error) {
 		c.inside(-1)
 	}
 	return n, err
-}
-
-// TestParts puts a large object in parts, some of which fail.
-func TestParts(t *testing.T) {
-	x := behindProxy(t, bucket.Limits{PutOnePiece: 6 << 20, PartSize: 5 << 20, Tries: 3})
-	content := noise(17 << 20)
-	// Once the beginning, once each of the first two parts, and once the end.
-	failed := map[string]bool{}
-	x.proxy.Choose(func(r *http.Request) buckettest.Fault {
-		what := r.Method + r.URL.Query().Get("partNumber")
-		if r.Method == http.MethodPost && r.URL.Query().Has("uploadId") {
-			what = "complete"
-		}
-		if failed[what] || what == "PUT3" || r.Method == http.MethodGet {
-			return buckettest.None
-		}
-		failed[what] = true
-		if r.Method == http.MethodPut {
-			return buckettest.Cut
-		}
-		return buckettest.Error500
-	})
-	if err := x.b.Put(t.Context(), "large", bytes.NewReader(content), int64(len(content)), modified); err != nil {
-		t.Fatal(err)
-	}
-	if got := get(t, x.b, "large", 0, -1); got != string(content) {
-		t.Error("not what was put")
-	}
-	x.tries.want(t, map[string]int{"put retried": 5, "put ok": 6, "get ok": 1})
-	if got := metadata(t, x, "large"); got != "2026-03-04T05:06:07.123Z" {
-		t.Errorf("litestream-timestamp is %q", got)
-	}
 }
 
 func metadata(t *testing.T, x *broken, key string) string {

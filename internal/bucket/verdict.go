@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
@@ -52,17 +54,8 @@ var hints = map[string]string{
 	"XAdminUserNotFound":           hintKeys, // versitygw's
 }
 
-// judge tells what an error of the client's means. It has been stripped of credentials when the caller sees it.
+// judge tells what an error of the client's means. A server may repeat what it was sent, so texts that aren't ours are stripped of credentials.
 func (s *s3) judge(err error) verdict {
-	v := judge(err)
-	// A server may repeat what it was sent. The sentinels of errors.Is are texts of ours.
-	if text := s.credentials.strip(v.err.Error()); text != v.err.Error() {
-		v.err = errors.New(text)
-	}
-	return v
-}
-
-func judge(err error) verdict {
 	var (
 		answer  minio.ErrorResponse
 		slow    errSlow
@@ -77,7 +70,7 @@ func judge(err error) verdict {
 	)
 	switch {
 	case errors.As(err, &answer):
-		return judgeAnswer(answer)
+		return s.judgeAnswer(answer)
 	case errors.As(err, &slow):
 		return verdict{err: slow, hint: hintReach, again: true}
 	case errors.As(err, &source):
@@ -85,28 +78,29 @@ func judge(err error) verdict {
 	case errors.As(err, &noKeys):
 		return verdict{err: noKeys, hint: hintNoCredentials}
 	case errors.As(err, &unknown), errors.As(err, &named), errors.As(err, &invalid):
-		return verdict{err: reason(err), hint: hintCA}
+		return verdict{err: s.reason(err), hint: hintCA}
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return verdict{err: reason(err), hint: hintHTTP}
+		return verdict{err: s.reason(err), hint: hintHTTP}
 	case errors.As(err, &alert):
-		return verdict{err: reason(err), hint: hintReach}
+		return verdict{err: s.reason(err), hint: hintReach}
 	case errors.As(err, &dns):
-		return verdict{err: reason(err), hint: hintReach, again: true}
+		return verdict{err: s.reason(err), hint: hintReach, again: true}
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errChanged):
 		return verdict{err: err}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// Not the caller's, or nobody would judge it: the client's own, of a connection or of the credentials' server.
 		return verdict{err: errors.New("the connection took too long"), hint: hintReach, again: true}
 	}
-	return verdict{err: reason(err), hint: hintReach, again: true}
+	return verdict{err: s.reason(err), hint: hintReach, again: true}
 }
 
-func judgeAnswer(a minio.ErrorResponse) verdict {
-	err := fmt.Errorf("the server answered %d %s: %s", a.StatusCode, a.Code, strings.TrimSuffix(clip(a.Error()), "."))
-	if a.StatusCode == 0 {
-		// That of one of many objects, or of an answer that began as a success.
-		err = fmt.Errorf("the server answered %s: %s", a.Code, strings.TrimSuffix(clip(a.Error()), "."))
+func (s *s3) judgeAnswer(a minio.ErrorResponse) verdict {
+	what := s.readable(a.Code)
+	// The status is 0 for one of many objects, or an answer that began as a success; the client makes up a code where there is none.
+	if status := strconv.Itoa(a.StatusCode); a.StatusCode != 0 && !strings.HasPrefix(what, status) {
+		what = status + " " + what
 	}
+	err := fmt.Errorf("the server answered %s: %s", what, strings.TrimSuffix(s.readable(a.Error()), "."))
 	switch {
 	case a.Code == minio.NoSuchKey:
 		return verdict{err: fs.ErrNotExist}
@@ -132,17 +126,21 @@ func judgeAnswer(a minio.ErrorResponse) verdict {
 	return verdict{err: err, hint: hint}
 }
 
-// reason is a connection's error without the address of the request, which says no more than the bucket and the key.
-func reason(err error) error {
-	for {
-		text := clip(err.Error())
-		inner := errors.Unwrap(err)
-		if inner == nil || !strings.Contains(text, "http") {
-			return errors.New(text)
-		}
-		err = inner
+// reason is what a connection failed with, without the address of the request, which says no more than the bucket and the key.
+func (s *s3) reason(err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
 	}
+	if strings.HasPrefix(err.Error(), "Connection closed by foreign host") {
+		// The client's words for an EOF, with advice that was followed.
+		return errors.New("the connection was closed")
+	}
+	return errors.New(s.readable(err.Error()))
 }
+
+// readable is a text of another's without credentials, which are looked for before it is cut.
+func (s *s3) readable(text string) string { return clip(s.credentials.strip(text)) }
 
 // clip keeps an error readable where what answered sent a page.
 func clip(text string) string {

@@ -79,6 +79,9 @@ type Settings struct {
 	HistoryExact       Duration `default:"24h" range:"0s..87600h" unit:"time" help:"How far back every single commit can be restored; before that, moments at most 30 s apart and every snapshot." placeholder:"TIME"`
 	HistoryMax         Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of all databases; beyond it the oldest exactness goes first, then the oldest moments. 0 for no limit." placeholder:"SIZE"`
 	HistoryMaxDatabase Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of one database, likewise." placeholder:"SIZE"`
+	ReplicaURL         string   `name:"replica-url" help:"Where the history is kept off this machine, for persqld restore and Litestream: s3://bucket/prefix?endpoint=…&region=… with the usual AWS_ variables, or file:///folder." placeholder:"URL"`
+	ReplicaInterval    Duration `default:"1s" range:"100ms..1h" unit:"time" help:"Between two uploads of a database that is written." placeholder:"TIME"`
+	ReplicaRequests    int      `default:"100" range:"1..10000" unit:"requests a second" help:"Requests to S3; what they aren't enough for waits." placeholder:"N"`
 	QueryLogText       bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
 	IdempotencyMax     Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }
@@ -93,6 +96,9 @@ func (s *Settings) Validate() error {
 	}
 	if err := s.Address.Validate(); err != nil {
 		return err
+	}
+	if s.ReplicaURL != "" && s.History.Duration == 0 {
+		return fmt.Errorf("%s needs a history, of which it is a copy; %s is 0s", name("replica-url"), name("history"))
 	}
 	if s.AdminListen != "" {
 		if err := checkAddress("admin-listen", s.AdminListen); err != nil {

@@ -38,6 +38,9 @@ func (l Layout) History() string { return filepath.Join(string(l), "history") }
 // Aside is what the names of histories begin with that were set aside because none was kept any more.
 func (l Layout) Aside() string { return filepath.Join(string(l), "history.until-") }
 
+// ReplicaState is the file of what was put into the replica.
+func (l Layout) ReplicaState() string { return filepath.Join(string(l), "replica-state") }
+
 // CommitTimes is the file of what the history doesn't have yet.
 func (l Layout) CommitTimes() string { return filepath.Join(string(l), "commit-times") }
 

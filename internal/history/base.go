@@ -156,6 +156,7 @@ func (h *History) Confirm(id string, at uint64) error {
 		return fmt.Errorf("keep base: %w", err)
 	}
 	h.grew(id)
+	h.told(id, at)
 	return nil
 }
 

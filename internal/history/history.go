@@ -20,6 +20,8 @@ type Options struct {
 	Files  Files
 	Now    func() time.Time
 	Logger *slog.Logger
+	// Grew is told of each position that a database's history has come to; nil tells nobody. It must return at once.
+	Grew func(id string, position uint64)
 }
 
 // Files are the operations that must be durable, so that a test can lose power between them. The zero value is the system's.
@@ -69,6 +71,7 @@ type History struct {
 	root  string
 	files Files
 	log   *slog.Logger
+	told  func(id string, position uint64)
 
 	mu    sync.Mutex
 	dirs  map[string]bool // directories that are there, durably
@@ -92,7 +95,10 @@ func New(o Options) (*History, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &History{root: o.Root, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{},
+	if o.Grew == nil {
+		o.Grew = func(string, uint64) {}
+	}
+	return &History{root: o.Root, told: o.Grew, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{},
 		sound: map[string]bool{}, busy: map[string]bool{}, sealed: map[string]uint64{}, avoid: map[string]bool{}}, nil
 }
 

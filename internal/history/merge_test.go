@@ -124,8 +124,19 @@ func TestMergeKeepsMoments(t *testing.T) {
 					return err != nil // it was merged away before it was a pin
 				})
 				p.Pins = slices.Clone(pins)
+				due, err := l.h.Due(id, p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				had := files(t, l.root)
 				if _, err := l.h.Prune(t.Context(), id, p); err != nil {
 					t.Fatal(err)
+				}
+				if !due && !slices.Equal(had, files(t, l.root)) {
+					t.Error("nothing was due, and something was done")
+				}
+				if due, err := l.h.Due(id, p); err != nil || due {
+					t.Errorf("what was done is due again: %v, %v", due, err)
 				}
 				there := l.check()
 				l.apart(there, p)

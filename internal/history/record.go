@@ -323,6 +323,7 @@ func (h *History) Append(id string, head Head, log *os.File, end int64, times []
 	h.sound[id] = true
 	h.mu.Unlock()
 	h.grew(id)
+	h.told(id, r.last())
 	return Head{Position: r.last(), Time: r.time, Salt1: r.salt1, Salt2: r.salt2, Offset: end, Known: true}, nil
 }
 

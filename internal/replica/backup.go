@@ -109,7 +109,7 @@ func (b *Backup) All(ctx context.Context) (*Report, error) {
 	defer os.RemoveAll(dir)
 	// What is made while the databases are copied isn't in it: the catalog is from before them.
 	copied := filepath.Join(dir, "catalog.db")
-	if err := b.Catalog.CopyTo(ctx, copied); err != nil {
+	if err := b.Catalog.Copy(ctx, copied); err != nil {
 		return nil, err
 	}
 	list := Databases(b.Catalog)

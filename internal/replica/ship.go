@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/superfly/ltx"
+	"golang.org/x/sys/unix"
 
 	"github.com/persqld/persqld/internal/bucket"
 	"github.com/persqld/persqld/internal/history"
@@ -65,7 +66,7 @@ const (
 
 // ship brings the replica up to date with a database. If it isn't dirty only what is due is done.
 func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
-	if dirty {
+	if dirty && !s.ending.Load() {
 		if err := s.opt.Keep(ctx, t.id); err != nil {
 			return fmt.Errorf("hand over to the history: %w", err)
 		}
@@ -166,7 +167,15 @@ func (s *Shipper) step(ctx context.Context, t *track, head history.Head) error {
 	var damage *history.DamageError
 	if errors.As(err, &damage) {
 		s.log.Warn("the history has a gap; the replica goes on with a whole copy behind it", "database", t.id, "error", err)
-		return s.snapshot(ctx, t, head.Position)
+		err = s.snapshot(ctx, t, head.Position)
+		var gap *history.GapError
+		if errors.As(err, &gap) && s.opt.Base != nil {
+			if err := s.opt.Base(ctx, t.id); err != nil {
+				return err
+			}
+			return errLater
+		}
+		return err
 	}
 	if err != nil {
 		return err
@@ -210,6 +219,9 @@ func (s *Shipper) snapshot(ctx context.Context, t *track, at uint64) error {
 	if err != nil {
 		return err
 	}
+	if err := s.room(t.id); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(s.opt.Temp, "replica-")
 	if err != nil {
 		return err
@@ -228,6 +240,25 @@ func (s *Shipper) snapshot(ctx context.Context, t *track, at uint64) error {
 	t.snap, t.snapAt, t.snapLen, t.grown = txid(at), s.opt.Now(), n, 0
 	for i := range t.levels { // nothing before it is needed to go on
 		t.levels[i] = reach{last: max(t.levels[i].last, txid(at))}
+	}
+	return nil
+}
+
+// leave is how much room on the disk is left to the databases, beside what a whole copy takes for a while.
+const leave = 256 << 20
+
+// room tells whether a whole copy of a database, and its file for the replica, can be built without taking the room that writes need.
+func (s *Shipper) room(id string) error {
+	if s.opt.Size == nil {
+		return nil
+	}
+	need := 2*s.opt.Size(id) + leave
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.opt.Temp, &fs); err != nil {
+		return err
+	}
+	if free := int64(fs.Bavail) * int64(fs.Bsize); free < need {
+		return fmt.Errorf("a whole copy needs %d MiB of room on the disk for a while, and there are %d", need>>20, free>>20)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -37,6 +38,10 @@ type Options struct {
 	Past   Past
 	// Keep hands what a database has committed to the history.
 	Keep func(ctx context.Context, id string) error
+	// Base begins a database's history anew with a copy of its file, where it is damaged; nil if nobody can.
+	Base func(ctx context.Context, id string) error
+	// Size is how many bytes a database's file has.
+	Size func(id string) int64
 	// Databases are the ids of all that there are, those in the trash included.
 	Databases func() []string
 	// CopyCatalog writes the catalog as it is to a new file, page by page.
@@ -62,13 +67,16 @@ type Shipper struct {
 
 	mu      sync.Mutex
 	dirty   map[string]int64    // what has transactions that the replica doesn't: since when, in Unix ms
-	busy    map[string]bool     // what a worker has
+	busy    map[string]int64    // what a worker has, or will: since when it is dirty; 0 if it isn't
+	grew    map[string]uint64   // how far histories came while a worker had their databases
+	looked  bool                // what the replica may not have was looked for
 	gone    map[string]bool     // what is being purged
 	tracks  map[string]*track   // what was shipped lately, or couldn't be
 	shipped map[string]ltx.TXID // the last transaction that the replica is known to have
 	saved   bool                // shipped is as the state file has it
 	free    chan struct{}       // closed, and replaced, when a worker is done with a database
 	wake    chan struct{}       // something is dirty
+	ending  atomic.Bool         // the store is closed: the history has everything
 	large   chan struct{}       // has a place for each snapshot that may be made at the same time
 	books   catalogTrack
 }
@@ -93,7 +101,7 @@ func New(opt Options) *Shipper {
 	if opt.Observer == nil {
 		opt.Observer = nobody{}
 	}
-	return &Shipper{opt: opt, log: opt.Logger, dirty: map[string]int64{}, busy: map[string]bool{}, gone: map[string]bool{}, tracks: map[string]*track{},
+	return &Shipper{opt: opt, log: opt.Logger, dirty: map[string]int64{}, busy: map[string]int64{}, gone: map[string]bool{}, grew: map[string]uint64{}, tracks: map[string]*track{},
 		shipped: map[string]ltx.TXID{}, free: make(chan struct{}), wake: make(chan struct{}, 1), large: make(chan struct{}, max(1, opt.Workers/2))}
 }
 
@@ -120,15 +128,42 @@ func (s *Shipper) Note(id string, ms int64) {
 	}
 }
 
+// Grew says how far a database's history goes: not all that comes into it was noted as a commit, such as another file in the database's place and what a crash
+// left.
+func (s *Shipper) Grew(id string, position uint64) {
+	s.mu.Lock()
+	_, busy := s.busy[id]
+	if busy {
+		s.grew[id] = position // the worker that has it may ship that, too
+	}
+	late := !busy && s.shipped[id] < txid(position)
+	s.mu.Unlock()
+	if late {
+		s.Note(id, s.opt.Now().UnixMilli())
+	}
+}
+
 // Behind is how many databases have transactions that the replica doesn't, and for how long the first of those has waited.
 func (s *Shipper) Behind() (databases int, longest time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.opt.Now().UnixMilli()
-	for _, ms := range s.dirty {
-		longest = max(longest, time.Duration(now-ms)*time.Millisecond)
+	for id, ms := range s.dirty {
+		if s.busy[id] == 0 {
+			databases++
+			longest = max(longest, time.Duration(now-ms)*time.Millisecond)
+		}
 	}
-	return len(s.dirty), longest
+	for _, ms := range s.busy {
+		if ms != 0 {
+			databases++
+			longest = max(longest, time.Duration(now-ms)*time.Millisecond)
+		}
+	}
+	if !s.looked {
+		databases = max(databases, 1) // nobody knows yet
+	}
+	return databases, longest
 }
 
 // saveEvery is how often the state is saved while it changes. What is lost of it costs a listing a database.
@@ -211,8 +246,9 @@ func (s *Shipper) ready(now time.Time) (ids []string, next time.Time) {
 	}
 	var list []wanted
 	consider := func(id string, since int64, at time.Time) {
+		_, busy := s.busy[id]
 		switch {
-		case s.busy[id] || s.gone[id]:
+		case busy || s.gone[id]:
 		case at.After(now):
 			if next.IsZero() || at.Before(next) {
 				next = at
@@ -238,16 +274,20 @@ func (s *Shipper) ready(now time.Time) (ids []string, next time.Time) {
 			continue
 		}
 		if t.due.IsZero() {
-			if !s.busy[id] {
+			if _, busy := s.busy[id]; !busy {
 				delete(s.tracks, id) // nothing is left to be done: it is listed anew when it is written again
 			}
 			continue
 		}
 		consider(id, t.due.UnixMilli(), t.due)
 	}
+	// One that comes meanwhile tells only whoever waits for the first.
+	if soon := now.Add(s.opt.Interval); len(s.dirty) > 0 && (next.IsZero() || soon.Before(next)) {
+		next = soon
+	}
 	slices.SortFunc(list, func(a, b wanted) int { return cmp.Compare(a.since, b.since) })
 	for _, w := range list {
-		s.busy[w.id] = true
+		s.busy[w.id] = s.dirty[w.id]
 		ids = append(ids, w.id)
 	}
 	return ids, next
@@ -267,6 +307,7 @@ func (s *Shipper) serve(ctx context.Context, id string) {
 	s.mu.Lock()
 	since, dirty := s.dirty[id]
 	delete(s.dirty, id)
+	s.busy[id] = since
 	t := s.tracks[id]
 	if t == nil {
 		t = &track{id: id}
@@ -279,6 +320,12 @@ func (s *Shipper) serve(ctx context.Context, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.busy, id)
+	if position, ok := s.grew[id]; ok {
+		delete(s.grew, id)
+		if _, is := s.dirty[id]; !is && t.shipped < txid(position) {
+			s.dirty[id] = s.opt.Now().UnixMilli()
+		}
+	}
 	close(s.free)
 	s.free = make(chan struct{})
 	t.last = s.opt.Now()
@@ -328,6 +375,7 @@ func backoff(failures int, err error) time.Duration {
 
 // flush ships what is left at the end.
 func (s *Shipper) flush(ctx context.Context) {
+	s.ending.Store(true)
 	s.mu.Lock()
 	ids := make([]string, 0, len(s.dirty))
 	for id := range s.dirty {
@@ -377,13 +425,19 @@ func (s *Shipper) reconcile() {
 			s.Note(id, now)
 		}
 	}
+	s.mu.Lock()
+	s.looked = true
+	s.mu.Unlock()
 }
 
 // Forget takes a database out of the replica, which is gone for good. Whoever ships it is waited for.
 func (s *Shipper) Forget(ctx context.Context, id string) error {
 	s.mu.Lock()
 	s.gone[id] = true
-	for s.busy[id] {
+	for {
+		if _, busy := s.busy[id]; !busy {
+			break
+		}
 		free := s.free
 		s.mu.Unlock()
 		select {

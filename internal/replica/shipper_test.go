@@ -164,7 +164,6 @@ func (w *world) replace(r *rand.Rand) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.ship.Note(shop, w.clock().UnixMilli())
 }
 
 // restart is a stop and a start, with what the shipper remembered or without.
@@ -401,5 +400,80 @@ func TestSuperfluous(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("since %d and %d: %v, want %v", c.sync, c.kept, got, c.want)
 		}
+	}
+}
+
+// One that can't be shipped doesn't hold up the others, and what comes later is looked at in time.
+func TestOneFailsAlone(t *testing.T) {
+	w := newWorld(t)
+	const other = "db_otherotherot"
+	w.exec(shop, "CREATE TABLE t(a)")
+	w.exec(other, "CREATE TABLE t(a)")
+	w.pass(time.Second)
+	w.round()
+	w.bucket.failing(func(_, key string) error {
+		if len(key) >= len(databasePrefix(shop)) && key[:len(databasePrefix(shop))] == databasePrefix(shop) {
+			return errors.New("out of order")
+		}
+		return nil
+	})
+	w.exec(shop, "INSERT INTO t VALUES(1)")
+	for range 12 {
+		w.pass(time.Minute)
+		w.round()
+	}
+	w.exec(other, "INSERT INTO t VALUES(1)")
+	if _, next := w.ship.ready(w.clock()); next.IsZero() || next.After(w.clock().Add(w.ship.opt.Interval)) {
+		t.Errorf("the next look is at %s, now is %s", next, w.clock())
+	}
+	w.pass(time.Second)
+	w.round()
+	w.same(other)
+	w.bucket.failing(nil)
+	w.pass(2 * time.Minute)
+	w.round()
+	w.same(shop)
+}
+
+// A history that is damaged here is begun anew, so that the replica goes on.
+func TestShipOverDamage(t *testing.T) {
+	w := newWorld(t)
+	w.opt.Base = w.Base
+	w.ship = New(w.opt)
+	w.ship.looked = true
+	w.exec(shop, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+	w.pass(time.Second)
+	w.round()
+	w.bucket.failing(func(string, string) error { return errors.New("out of order") })
+	w.exec(shop, "INSERT INTO t(b) VALUES(hex(randomblob(5000)))")
+	w.pass(time.Second)
+	w.round()
+	w.exec(shop, "INSERT INTO t(b) VALUES('after')")
+	w.pass(time.Hour)
+	w.round()
+	paths, err := filepath.Glob(filepath.Join(w.root, "history", "*", shop, "*.log"))
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("%v, %v", paths, err)
+	}
+	b, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(paths[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.bucket.failing(nil)
+	for range 3 {
+		w.pass(time.Hour)
+		w.round()
+	}
+	if n, _ := w.ship.Behind(); n != 0 {
+		t.Fatalf("%d databases behind", n)
+	}
+	last := w.position(shop)
+	got, err := w.bucket.there(databasePrefix(shop), txid(last))
+	if err != nil || got != w.here(shop, last) {
+		t.Errorf("the last position: %v", err)
 	}
 }

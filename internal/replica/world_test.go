@@ -206,7 +206,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) start() {
 	w.t.Helper()
 	var err error
-	if w.past, err = history.New(history.Options{Root: filepath.Join(w.root, "history")}); err != nil {
+	if w.past, err = history.New(history.Options{Root: filepath.Join(w.root, "history"), Grew: func(id string, position uint64) { w.ship.Grew(id, position) }}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.opt = Options{Bucket: w.bucket, Past: w.past, Server: "srv_a", Temp: filepath.Join(w.root, "tmp"), State: filepath.Join(w.root, "replica-state"), Now: w.clock,
@@ -214,6 +214,7 @@ func (w *world) start() {
 		Databases: w.databases,
 	}
 	w.ship = New(w.opt)
+	w.ship.looked = true
 	if w.Store, err = store.New(store.Options{Dir: filepath.Join(w.root, "db"), Temp: filepath.Join(w.root, "tmp"), Past: w.past, Clock: w, Now: w.clock}); err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -79,4 +80,36 @@ func DriverErrorCode(err error) (code int, ok bool) {
 		return 0, false
 	}
 	return e.Code(), true
+}
+
+// CopyDriver copies a database that OpenDriver opened to a new file, page by page as it is between two transactions. The database's one connection does
+// nothing else meanwhile.
+func CopyDriver(ctx context.Context, db *sql.DB, to string) error {
+	abs, err := filepath.Abs(to)
+	if err != nil {
+		return fmt.Errorf("resolve %s: %w", to, err)
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(c any) error {
+		source, ok := c.(interface {
+			NewBackup(string) (*driver.Backup, error)
+		})
+		if !ok {
+			return fmt.Errorf("copy database: the driver's connection is a %T", c)
+		}
+		name := url.URL{Scheme: "file", Path: abs, RawQuery: url.Values{"_pragma": {"synchronous(OFF)"}}.Encode()}
+		b, err := source.NewBackup(name.String())
+		if err != nil {
+			return fmt.Errorf("copy database: %w", err)
+		}
+		_, err = b.Step(-1)
+		if err = errors.Join(err, b.Finish()); err != nil {
+			return fmt.Errorf("copy database: %w", err)
+		}
+		return nil
+	})
 }

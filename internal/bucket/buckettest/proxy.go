@@ -1,6 +1,7 @@
 package buckettest
 
 import (
+	"encoding/pem"
 	"io"
 	"log"
 	"net/http"
@@ -26,6 +27,8 @@ const (
 	CutReply       // the connection in the middle of the answer's body
 	Silent         // in the middle of the answer's body: nothing more comes
 	Echo403        // is answered with what the request had as credentials
+	Flip           // a bit of the request's body on its way
+	NoUpload       // is answered, as to who completes an upload in parts that is gone
 )
 
 // Proxy stands before an S3 server. It changes nothing that passes, so that signatures stand.
@@ -45,6 +48,22 @@ type Proxy struct {
 // NewProxy starts a proxy before an endpoint, for one test.
 func NewProxy(t testing.TB, endpoint string) *Proxy {
 	t.Helper()
+	return newProxy(t, endpoint, (*httptest.Server).Start)
+}
+
+// NewTLSProxy starts one that speaks HTTPS, and returns its certificate in PEM, which nobody trusts.
+func NewTLSProxy(t testing.TB, endpoint string) (p *Proxy, certificate []byte) {
+	t.Helper()
+	p = newProxy(t, endpoint, func(s *httptest.Server) {
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.StartTLS()
+		certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	})
+	return p, certificate
+}
+
+func newProxy(t testing.TB, endpoint string, start func(*httptest.Server)) *Proxy {
+	t.Helper()
 	target, err := url.Parse(endpoint)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +81,8 @@ func NewProxy(t testing.TB, endpoint string) *Proxy {
 		ErrorLog:       log.New(io.Discard, "", 0),
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, through) }))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, through) }))
+	start(server)
 	p.URL = server.URL
 	t.Cleanup(func() {
 		p.Set(None)
@@ -161,6 +181,11 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, through http.Handl
 	case Cut:
 		_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength/2)
 		panic(http.ErrAbortHandler)
+	case NoUpload:
+		refuse(w, http.StatusNotFound, "NoSuchUpload", "The specified multipart upload does not exist.")
+	case Flip:
+		r.Body = &flippedBody{ReadCloser: r.Body}
+		through.ServeHTTP(w, r)
 	case CutReply, Silent:
 		r.Header.Set(faultHeader, strconv.Itoa(int(fault)))
 		through.ServeHTTP(w, r)
@@ -206,5 +231,20 @@ func (b *brokenBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
+	return n, err
+}
+
+// flippedBody has another first bit.
+type flippedBody struct {
+	io.ReadCloser
+	done bool
+}
+
+func (b *flippedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 && !b.done {
+		p[0] ^= 1
+		b.done = true
+	}
 	return n, err
 }

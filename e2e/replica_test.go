@@ -1,0 +1,311 @@
+package e2e_test
+
+import (
+	"database/sql"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/persqld/persqld/e2e/harness"
+	"github.com/persqld/persqld/internal/bucket/buckettest"
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// replicates is the environment of a server with a replica.
+func replicates(url string, more ...string) []string {
+	return append([]string{"PERSQLD_REPLICA_URL=" + url, "PERSQLD_REPLICA_INTERVAL=100ms"}, more...)
+}
+
+// caughtUp waits until the replica has everything.
+func caughtUp(t *testing.T, s *harness.Server) {
+	t.Helper()
+	c := s.Client(t, "")
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		behind := metric(t, c, "persqld_replica_behind_databases")
+		if behind == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v databases are not in the replica\n%s", behind, harness.Tail(s.Log(), 2000))
+		}
+	}
+}
+
+// metric is the value of a metric without labels.
+func metric(t *testing.T, c *harness.Client, name string) float64 {
+	t.Helper()
+	for line := range strings.Lines(string(c.Get("/metrics").Raw)) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			var v float64
+			fmt.Sscan(rest, &v)
+			return v
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// litestreamed is what stock Litestream makes of a database of a replica.
+func litestreamed(t *testing.T, url, id string, env []string) string {
+	t.Helper()
+	program := buckettest.Tool(t, buckettest.Litestream)
+	path := filepath.Join(t.TempDir(), "litestream.db")
+	at, query, _ := strings.Cut(url, "?")
+	source := at + "/databases/" + id
+	if query != "" {
+		source += "?" + query
+	}
+	cmd := exec.Command(program, "restore", "-o", path, source)
+	cmd.Env = append(append(os.Environ(), env...), "AWS_CA_BUNDLE=") // with one, its S3 client doesn't start
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("litestream restore %s: %v\n%s", id, err, out)
+	}
+	return path
+}
+
+// contentOf is a database's schema and rows, and what an integrity check finds, as text.
+func contentOf(t *testing.T, path string) string {
+	t.Helper()
+	db, err := sqlite.OpenDriver(path, sqlite.DriverOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var b strings.Builder
+	read := func(query string) (list []string) {
+		rows, err := db.Query(query)
+		if err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		defer rows.Close()
+		columns, _ := rows.Columns()
+		for rows.Next() {
+			values, at := make([]any, len(columns)), make([]any, len(columns))
+			for i := range values {
+				at[i] = &values[i]
+			}
+			if err := rows.Scan(at...); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, fmt.Sprintf("%q", values))
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	for _, line := range read("PRAGMA integrity_check") {
+		fmt.Fprintln(&b, line)
+	}
+	for _, line := range read("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name") {
+		fmt.Fprintln(&b, line)
+	}
+	names, err := db.Query("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := textColumn(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tables {
+		lines := read("SELECT * FROM \"" + name + "\"")
+		slices.Sort(lines)
+		for _, line := range lines {
+			fmt.Fprintln(&b, name, line)
+		}
+	}
+	return b.String()
+}
+
+func textColumn(rows *sql.Rows) (list []string, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		var v string
+		if err := rows.Scan(&v); err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, rows.Err()
+}
+
+// databaseID is the id of a database of the default namespace.
+func databaseID(t *testing.T, c *harness.Client, slug string) string {
+	t.Helper()
+	for _, d := range c.Get("/v1/databases").OK().List("data") {
+		if m := d.(map[string]any); m["slug"] == slug {
+			return m["id"].(string)
+		}
+	}
+	t.Fatalf("no database %s", slug)
+	return ""
+}
+
+// fillWithKinds writes what a database can have.
+func fillWithKinds(d *harness.DB) {
+	for _, sql := range []string{
+		"CREATE TABLE IF NOT EXISTS t(a INTEGER PRIMARY KEY, b TEXT, c BLOB)", "CREATE INDEX IF NOT EXISTS i ON t(b)", "CREATE VIEW IF NOT EXISTS v AS SELECT b FROM t",
+		"CREATE TRIGGER IF NOT EXISTS r AFTER DELETE ON t BEGIN INSERT INTO t(b) VALUES('gone'); END", "CREATE VIRTUAL TABLE IF NOT EXISTS f USING fts5(x)",
+		"INSERT INTO f VALUES('some words'), ('other words')", "DROP TABLE IF EXISTS w", "CREATE TABLE w(k TEXT PRIMARY KEY, v) WITHOUT ROWID",
+	} {
+		d.Must(sql)
+	}
+	for i := range 30 {
+		d.Must("INSERT INTO t(b, c) VALUES(?, zeroblob(?))", fmt.Sprint("row ", i), i*400)
+	}
+	d.Must("DELETE FROM t WHERE a % 7 = 3")
+	d.Must("INSERT INTO w VALUES('k', 1)")
+}
+
+// Stock Litestream restores every database of a folder, and of S3, as the server has it: after imports, restores, kill -9 and an orderly end.
+func TestReplicaForLitestream(t *testing.T) {
+	row(t, "DP-HIST-12")
+	buckettest.Tool(t, buckettest.Litestream)
+	for _, kind := range []string{"folder", "S3"} {
+		t.Run(kind, func(t *testing.T) {
+			url, env := "file://"+filepath.Join(t.TempDir(), "replica"), []string(nil)
+			if kind == "S3" {
+				url, env = buckettest.StartS3(t)
+			}
+			s := harness.Start(t, binary, harness.Options{Env: replicates(url, env...)})
+			c := s.Client(t, harness.Token)
+			fillWithKinds(c.DB("shop"))
+			fillWithKinds(c.DB("blog"))
+			before := c.DB("blog").Must("INSERT INTO t(b) VALUES('restored')").Str("data.meta.bookmark")
+			c.DB("blog").Must("DELETE FROM t")
+			restore(c.DB("blog"), body{"bookmark": before}).OK()
+			caughtUp(t, s)
+			s.Kill()
+			s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: replicates(url, env...)})
+			c = s.Client(t, harness.Token)
+			c.DB("shop").Must("INSERT INTO t(b) VALUES('after the kill')")
+			c.DB("blog").Must("VACUUM")
+			ids := []string{databaseID(t, c, "shop"), databaseID(t, c, "blog")}
+			s.Stop(t)
+			for _, id := range ids {
+				if got, want := contentOf(t, litestreamed(t, url, id, env)), contentOf(t, fileOf(t, filepath.Join(s.Data, "db"), id)); got != want || !strings.HasPrefix(got, "[\"ok\"]") {
+					t.Errorf("%s: litestream has\n%s\nthe server\n%s", id, harness.Tail(got, 3000), harness.Tail(want, 3000))
+				}
+			}
+		})
+	}
+}
+
+// Storage that fails in every way for a while costs no write, and leaves no hole.
+func TestReplicaOutage(t *testing.T) {
+	row(t, "DP-HIST-13")
+	buckettest.Tool(t, buckettest.Litestream)
+	gateway := buckettest.Start(t)
+	proxy := buckettest.NewProxy(t, gateway.Endpoint)
+	url, env := gateway.URL(proxy.URL, "replica"), buckettest.Env()
+	s := harness.Start(t, binary, harness.Options{Env: replicates(url, env...)})
+	c := s.Client(t, harness.Token)
+	slugs := []string{"one", "two", "three"}
+	for _, slug := range slugs {
+		c.DB(slug).Must("CREATE TABLE t(n INTEGER PRIMARY KEY, filler)")
+	}
+	stop := make(chan struct{})
+	var writers sync.WaitGroup
+	wrote := make([]int, len(slugs))
+	for i, slug := range slugs {
+		writers.Go(func() {
+			d := c.Apart().DB(slug)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if a, err := d.Try("POST", d.Path("query"), harness.Body("INSERT INTO t VALUES(?, randomblob(2000))", wrote[i])); err != nil || a.Status != http.StatusOK {
+					t.Errorf("a write failed beside the outage: %v %v", a, err)
+					return
+				}
+				wrote[i]++
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+	}
+	for _, fault := range []buckettest.Fault{buckettest.Error500, buckettest.SlowDown, buckettest.Hang, buckettest.Cut, buckettest.Plain502} {
+		proxy.Set(fault)
+		time.Sleep(1500 * time.Millisecond)
+		proxy.Set(buckettest.None)
+		time.Sleep(200 * time.Millisecond)
+	}
+	proxy.Set(buckettest.Hang)
+	time.Sleep(300 * time.Millisecond)
+	close(stop)
+	writers.Wait()
+	s.Kill() // in the middle of it
+	proxy.Set(buckettest.None)
+	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: replicates(url, env...)})
+	c = s.Client(t, harness.Token)
+	caughtUp(t, s)
+	if metric(t, c, "persqld_history_failures_total") != 0 {
+		t.Error("the history failed")
+	}
+	ids := map[string]string{}
+	for _, slug := range slugs {
+		ids[slug] = databaseID(t, c, slug)
+	}
+	s.Stop(t)
+	for i, slug := range slugs {
+		got, want := contentOf(t, litestreamed(t, url, ids[slug], env)), contentOf(t, fileOf(t, filepath.Join(s.Data, "db"), ids[slug]))
+		if got != want || strings.Count(got, "\nt ") < wrote[i] {
+			t.Errorf("%s: litestream has %d rows, the server %d, written %d", slug, strings.Count(got, "\nt "), strings.Count(want, "\nt "), wrote[i])
+		}
+	}
+}
+
+// A deleted database stays in the replica as long as it can be brought back, and is purged from it with everything else of it.
+func TestReplicaOfADeletedDatabase(t *testing.T) {
+	row(t, "DP-HIST-14")
+	folder := filepath.Join(t.TempDir(), "replica")
+	env := replicates("file://"+folder, "PERSQLD_TRASH=3s")
+	s := harness.Start(t, binary, harness.Options{Env: env})
+	c := s.Client(t, harness.Token)
+	for _, slug := range []string{"shop", "blog"} {
+		c.DB(slug).Must("CREATE TABLE t(a)")
+	}
+	caughtUp(t, s)
+	gone, stays := databaseID(t, c, "shop"), databaseID(t, c, "blog")
+	c.Do("DELETE", "/v1/databases/shop", nil).OK()
+	if _, err := os.Stat(filepath.Join(folder, "databases", gone, "ltx", "9")); err != nil {
+		t.Errorf("it is not in the replica any more: %v", err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		left, _ := filepath.Glob(filepath.Join(folder, "databases", gone, "ltx", "*", "*"))
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v is left\n%s", left, s.Log())
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(folder, "databases", stays, "ltx", "9", "*.ltx")); len(left) != 1 {
+		t.Errorf("of the other one there is %v", left)
+	}
+}
+
+// A server does not write into another's replica.
+func TestForeignReplica(t *testing.T) {
+	row(t, "DP-HIST-15")
+	env := replicates("file://" + filepath.Join(t.TempDir(), "replica"))
+	s := harness.Start(t, binary, harness.Options{Env: env})
+	s.Stop(t)
+	other, err := harness.Run(binary, harness.Options{Data: t.TempDir(), Env: env})
+	if err == nil {
+		other.Kill()
+		t.Fatal("it started")
+	}
+	if text := err.Error(); !strings.Contains(text, "another server's") || !strings.Contains(text, "PERSQLD_REPLICA_URL") {
+		t.Errorf("it says %s", text)
+	}
+}
