@@ -300,7 +300,7 @@ func (tx *Tx) Position() uint64 {
 func (s *Store) Base(ctx context.Context, database string) error {
 	var at uint64
 	var ms int64
-	file, unpin, err := s.pin(ctx, database, func(a *actor) error {
+	file, unpin, err := s.pin(ctx, database, (*worker).mayOpen, func(a *actor) error {
 		if err := s.recall(a); err != nil {
 			return err
 		}
