@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -196,9 +198,9 @@ type databaseRequest struct {
 	Name   string `json:"name"`
 	Slug   string `json:"slug"`
 	Region string `json:"region"`
-	// An empty database that lasts, in the place of what was asked for, would be worse than a refusal.
-	From    any `json:"from"`
-	TTLDays any `json:"ttlDays"`
+	// A database that lasts, in the place of what was asked for, would be worse than a refusal.
+	TTLDays any            `json:"ttlDays"`
+	From    jsontext.Value `json:"from"`
 }
 
 // createDatabase serves POST /v1/databases.
@@ -223,10 +225,18 @@ func (s *Server) createDatabase(x *exchange) error {
 		}
 		return f
 	}
-	if req.From != nil || req.TTLDays != nil {
-		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database from another, or for a time, yet", "leave from and ttlDays out")
+	if req.TTLDays != nil {
+		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database for a time yet", "leave ttlDays out")
 	}
-	m, err := s.createMade(x.acting(x.r.Context()), catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}, nil)
+	n := catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}
+	if len(req.From) > 0 && req.From.Kind() != 'n' {
+		var from fromRequest
+		if err := from.read(req.From); err != nil {
+			return err
+		}
+		return s.createFrom(x, n, &from)
+	}
+	m, err := s.createMade(x.acting(x.r.Context()), n, nil)
 	if err != nil {
 		return err
 	}
