@@ -17,8 +17,9 @@ func (s *Store) CreateFrom(_ context.Context, database, file string) (err error)
 	if err != nil {
 		return fmt.Errorf("create database: %w", err)
 	}
-	if err = s.leaveTables(file); err == nil {
-		err = setLogMode(file)
+	leave, err := s.leaves(file)
+	if err == nil && len(leave) > 0 {
+		err = leaveTables(file, leave)
 	}
 	if err != nil {
 		return fmt.Errorf("create database: %w", diskFull(err))
@@ -54,36 +55,48 @@ func (s *Store) CreateFrom(_ context.Context, database, file string) (err error)
 	return nil
 }
 
-// leaveTables takes out of another database's file what belongs to that one alone.
-func (s *Store) leaveTables(file string) (err error) {
+// leaves are the tables in another database's file that belong to that one alone. It returns a *NewerError for one whose fate isn't known.
+func (s *Store) leaves(file string) (leave []string, err error) {
+	th := sqlite.NewThread()
+	defer th.Close()
+	c, err := sqlite.OpenInspection(file, th)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	names, err := c.TableNames(SystemPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if err := s.system.check(name); err != nil {
+			return nil, err
+		}
+		for _, t := range s.system.all() {
+			if family(t.Name) == family(name) && t.Branch != Carry { // former versions too
+				leave = append(leave, name)
+			}
+		}
+	}
+	return leave, nil
+}
+
+func leaveTables(file string, leave []string) error {
 	th := sqlite.NewThread()
 	defer th.Close()
 	c, err := sqlite.OpenScratch(sqlite.Scratch{Path: file}, th)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if cerr := c.Close(); err == nil {
-			err = cerr
+	for _, name := range leave {
+		if err = c.DropReserved(name); err != nil {
+			break
 		}
-	}()
-	names, err := c.TableNames(SystemPrefix)
-	if err != nil {
+	}
+	if err = errors.Join(err, c.Close()); err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := s.system.check(name); err != nil {
-			return err // a table whose fate isn't known
-		}
-		for _, t := range s.system.all() {
-			if family(t.Name) == family(name) && t.Branch != Carry {
-				if err := c.DropReserved(name); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return setLogMode(file)
 }
 
 // Ending is how a retired database ends.
