@@ -110,20 +110,36 @@ func (s *Server) createMade(ctx context.Context, n catalog.NewDatabase, fill fun
 		}
 		if fill != nil {
 			if err := fill(ctx, owner, n.ID); err != nil {
-				return made{}, errors.Join(err, owner.Delete(ctx, n.ID))
+				return made{}, errors.Join(err, s.unmake(ctx, owner, n.ID))
 			}
 		}
 		d, isNew, err := s.opt.Catalog.CreateDatabase(ctx, n)
 		if err != nil || !isNew {
-			if derr := owner.Delete(ctx, n.ID); derr != nil {
-				s.log.Warn("a database's file without a name was left behind", "database", n.ID, "error", derr)
-			}
+			s.leave(ctx, owner, n.ID)
 		}
 		return made{d, isNew}, err
 	})
 	m := v.(made)
 	m.new = m.new && mine
 	return m, err
+}
+
+// unmake takes what was made of a database away that gets no name.
+func (s *Server) unmake(ctx context.Context, owner store.Runner, id string) error {
+	if err := owner.Delete(ctx, id); err != nil {
+		return err
+	}
+	if s.opt.Past == nil {
+		return nil
+	}
+	return s.opt.Past.Forget(id)
+}
+
+// leave is unmake where there is another error to tell, or none.
+func (s *Server) leave(ctx context.Context, owner store.Runner, id string) {
+	if err := s.unmake(ctx, owner, id); err != nil {
+		s.log.Warn("a database's file without a name was left behind", "database", id, "error", err)
+	}
 }
 
 // listDatabases serves GET /v1/databases.

@@ -163,9 +163,7 @@ func (s *Server) createFrom(x *exchange, n catalog.NewDatabase, from *fromReques
 		}
 		d, isNew, err := s.opt.Catalog.CreateDatabase(ctx, n)
 		if err != nil || !isNew {
-			if derr := owner.Delete(ctx, n.ID); derr != nil {
-				s.log.Warn("a database's file without a name was left behind", "database", n.ID, "error", derr)
-			}
+			s.leave(ctx, owner, n.ID)
 			if err == nil {
 				err = errSlugTaken
 			}
