@@ -35,7 +35,7 @@ func (k *Keeper) DropOrphans(ctx context.Context) {
 }
 
 func (k *Keeper) dropOrphan(id string) error {
-	if _, err := k.History.dir(id); err != nil {
+	if !ValidID(id) {
 		return nil // nothing of ours
 	}
 	if known, err := k.Known(id); known || err != nil {
