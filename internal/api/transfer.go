@@ -613,6 +613,9 @@ func (j *csvJob) Run(tx *store.Tx) error {
 			return store.ErrTimeout
 		}
 		if err := j.run(tx, insert, values); err != nil {
+			if tx.Again() {
+				return err // nobody is told of it
+			}
 			f := *x.s.faultOf(err)
 			f.message = fmt.Sprintf("row %d: %s", row, f.message)
 			return &batchFault{fault: f, err: err}

@@ -326,6 +326,9 @@ func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) er
 // database's limit or the disk's.
 func (tx *Tx) Explain(err error) error { return translate(err, tx.quota) }
 
+// Again tells whether the request will be run again, whatever its Job makes of the error that it got.
+func (tx *Tx) Again() bool { return tx.again != nil }
+
 // Began is when the run of the request began.
 func (tx *Tx) Began() time.Time { return tx.w.stats.start }
 
