@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/persqld/persqld/e2e/harness"
 )
@@ -301,5 +303,183 @@ func TestHistoryOfMembers(t *testing.T) {
 		if entry := p.Get("/api/namespaces/default/audit?action=database.restored").OK(); entry.Str("data.0.actor.id") != p.id {
 			t.Errorf("the audit log has %s", entry.Raw)
 		}
+	}
+}
+
+// snapshotsOf are a database's snapshots by id, and their ids in order.
+func snapshotsOf(d *harness.DB) (byID map[string]body, ids []string) {
+	byID = map[string]body{}
+	for _, n := range d.Get(d.Path("snapshots")).OK().List("data") {
+		n := n.(body)
+		byID[n["id"].(string)] = n
+		ids = append(ids, n["id"].(string))
+	}
+	return byID, ids
+}
+
+// TestSnapshotLimits: no number of snapshots keeps a write from being done, and none that somebody made goes by itself.
+func TestSnapshotLimits(t *testing.T) {
+	row(t, "DP-HIST-2", "DP-HIST-3", "DP-HIST-7")
+	d := newDB(t, harness.Start(t, binary, harness.Options{Env: keepsHistory}).Client(t, harness.Token))
+	d.Must("CREATE TABLE t(a)")
+	const most = 1000
+	first := d.Must("DELETE FROM t").Str("data.meta.snapshot.id")
+	for range most {
+		d.Post(d.Path("snapshots"), body{"label": "by hand"}).OK()
+	}
+	d.Post(d.Path("snapshots"), body{"label": "one more"}).Fails(http.StatusConflict, "too_many_snapshots")
+	second := d.Must("DELETE FROM t").Str("data.meta.snapshot.id")
+	count := func() (automatic, byHand int) {
+		all, _ := snapshotsOf(d)
+		for _, n := range all {
+			if n["automatic"] == true {
+				automatic++
+			} else {
+				byHand++
+			}
+		}
+		return automatic, byHand
+	}
+	if a, h := count(); a != 2 || h != most {
+		t.Errorf("%d automatic ones and %d by hand", a, h)
+	}
+	for range most - 1 {
+		d.Must("DELETE FROM t")
+	}
+	all, _ := snapshotsOf(d)
+	if a, h := count(); a != most || h != most || all[first] != nil || all[second] == nil {
+		t.Errorf("%d automatic ones and %d by hand; the first of them %v, the second %v", a, h, all[first], all[second])
+	}
+	a := restore(d, body{"snapshotId": second}).OK()
+	if after, _ := snapshotsOf(d); len(after) != 2*most || after[second] != nil || after[a.Str("data.snapshot.id")] == nil {
+		t.Errorf("after a restore there are %d", len(after))
+	}
+	imports(t, d, []byte("INSERT INTO t VALUES(1);")).OK()
+	if a, h := count(); a != most || h != most {
+		t.Errorf("after an import %d automatic ones and %d by hand", a, h)
+	}
+	for id, n := range all {
+		if n["automatic"] == false {
+			d.Do("DELETE", d.Path("snapshots/"+id), nil).OK()
+			break
+		}
+	}
+	d.Post(d.Path("snapshots"), body{"label": "in its place"}).OK()
+}
+
+// TestSnapshotsThatLeft: what can't be restored any more is said to be so, and it is refused.
+func TestSnapshotsThatLeft(t *testing.T) {
+	row(t, "DP-HIST-2", "DP-HIST-10")
+	s := harness.Start(t, binary, harness.Options{Env: keepsHistory})
+	start := func(env ...string) *harness.DB {
+		s.Stop(t)
+		s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: env})
+		return s.Client(t, harness.Token).DB("left")
+	}
+	label := func(d *harness.DB, text string) string {
+		return d.Post(d.Path("snapshots"), body{"label": text}).OK().Is("data.restorable", "true").Str("data.id")
+	}
+	want := func(d *harness.DB, when string, held map[string]bool) {
+		t.Helper()
+		all, _ := snapshotsOf(d)
+		for id, is := range held {
+			if all[id]["restorable"] != is {
+				t.Errorf("%s: %v, want restorable %v", when, all[id], is)
+			}
+		}
+		for id := range held {
+			a := restore(d, body{"snapshotId": id})
+			if (a.Status == http.StatusOK) != held[id] {
+				t.Errorf("%s: restore of %v: %s", when, all[id], a.Raw)
+			}
+		}
+	}
+	d := s.Client(t, harness.Token).DB("left")
+	d.Post("/v1/databases", body{"slug": d.Slug}).OK()
+	empty := label(d, "empty")
+	d.Must("CREATE TABLE t(a)")
+	d.Must("INSERT INTO t VALUES(1)")
+	by := label(d, "one")
+	automatic := d.Must("DELETE FROM t").Str("data.meta.snapshot.id")
+	want(d, "at first", map[string]bool{empty: true, by: true, automatic: true})
+	s.Kill()
+	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: keepsHistory})
+	d = s.Client(t, harness.Token).DB("left")
+	want(d, "after kill -9", map[string]bool{empty: true, by: true, automatic: true})
+	d.Must("INSERT INTO t VALUES(2)")
+
+	// Set aside: the history begins anew, whoever asks first.
+	start("PERSQLD_HISTORY=0s")
+	d = start(keepsHistory...)
+	want(d, "set aside", map[string]bool{empty: false, by: false, automatic: false})
+	d.Must("INSERT INTO t VALUES(3)")
+	now := label(d, "now")
+	want(d, "begun anew", map[string]bool{empty: false, by: false, automatic: false, now: true})
+
+	// Automatic ones that are older than the history go, when there is another one. Those that somebody made stay.
+	d = start("PERSQLD_HISTORY=1s")
+	time.Sleep(1100 * time.Millisecond) // the age that the history has
+	next := d.Must("DELETE FROM t").Str("data.meta.snapshot.id")
+	all, _ := snapshotsOf(d)
+	if all[automatic] != nil || all[next] == nil || all[by] == nil || all[empty] == nil {
+		t.Errorf("left: %v", all)
+	}
+}
+
+// TestRestoresAmongEachOther: each restore and import that was answered 200 was done and has its snapshot, and no other has.
+func TestRestoresAmongEachOther(t *testing.T) {
+	row(t, "DP-HIST-4", "DP-HIST-7", "DP-HIST-8")
+	c := harness.Start(t, binary, harness.Options{Env: keepsHistory}).Client(t, harness.Token)
+	d := newDB(t, c)
+	d.Must("CREATE TABLE t(a)")
+	var marks []string
+	for i := range 8 {
+		marks = append(marks, d.Must("INSERT INTO t VALUES(?)", i).Str("data.meta.bookmark"))
+	}
+	before := d.Get(d.Path("bookmark")).OK().Str("data.bookmark")
+	var all sync.WaitGroup
+	var done, refused atomic.Int64
+	for w := range 4 {
+		all.Go(func() {
+			c := c.Apart()
+			for i := range 25 {
+				path, b := d.Path("restore"), any(body{"bookmark": marks[(w+i)%len(marks)]})
+				if w == 3 {
+					path, b = d.Path("import"), harness.Raw("UPDATE t SET a = a + 100;")
+				}
+				a, err := c.Try("POST", path, b)
+				switch {
+				case err != nil:
+					t.Error(err)
+				case a.Status == http.StatusOK:
+					done.Add(1)
+				case a.Status == http.StatusServiceUnavailable || a.Status == http.StatusTooManyRequests:
+					refused.Add(1)
+				default:
+					t.Errorf("%d %s", a.Status, a.Raw)
+				}
+			}
+		})
+	}
+	all.Wait()
+	list, ids := snapshotsOf(d)
+	if len(ids) != int(done.Load()) || done.Load() == 0 {
+		t.Errorf("%d were done, %d refused, and there are %d snapshots", done.Load(), refused.Load(), len(ids))
+	}
+	if entries := len(c.Get("/v1/audit?action=database.restored&limit=500").OK().List("data")) + len(c.Get("/v1/audit?action=database.imported&limit=500").OK().List("data")); entries != int(done.Load()) {
+		t.Errorf("%d entries of %d that were done", entries, done.Load())
+	}
+	var from, to uint64
+	fmt.Sscanf(before[:16], "%x", &from)
+	fmt.Sscanf(d.Get(d.Path("bookmark")).OK().Str("data.bookmark")[:16], "%x", &to)
+	if to-from != uint64(done.Load()) {
+		t.Errorf("%d transactions for %d", to-from, done.Load())
+	}
+	seen := map[any]bool{}
+	for _, n := range list {
+		if seen[n["bookmark"]] || n["restorable"] != true {
+			t.Errorf("twice, or not there: %v", n)
+		}
+		seen[n["bookmark"]] = true
 	}
 }
