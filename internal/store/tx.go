@@ -177,6 +177,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		if !tx.lone || w.group.wrote {
 			return r, tx.check(errBoundary)
 		}
+		// It begins no transaction of the group's, and has a position like any other.
+		if err := w.store.recall(tx.a); err != nil {
+			return r, tx.check(&wrapped{ErrStorage, err})
+		}
 		tx.wrote = true
 	} else if s.Writes {
 		if err := tx.mark(); err != nil {
