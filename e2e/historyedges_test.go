@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -191,5 +192,115 @@ func TestSnapshotsAreNotSeen(t *testing.T) {
 	d.Must("DELETE FROM o").Is("data.rowsWritten", "6").Is("data.changes", "6")
 	if got := d.One("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE '%persql%'"); got != "2" {
 		t.Errorf("%s tables are seen", got)
+	}
+}
+
+// TestHistoryIsNoWayAroundPolicies: who may not see all rows sees none of the past, whatever way leads there.
+func TestHistoryIsNoWayAroundPolicies(t *testing.T) {
+	row(t, "DP-HIST-9", "DP-HIST-13", "DP-POL-4")
+	s := harness.Start(t, binary, harness.Options{Env: keepsHistory})
+	c := s.Client(t, harness.Token)
+	d := newDB(t, c)
+	d.Must("CREATE TABLE t(owner, v)")
+	mark := d.Must("INSERT INTO t VALUES('ada', 1), ('bob', 2)").Str("data.meta.bookmark")
+	label := d.Post(d.Path("snapshots"), body{"label": "secret"}).OK().Str("data.id")
+	id := d.Get("/v1/databases/" + d.Slug).OK().Str("data.id")
+	d.Must("DELETE FROM t")
+	claims := body{"claims": body{"owner": "ada"}, "role": "admin"}
+	tokens := map[string]string{"claims": mint(c, claims), "write": mint(c, body{"role": "write"}), "write with claims": mint(c, body{"role": "write", "claims": body{"owner": "ada"}}),
+		"read": mint(c, body{"role": "read"}), "tables": mint(c, body{"role": "admin", "tableScope": []string{"o"}}), "test": mint(c, body{"role": "admin", "test": true})}
+	d.Post(d.Path("policies"), body{"name": "own", "tableName": "t", "expression": "owner = :auth_owner"}).OK()
+	refuses := func(when string, trashed bool) {
+		t.Helper()
+		for name, token := range tokens {
+			e := c.As(token)
+			for _, of := range []string{d.Slug, id, "default/" + d.Slug} {
+				for _, at := range []any{nil, mark, label, time.Now().UnixMilli()} {
+					slug := unused()
+					if a := from(e, slug, of, at); a.Status != http.StatusForbidden && (name != "test" || a.Status != http.StatusNotFound) {
+						t.Errorf("%s, %s: from %s at %v: %d %s", when, name, of, at, a.Status, a.Raw)
+					}
+				}
+			}
+			if trashed || name == "test" {
+				continue // such a one does not reach it at all
+			}
+			for _, m := range []body{{"bookmark": mark}, {"snapshotId": label}, {"timestamp": time.Now().UnixMilli()}} {
+				e.Post(d.Path("restore"), m).Fails(http.StatusForbidden, "")
+			}
+			e.Get(d.Path("snapshots")).Fails(http.StatusForbidden, "")
+			e.Post(d.Path("snapshots"), body{"label": "x"}).Fails(http.StatusForbidden, "")
+			e.Do("DELETE", d.Path("snapshots/"+label), nil).Fails(http.StatusForbidden, "")
+			for _, table := range []string{"sqlite_persql_snapshots_v1", "main.\"sqlite_persql_snapshots_v1\""} {
+				e.Post(d.Path("query"), harness.Body("SELECT * FROM "+table)).Fails(http.StatusForbidden, "")
+			}
+		}
+	}
+	refuses("living", false)
+	remove(t, d)
+	refuses("in the trash", true)
+	s.Kill()
+	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: keepsHistory})
+	c = s.Client(t, harness.Token)
+	d.Client = c
+	refuses("in the trash, after a start", true)
+	undelete(c, id, "").OK()
+	refuses("back from the trash", false)
+	// What an admin restores, the policy binds as before.
+	restore(d, body{"bookmark": mark}).OK()
+	if got := d.As(tokens["write with claims"]).DB(d.Slug).One("SELECT group_concat(v) FROM t"); got != "1" {
+		t.Errorf("after a restore the bound token sees %s", got)
+	}
+}
+
+// TestHistoryOnAFullDisk: restores and copies that don't fit leave everything as it was, writes go on where they can, and no acknowledged moment is lost.
+func TestHistoryOnAFullDisk(t *testing.T) {
+	row(t, "DP-E-10", "DP-HIST-4", "DP-HIST-11")
+	disk := smallDisk(t, 64<<20)
+	opt := harness.Options{Data: filepath.Join(disk, "data"), Env: keepsHistory}
+	s := harness.Start(t, binary, opt)
+	c := s.Client(t, harness.Token)
+	d := newDB(t, c)
+	d.Must("CREATE TABLE t(n INTEGER PRIMARY KEY, b)")
+	mark := d.Must("INSERT INTO t(b) VALUES(randomblob(6000000))").Str("data.meta.bookmark")
+	d.Must("INSERT INTO t(b) VALUES('small')")
+	state := d.One("SELECT group_concat(length(b)) FROM t")
+	labels := len(d.Get(d.Path("snapshots")).OK().List("data"))
+	free := fill(t, disk)
+	for range 3 {
+		if a := restore(d, body{"bookmark": mark}); a.Status != http.StatusServiceUnavailable {
+			t.Errorf("restore on a full disk: %s", a.Raw)
+		}
+		if a := from(c, unused(), d.Slug, mark); a.Status != http.StatusServiceUnavailable {
+			t.Errorf("from on a full disk: %s", a.Raw)
+		}
+		if a := from(c, unused(), d.Slug, nil); a.Status != http.StatusServiceUnavailable {
+			t.Errorf("from on a full disk: %s", a.Raw)
+		}
+		if got := d.One("SELECT group_concat(length(b)) FROM t"); got != state {
+			t.Errorf("left %s of %s", got, state)
+		}
+		if a := d.Get(d.Path("snapshots")); a.Status != http.StatusOK || len(a.List("data")) != labels {
+			t.Errorf("snapshots: %s", a.Raw)
+		}
+		d.Get(d.Path("bookmark")).OK()
+	}
+	s.Kill()
+	s = harness.Start(t, binary, opt)
+	c = s.Client(t, harness.Token)
+	d.Client = c
+	if got := d.One("SELECT group_concat(length(b)) FROM t"); got != state {
+		t.Errorf("after kill -9 on a full disk %s of %s", got, state)
+	}
+	free()
+	restore(d, body{"bookmark": mark}).OK()
+	if got := d.One("SELECT group_concat(length(b)) FROM t"); got != "6000000" {
+		t.Errorf("restored %s", got)
+	}
+	slug := unused()
+	from(c, slug, d.Slug, nil).OK()
+	d.Must("INSERT INTO t(b) VALUES('more')")
+	if files, err := filepath.Glob(filepath.Join(opt.Data, "tmp", "*")); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v %v", files, err)
 	}
 }
