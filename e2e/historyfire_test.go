@@ -180,3 +180,139 @@ func rowsOf(state string) (n int) {
 	fmt.Sscan(state, &n)
 	return n
 }
+
+// TestHistoryAmongDeletions deletes a database and brings it back, and changes its policies, while it is written, restored and copied: each write that was
+// answered is at its bookmark, and a copy has the policies.
+func TestHistoryAmongDeletions(t *testing.T) {
+	row(t, "DP-HIST-11", "DP-HIST-12", "DP-HIST-13")
+	s := harness.Start(t, binary, harness.Options{Env: append([]string{"PERSQLD_MAX_TRANSFERS=8", "PERSQLD_AUTO_CREATE=false"}, keepsHistory...)})
+	c := s.Client(t, harness.Token).Apart()
+	d := newDB(t, c)
+	id := d.Get("/v1/databases/" + d.Slug).OK().Str("data.id")
+	d.Must("CREATE TABLE t(n INTEGER PRIMARY KEY, b)")
+	const sees = "SELECT count(*) || ' ' || coalesce(sum(n), 0) FROM t"
+	var mu sync.Mutex
+	states, done := map[string]string{}, map[string]int{}
+	var marks []string
+	next := 0
+	var all sync.WaitGroup
+	end := time.Now().Add(4 * time.Second)
+	work := func(name string, step func() (*harness.Answer, error)) {
+		all.Go(func() {
+			for time.Now().Before(end) {
+				a, err := step()
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+					return
+				}
+				switch a.Status {
+				case http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable, http.StatusTooManyRequests:
+				default:
+					t.Errorf("%s: %d %s", name, a.Status, harness.Tail(string(a.Raw), 400))
+				}
+				mu.Lock()
+				done[fmt.Sprint(name, " ", a.Status)]++
+				mu.Unlock()
+			}
+		})
+	}
+	some := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(marks) == 0 {
+			return d.Slug
+		}
+		return marks[rand.IntN(len(marks))]
+	}
+	for range 2 {
+		work("insert", func() (*harness.Answer, error) {
+			mu.Lock()
+			next++
+			n := next
+			mu.Unlock()
+			a, err := c.Try("POST", d.Path("batch"), harness.BatchBody(true, harness.Body("INSERT INTO t(n) VALUES(?)", n), sees))
+			if err == nil && a.Status == http.StatusOK {
+				mu.Lock()
+				m, state := a.Str("meta.bookmark"), a.Str("data.1.rows.0.0")
+				if was, ok := states[m]; !ok || rowsOf(state) > rowsOf(was) {
+					states[m] = state
+				}
+				marks = append(marks, m)
+				mu.Unlock()
+			}
+			return a, err
+		})
+	}
+	work("restore", func() (*harness.Answer, error) {
+		if m := some(); m != d.Slug {
+			return c.Try("POST", d.Path("restore"), body{"bookmark": m})
+		}
+		return c.Try("GET", d.Path("snapshots"), nil)
+	})
+	copies := map[string]string{}
+	work("from", func() (*harness.Answer, error) {
+		m := some()
+		if m == d.Slug {
+			return c.Try("GET", d.Path("bookmark"), nil)
+		}
+		slug := unused()
+		a, err := c.Try("POST", "/v1/databases", body{"slug": slug, "from": body{"database": id, "at": m}})
+		if err == nil && a.Status == http.StatusOK {
+			mu.Lock()
+			copies[slug] = m
+			mu.Unlock()
+		}
+		return a, err
+	})
+	seen := 0
+	work("delete", func() (*harness.Answer, error) {
+		eventually(t, time.Until(end), func() bool { // the others have come to something
+			mu.Lock()
+			defer mu.Unlock()
+			return len(marks) >= seen+10
+		})
+		mu.Lock()
+		seen = len(marks)
+		mu.Unlock()
+		if a, err := c.Try("DELETE", "/v1/databases/"+d.Slug, nil); err != nil || a.Status != http.StatusOK {
+			return a, err
+		}
+		return c.Try("POST", "/v1/databases/"+id+"/undelete", nil)
+	})
+	work("policy", func() (*harness.Answer, error) {
+		a, err := c.Try("POST", d.Path("policies"), body{"name": "p", "tableName": "t", "expression": "n = :auth_n"})
+		if err != nil || a.Status != http.StatusOK && a.Status != http.StatusConflict {
+			return a, err
+		}
+		if a.Status == http.StatusConflict { // one that stayed, because its deletion met that of the database
+			if a, err = c.Try("GET", d.Path("policies"), nil); err != nil || a.Status != http.StatusOK || len(a.List("data")) == 0 {
+				return a, err
+			}
+			return c.Try("DELETE", d.Path("policies/"+a.Str("data.0.id")), nil)
+		}
+		return c.Try("DELETE", d.Path("policies/"+a.Str("data.id")), nil)
+	})
+	all.Wait()
+	t.Logf("%d moments; %v", len(marks), done)
+	if a := c.Get("/v1/databases/" + d.Slug); a.Status == http.StatusNotFound {
+		if !eventually(t, 10*time.Second, func() bool {
+			a, err := c.Try("POST", "/v1/databases/"+id+"/undelete", nil)
+			return err == nil && a.Status == http.StatusOK
+		}) {
+			t.Fatal("it doesn't come back")
+		}
+	}
+	for slug, m := range copies {
+		if got := c.DB(slug).One(sees); got != states[m] {
+			t.Errorf("the copy of %s holds %q, want %q", m, got, states[m])
+		}
+	}
+	for range 80 {
+		m := marks[rand.IntN(len(marks))]
+		if a := restore(d, body{"bookmark": m}); a.Status != http.StatusOK {
+			t.Errorf("%s: %s", m, a.Raw)
+		} else if got := d.One(sees); got != states[m] {
+			t.Errorf("%s holds %q, want %q", m, got, states[m])
+		}
+	}
+}
