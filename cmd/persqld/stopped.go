@@ -29,7 +29,7 @@ type stopped struct {
 }
 
 // openStopped opens a data directory. The error is datadir.ErrLocked where a server has it.
-func openStopped(ctx context.Context, data string) (s *stopped, err error) {
+func openStopped(ctx context.Context, data string) (_ *stopped, err error) {
 	root, err := filepath.Abs(data)
 	if err != nil {
 		return nil, fmt.Errorf("resolve data directory %s: %w", data, err)
@@ -37,7 +37,7 @@ func openStopped(ctx context.Context, data string) (s *stopped, err error) {
 	if missing(datadir.Layout(root).Catalog()) {
 		return nil, fmt.Errorf("%w: %s", errNoData, root)
 	}
-	s = &stopped{}
+	s := &stopped{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(ctx))
