@@ -63,7 +63,7 @@ func (r *Restorer) Server(ctx context.Context, dir *datadir.Dir, t Target, progr
 		case err != nil:
 			return 0, false, err
 		}
-		n, err := r.place(ctx, dir, past, d.ID, t, got, path)
+		n, err := r.place(ctx, dir, past, d.ID, live, got, path)
 		return n, false, err
 	})
 	if err != nil {
@@ -222,11 +222,16 @@ func logged(path string) error {
 	return f.Sync()
 }
 
-// place gives a restored file its place in a directory that has nothing of the database, and a history that begins with it. The latest moment keeps its position;
-// an earlier one is the transaction after the last, as one that is restored in place.
-func (r *Restorer) place(ctx context.Context, dir *datadir.Dir, past *history.History, id string, t Target, got Restored, path string) (int64, error) {
+// place gives a restored file its place in a directory that has nothing of the database, and a history that begins with it. The replica's latest moment keeps its
+// position; an earlier one is the transaction after the last, as one that is restored in place. Of what a backup doesn't know the server's replica may have more:
+// what comes from one gets the time as its position, so that it is greater than any that the replica has, and nothing is taken for what goes on from there.
+func (r *Restorer) place(ctx context.Context, dir *datadir.Dir, past *history.History, id string, live bool, got Restored, path string) (int64, error) {
 	at, ms := got.Position, got.Time
-	if !t.Latest() && got.Position != got.End {
+	switch {
+	case !live:
+		ms = r.now()
+		at = max(got.End+1, uint64(ms))
+	case got.Position != got.End:
 		at, ms = got.End+1, r.now()
 	}
 	if err := logged(path); err != nil {
