@@ -167,7 +167,7 @@ func fillWithKinds(d *harness.DB) {
 
 // Stock Litestream restores every database of a folder, and of S3, as the server has it: after imports, restores, kill -9 and an orderly end.
 func TestReplicaForLitestream(t *testing.T) {
-	row(t, "DP-HIST-12")
+	row(t, "DP-HIST-15")
 	buckettest.Tool(t, buckettest.Litestream)
 	for _, kind := range []string{"folder", "S3"} {
 		t.Run(kind, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestReplicaForLitestream(t *testing.T) {
 
 // Storage that fails in every way for a while costs no write, and leaves no hole.
 func TestReplicaOutage(t *testing.T) {
-	row(t, "DP-HIST-13")
+	row(t, "DP-HIST-16")
 	buckettest.Tool(t, buckettest.Litestream)
 	gateway := buckettest.Start(t)
 	proxy := buckettest.NewProxy(t, gateway.Endpoint)
@@ -266,7 +266,7 @@ func TestReplicaOutage(t *testing.T) {
 
 // A deleted database stays in the replica as long as it can be brought back, and is purged from it with everything else of it.
 func TestReplicaOfADeletedDatabase(t *testing.T) {
-	row(t, "DP-HIST-14")
+	row(t, "DP-HIST-17")
 	folder := filepath.Join(t.TempDir(), "replica")
 	env := replicates("file://"+folder, "PERSQLD_TRASH=3s")
 	s := harness.Start(t, binary, harness.Options{Env: env})
@@ -296,7 +296,7 @@ func TestReplicaOfADeletedDatabase(t *testing.T) {
 
 // A server does not write into another's replica.
 func TestForeignReplica(t *testing.T) {
-	row(t, "DP-HIST-15")
+	row(t, "DP-HIST-18")
 	env := replicates("file://" + filepath.Join(t.TempDir(), "replica"))
 	s := harness.Start(t, binary, harness.Options{Env: env})
 	s.Stop(t)

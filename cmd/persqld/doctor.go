@@ -14,7 +14,7 @@ import (
 
 type doctorCmd struct {
 	config.Location `embed:"" group:"settings"`
-	Full            bool `help:"Compare every index entry with its row, too; takes several times as long."`
+	Full            bool `help:"Compare every index entry with its row and read all of the history, too; takes several times as long."`
 }
 
 // errReported ends a command that has told its failure in its own output.
@@ -56,6 +56,6 @@ func writeReport(w io.Writer, r *doctor.Report) error {
 	if !r.Sound {
 		verdict = fmt.Sprintf("%d errors, %d warnings", count[doctor.Error], count[doctor.Warning])
 	}
-	_, err := fmt.Fprintf(w, "%s: %d databases, %d bytes examined: %s\n", r.Data, r.Databases, r.Bytes, verdict)
+	_, err := fmt.Fprintf(w, "%s: %d databases, %d bytes, %d histories examined: %s\n", r.Data, r.Databases, r.Bytes, r.Histories, verdict)
 	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -107,7 +108,8 @@ func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, 
 				}
 			}
 		},
-		Size: sizeOf(dir)}
+		Known: func(id string) (bool, error) { return knownDatabase(cat, dir, id) },
+		Size:  sizeOf(dir)}
 	go func() {
 		defer close(ended)
 		p.recover(ctx, cat, st, logger)
@@ -119,12 +121,37 @@ func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, 
 // sizeOf tells how many bytes a database's file has.
 func sizeOf(dir *datadir.Dir) func(id string) int64 {
 	return func(id string) int64 {
-		fi, err := os.Stat(filepath.Join(dir.Databases(), id[len(id)-2:], id+".db"))
+		fi, err := os.Stat(fileOf(dir, id))
 		if err != nil {
 			return 0
 		}
 		return fi.Size()
 	}
+}
+
+func fileOf(dir *datadir.Dir, id string) string {
+	return filepath.Join(dir.Databases(), id[len(id)-2:], id+".db")
+}
+
+var errNoDatabases = errors.New("the catalog has no database at all: it may not be the one that belongs here")
+
+// knownDatabase tells whether a history must stay: its database is in the catalog or in the trash, or has a file, which a purge takes away first.
+func knownDatabase(cat *catalog.Catalog, dir *datadir.Dir, id string) (bool, error) {
+	if _, err := cat.DatabaseByID(id); err == nil {
+		return true, nil
+	}
+	if _, err := cat.Trashed(id); err == nil {
+		return true, nil
+	}
+	if _, err := os.Lstat(fileOf(dir, id)); !errors.Is(err, fs.ErrNotExist) {
+		return err == nil, err
+	}
+	any := false
+	cat.EachDatabase(func(*catalog.Database) bool { any = true; return false })
+	if !any {
+		return false, errNoDatabases
+	}
+	return false, nil
 }
 
 // pins are the positions of a database's snapshots that are as young as the history is long: older ones go with what they are in.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -108,20 +110,36 @@ func (s *Server) createMade(ctx context.Context, n catalog.NewDatabase, fill fun
 		}
 		if fill != nil {
 			if err := fill(ctx, owner, n.ID); err != nil {
-				return made{}, errors.Join(err, owner.Delete(ctx, n.ID))
+				return made{}, errors.Join(err, s.unmake(ctx, owner, n.ID))
 			}
 		}
 		d, isNew, err := s.opt.Catalog.CreateDatabase(ctx, n)
 		if err != nil || !isNew {
-			if derr := owner.Delete(ctx, n.ID); derr != nil {
-				s.log.Warn("a database's file without a name was left behind", "database", n.ID, "error", derr)
-			}
+			s.leave(ctx, owner, n.ID)
 		}
 		return made{d, isNew}, err
 	})
 	m := v.(made)
 	m.new = m.new && mine
 	return m, err
+}
+
+// unmake takes what was made of a database away that gets no name.
+func (s *Server) unmake(ctx context.Context, owner store.Runner, id string) error {
+	if err := owner.Delete(ctx, id); err != nil {
+		return err
+	}
+	if s.opt.Past == nil {
+		return nil
+	}
+	return s.opt.Past.Forget(id)
+}
+
+// leave is unmake where there is another error to tell, or none.
+func (s *Server) leave(ctx context.Context, owner store.Runner, id string) {
+	if err := s.unmake(ctx, owner, id); err != nil {
+		s.log.Warn("a database's file without a name was left behind", "database", id, "error", err)
+	}
 }
 
 // listDatabases serves GET /v1/databases.
@@ -196,9 +214,9 @@ type databaseRequest struct {
 	Name   string `json:"name"`
 	Slug   string `json:"slug"`
 	Region string `json:"region"`
-	// An empty database that lasts, in the place of what was asked for, would be worse than a refusal.
-	From    any `json:"from"`
-	TTLDays any `json:"ttlDays"`
+	// A database that lasts, in the place of what was asked for, would be worse than a refusal.
+	TTLDays any            `json:"ttlDays"`
+	From    jsontext.Value `json:"from"`
 }
 
 // createDatabase serves POST /v1/databases.
@@ -223,10 +241,18 @@ func (s *Server) createDatabase(x *exchange) error {
 		}
 		return f
 	}
-	if req.From != nil || req.TTLDays != nil {
-		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database from another, or for a time, yet", "leave from and ttlDays out")
+	if req.TTLDays != nil {
+		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database for a time yet", "leave ttlDays out")
 	}
-	m, err := s.createMade(x.acting(x.r.Context()), catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}, nil)
+	n := catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}
+	if len(req.From) > 0 && req.From.Kind() != 'n' {
+		var from fromRequest
+		if err := from.read(req.From); err != nil {
+			return err
+		}
+		return s.createFrom(x, n, &from)
+	}
+	m, err := s.createMade(x.acting(x.r.Context()), n, nil)
 	if err != nil {
 		return err
 	}

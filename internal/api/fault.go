@@ -138,9 +138,6 @@ func (s *Server) faultOf(err error) *fault {
 			return &fault{status: t.status, code: t.code, message: t.message, hint: t.hint, retry: t.retry, index: -1}
 		}
 	}
-	if f := gapFault(err); f != nil {
-		return f
-	}
 	var up *transfer.Error
 	if errors.As(err, &up) {
 		return transferFault(up)

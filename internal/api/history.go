@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -36,7 +37,9 @@ type Replica interface {
 const maxLabel = 80
 
 // snapshotID is a new snapshot's id.
-func snapshotID() string { return catalog.NewID("snap") }
+func snapshotID() string { return catalog.NewID(strings.TrimSuffix(snapshotPrefix, "_")) }
+
+const snapshotPrefix = "snap_"
 
 var errNoHistory = newFault(http.StatusConflict, "no_history", "This server keeps no history", "start it with PERSQLD_HISTORY above 0s")
 
@@ -257,11 +260,18 @@ func (x *exchange) position(ctx context.Context, owner store.Runner, m *moment) 
 	if err != nil {
 		return 0, err
 	}
-	at := uint64(0)
+	return x.positionOf(m, last, func() (list []store.Snapshot, err error) {
+		err = x.do(store.JobFunc(func(tx *store.Tx) (err error) { list, err = tx.Snapshots(); return err }))
+		return list, err
+	})
+}
+
+// positionOf is the position that a moment names of a database whose history is complete up to the last one.
+func (x *exchange) positionOf(m *moment, last uint64, snapshots func() ([]store.Snapshot, error)) (at uint64, err error) {
 	switch {
 	case m.SnapshotID != "":
-		var list []store.Snapshot
-		if err := x.do(store.JobFunc(func(tx *store.Tx) (err error) { list, err = tx.Snapshots(); return err })); err != nil {
+		list, err := snapshots()
+		if err != nil {
 			return 0, err
 		}
 		for i := range list {
@@ -283,7 +293,7 @@ func (x *exchange) position(ctx context.Context, owner store.Runner, m *moment) 
 			return 0, newFault(http.StatusConflict, "not_in_history", "The database was not there at that time", "it was made at "+x.database.CreatedAt.UTC().Format(timeFormat))
 		}
 		if at, err = x.s.opt.Past.At(x.database.ID, ms); err != nil {
-			return 0, err
+			return 0, x.s.gap(x.database.ID, err)
 		}
 	}
 	if at > last {
@@ -340,7 +350,13 @@ func (s *Server) restore(x *exchange) error {
 			if before.Position, _, err = owner.Position(ctx, x.database.ID); err != nil {
 				return err
 			}
-			return s.past(ctx, x.database.ID, at, path)
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("make room for the restored file: %w", err)
+			}
+			if err := s.past(ctx, x.database.ID, at, path); err != nil {
+				return err
+			}
+			return s.sound(ctx, x.database.ID, path)
 		})
 		if err != nil {
 			return err
@@ -370,14 +386,13 @@ func (x *exchange) label(n *store.Snapshot) error {
 	return x.do(store.JobFunc(func(tx *store.Tx) error { return tx.AddSnapshot(*n) }))
 }
 
-// past writes a database as it was to a file, whole and sound.
+// past writes a database as it was to a file.
 func (s *Server) past(ctx context.Context, id string, at uint64, path string) error {
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("make room for the restored file: %w", err)
-	}
-	if err := s.opt.Past.Restore(ctx, id, at, path); err != nil {
-		return err
-	}
+	return s.gap(id, store.DiskFull(s.opt.Past.Restore(ctx, id, at, path)))
+}
+
+// sound refuses a restored file that isn't.
+func (s *Server) sound(ctx context.Context, id, path string) error {
 	th := sqlite.NewThread()
 	defer th.Close()
 	c, err := sqlite.OpenInspection(path, th)
@@ -385,22 +400,53 @@ func (s *Server) past(ctx context.Context, id string, at uint64, path string) er
 		return err
 	}
 	defer c.Close()
+	defer context.AfterFunc(ctx, c.Interrupt)() // the check of a large database takes its time
 	problems, err := c.Examine(true)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) && (e.Code.Primary() == sqlite.CodeCorrupt || e.Code.Primary() == sqlite.CodeNotADB) {
+		problems, err = append(problems, e.Message), nil
+	}
 	if err != nil {
 		return err
 	}
 	if len(problems) > 0 {
-		s.log.Error("a restored database is not sound; it was thrown away", "database", id, "position", at, "problem", problems[0])
-		return newFault(http.StatusConflict, "history_damaged", "The history of this moment is damaged; nothing was changed", "restore a moment before or after it")
+		s.log.Error("a restored database is not sound; it was thrown away", "database", id, "problem", problems[0])
+		return newFault(http.StatusConflict, "history_damaged", "The database is damaged at this moment; nothing was changed", "choose a moment before or after it")
 	}
 	return nil
 }
 
-// gapFault is what the client is told of a moment that can't be restored.
-func gapFault(err error) *fault {
+// gap makes of a moment that can't be restored what the client is told: the nearest ones, by names that it can send.
+func (s *Server) gap(id string, err error) error {
 	var gap *history.GapError
 	if !errors.As(err, &gap) {
-		return nil
+		return err
 	}
-	return newFault(http.StatusConflict, "not_in_history", "This moment is not in the history: "+gap.Error(), "restore one of the moments that are named, or GET …/snapshots")
+	name := func(position uint64, ms int64) string {
+		if position == 0 {
+			return history.Bookmark(id, 0) + " (the empty database)"
+		}
+		if ms == 0 {
+			return history.Bookmark(id, position)
+		}
+		return history.Bookmark(id, position) + " of " + time.UnixMilli(ms).UTC().Format(timeFormat)
+	}
+	nearest := "no moment can be restored"
+	var list []string
+	if gap.HasBefore {
+		list = append(list, name(gap.Before, gap.BeforeTime))
+	}
+	if gap.HasAfter {
+		list = append(list, name(gap.After, gap.AfterTime))
+	}
+	switch len(list) {
+	case 1:
+		nearest = "the nearest one is the bookmark " + list[0]
+	case 2:
+		nearest = "the nearest ones are the bookmarks " + list[0] + " and " + list[1]
+	}
+	return newFault(http.StatusConflict, "not_in_history", fmt.Sprintf("This moment is not in the history: %v; %s", gap.Cause, nearest), "restore one of the moments that are named, or GET …/snapshots")
 }

@@ -83,6 +83,10 @@ func (r *reader) connect(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.ETag == "" {
+		body.Close()
+		return nil, errNoETag
+	}
 	if r.at > 0 && header.Get("Content-Range") == "" {
 		body.Close()
 		return nil, errors.New("the server sent the object from its beginning on, though it was asked for a range")

@@ -111,6 +111,24 @@ func TestFolderOfAnotherKey(t *testing.T) {
 	}
 }
 
+func TestFolderTakesEmptyDirectories(t *testing.T) {
+	root := t.TempDir()
+	b := open(t, "file://"+root, bucket.Options{})
+	put(t, b, "a/b/c", "x")
+	put(t, b, "a/d", "x")
+	for _, step := range [][2]string{{"a/b/c", "a/b"}, {"a/d", "a"}} {
+		if err := b.Delete(t.Context(), step[0]); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(root, step[1])); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is there: %v", step[1], err)
+		}
+	}
+	if _, err := os.Stat(root); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFolderThatGoes is not one without objects.
 func TestFolderThatGoes(t *testing.T) {
 	root := t.TempDir() + "/replica"

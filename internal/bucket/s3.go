@@ -75,7 +75,7 @@ func newS3(t s3Target, o Options) (*s3, error) {
 	return s, nil
 }
 
-func newTransport(connections int) (*http.Transport, error) {
+func newTransport(connections int) (http.RoundTripper, error) {
 	t := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -100,7 +100,19 @@ func newTransport(connections int) (*http.Transport, error) {
 		}
 		t.TLSClientConfig.RootCAs = pool
 	}
-	return t, nil
+	return noPages{t}, nil
+}
+
+// noPages refuses answers that succeed with a page: a portal's, or a proxy's.
+type noPages struct{ *http.Transport }
+
+func (t noPages) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := t.Transport.RoundTrip(r)
+	if err == nil && res.StatusCode < 300 && strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") {
+		res.Body.Close()
+		return nil, errPage
+	}
+	return res, err
 }
 
 // LevelDir is what Litestream's client for S3 calls a level.

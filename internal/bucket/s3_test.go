@@ -99,7 +99,10 @@ func behindProxy(t *testing.T, l bucket.Limits) *broken {
 	return x
 }
 
-var faults = map[string]buckettest.Fault{"500": buckettest.Error500, "SlowDown": buckettest.SlowDown, "502": buckettest.Plain502, "hang": buckettest.Hang, "cut": buckettest.Cut}
+var faults = map[string]buckettest.Fault{
+	"500": buckettest.Error500, "SlowDown": buckettest.SlowDown, "hang": buckettest.Hang, "cut": buckettest.Cut,
+	"502": buckettest.Plain502, "404": buckettest.Plain404, "portal": buckettest.Plain200,
+}
 
 // quick has a time limit that a hanging try meets soon.
 var quick = bucket.Limits{TryTimeout: 500 * time.Millisecond, MinBytesPerSecond: 16 << 20, Tries: 4}
@@ -297,6 +300,32 @@ func TestBrokenDownload(t *testing.T) {
 	})
 }
 
+// TestBrokenListing isn't a shorter one.
+func TestBrokenListing(t *testing.T) {
+	for name, fault := range map[string]buckettest.Fault{"cut": buckettest.CutReply, "silent": buckettest.Silent} {
+		t.Run(name, func(t *testing.T) {
+			x := behindProxy(t, quick)
+			want := []string{"a/1", "a/2", "b/3"}
+			for _, key := range want {
+				put(t, x.b, key, "x")
+			}
+			x.proxy.SetNext(fault, 2)
+			if got := list(t, x.b, ""); !slices.Equal(got, want) {
+				t.Errorf("List = %v", got)
+			}
+			x.proxy.SetNext(fault, 2)
+			if got, err := x.b.Groups(t.Context(), ""); err != nil || !slices.Equal(got, []string{"a", "b"}) {
+				t.Errorf("Groups = %v, %v", got, err)
+			}
+			x.tries.want(t, map[string]int{"put ok": 3, "list retried": 4, "list ok": 2})
+			x.proxy.SetNext(fault, 9)
+			if err := x.b.List(t.Context(), "", func(bucket.Object) error { return nil }); err == nil {
+				t.Error("a broken listing was taken for one")
+			}
+		})
+	}
+}
+
 // TestCanceledInFault returns at once, whatever the request is doing: the clock's sleep and the proxy's hanging last forever.
 func TestCanceledInFault(t *testing.T) {
 	t.Run("hanging", func(t *testing.T) {
@@ -354,64 +383,18 @@ func TestRate(t *testing.T) {
 	}
 }
 
-func TestConcurrent(t *testing.T) {
-	x := behindProxy(t, bucket.Limits{Concurrent: 3, RequestsPerSecond: 10_000})
-	var (
-		mu        sync.Mutex
-		now, most int
-		wg        sync.WaitGroup
-		three     = make(chan struct{})
-	)
-	inside := func(n int) {
-		mu.Lock()
-		now += n
-		if now == 3 && most < 3 {
-			close(three)
-		}
-		most = max(most, now)
-		mu.Unlock()
-		<-three // the first ones wait for each other
-	}
-	for i := range 12 {
-		wg.Go(func() {
-			body := &counted{Reader: bytes.NewReader(noise(200_000)), inside: inside}
-			if err := x.b.Put(t.Context(), fmt.Sprint(i), body, 200_000, modified); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if most != 3 {
-		t.Errorf("%d requests at a time, want 3", most)
-	}
-	// Readers don't wait for each other to be read.
+// TestReadersBeside has more readers than requests may be made at a time: who merges objects reads many and writes one.
+func TestReadersBeside(t *testing.T) {
+	x := behindProxy(t, bucket.Limits{Concurrent: 1})
+	put(t, x.b, "o", string(noise(1<<20)))
 	for range 10 {
-		r, err := x.b.Get(t.Context(), "0", 0, -1)
+		r, err := x.b.Get(t.Context(), "o", 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Close()
 	}
-}
-
-// counted is a body whose second reading, which is the sending, is counted.
-type counted struct {
-	*bytes.Reader
-	inside func(int)
-	begins int
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	if c.Len() == int(c.Size()) {
-		if c.begins++; c.begins == 2 {
-			c.inside(1)
-		}
-	}
-	n, err := c.Reader.Read(p)
-	if c.begins == 2 && c.Len() == 0 && n > 0 {
-		c.inside(-1)
-	}
-	return n, err
+	put(t, x.b, "o", "x")
 }
 
 func metadata(t *testing.T, x *broken, key string) string {

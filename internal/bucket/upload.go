@@ -56,7 +56,10 @@ func (s *s3) Put(ctx context.Context, key string, body io.ReadSeeker, size int64
 	}
 	return s.do(ctx, request{op: OpPut, key: key, bytes: size}, func(ctx context.Context) error {
 		return sending(body, start, size, func(r io.Reader) error {
-			_, err := s.client.PutObject(ctx, s.bucket, s.prefix+key, r, size, "", hash, o)
+			info, err := s.client.PutObject(ctx, s.bucket, s.prefix+key, r, size, "", hash, o)
+			if err == nil && info.ETag == "" {
+				err = errNoETag
+			}
 			return err
 		})
 	})
@@ -105,6 +108,9 @@ func (s *s3) sendParts(ctx context.Context, key, id string, body io.ReadSeeker, 
 			return sending(body, start+at, n, func(r io.Reader) error {
 				part, err := s.client.PutObjectPart(ctx, s.bucket, s.prefix+key, id, number, r, n,
 					minio.PutObjectPartOptions{Sha256Hex: hash, DisableContentSha256: true})
+				if err == nil && part.ETag == "" {
+					err = errNoETag
+				}
 				if err == nil {
 					parts = append(parts, minio.CompletePart{PartNumber: number, ETag: part.ETag})
 				}

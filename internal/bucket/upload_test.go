@@ -125,6 +125,35 @@ func TestDamagedOnItsWay(t *testing.T) {
 	}
 }
 
+// TestBodyThatBreaks does so when it is sent, not when it is read for its hash: that is no fault of the network's.
+func TestBodyThatBreaks(t *testing.T) {
+	x := behindProxy(t, quick)
+	broken := errors.New("the disk is broken")
+	body := &secondTime{Reader: bytes.NewReader(noise(1 << 20)), err: broken}
+	err := x.b.Put(t.Context(), "o", body, 1<<20, modified)
+	var failure *bucket.Error
+	if !errors.Is(err, broken) || !errors.As(err, &failure) || failure.Tries != 1 {
+		t.Errorf("Put = %v", err)
+	}
+}
+
+// secondTime fails when it is read for the second time.
+type secondTime struct {
+	*bytes.Reader
+	err    error
+	begins int
+}
+
+func (s *secondTime) Read(p []byte) (int, error) {
+	if s.Len() == int(s.Size()) {
+		s.begins++
+	}
+	if s.begins > 1 && s.Len() < int(s.Size()) {
+		return 0, s.err
+	}
+	return s.Reader.Read(p)
+}
+
 // TestBodyIsLetGo has a body that notices who reads it when Put is over: a connection that was given up may go on sending.
 func TestBodyIsLetGo(t *testing.T) {
 	x := behindProxy(t, bucket.Limits{Tries: 1})

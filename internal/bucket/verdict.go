@@ -33,6 +33,12 @@ const (
 	hintProxy    = "what answered may be no S3 server: check the endpoint, and the proxies before it"
 )
 
+// errPage says that what came with a status of success is a page for people. The client would take it for an empty listing.
+var errPage = errors.New("the answer is a page of HTML, so it is no S3 server's")
+
+// errNoETag says that what came with a status of success isn't an answer of S3's, all of which tell which object it is.
+var errNoETag = errors.New("the answer has no ETag, so it is no S3 server's")
+
 // passing are codes of answers that aren't 5xx, and that say nothing against the request made once more: it arrived damaged or cut, or came in another's way.
 var passing = []string{"BadDigest", "IncompleteBody", "InvalidDigest", "OperationAborted", "RequestTimeout", "SlowDown", "ThrottlingException",
 	"XAmzContentSHA256Mismatch", "ConditionalRequestConflict", "TooManyRequests"}
@@ -85,6 +91,8 @@ func (s *s3) judge(err error) verdict {
 		return verdict{err: s.reason(err), hint: hintReach}
 	case errors.As(err, &dns):
 		return verdict{err: s.reason(err), hint: hintReach, again: true}
+	case errors.Is(err, errNoETag), errors.Is(err, errPage):
+		return verdict{err: s.reason(err), hint: hintProxy, again: true}
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errChanged):
 		return verdict{err: err}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -102,6 +110,9 @@ func (s *s3) judgeAnswer(a minio.ErrorResponse) verdict {
 	}
 	err := fmt.Errorf("the server answered %s: %s", what, strings.TrimSuffix(s.readable(a.Error()), "."))
 	switch {
+	case (a.Code == minio.NoSuchKey || a.Code == minio.NoSuchBucket) && a.XMLName.Local == "" && a.RequestID == "":
+		// The client takes any 404 for one of them. This one came from something before the server, as a proxy that has no server just now.
+		return verdict{err: errors.New("what answered 404 is no S3 server"), hint: hintProxy, again: true}
 	case a.Code == minio.NoSuchKey:
 		return verdict{err: fs.ErrNotExist}
 	case a.Code == "NoSuchUpload":

@@ -28,3 +28,15 @@ func (c *Catalog) DatabaseIDs() []string {
 	}
 	return ids
 }
+
+// EachTrashed calls visit for every database in the trash, those whose time is over but that are there still among them, until it returns false, in no order.
+// visit must not call the catalog.
+func (c *Catalog) EachTrashed(visit func(*Trashed) bool) {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	for _, t := range c.mirror.trash {
+		if !visit(t) {
+			return
+		}
+	}
+}

@@ -45,6 +45,14 @@ type NewDatabase struct {
 	// Use says that the database is made because a request named it, not because somebody asked for it: then the slug
 	// of a database that was deleted is refused with ErrDatabaseEnded.
 	Use bool
+	// From, if set, is the database of which this one is a copy: it begins with that one's policies, as they are when it is made.
+	From *Origin
+}
+
+// Origin is what a database was made of.
+type Origin struct {
+	DatabaseID string // one that lives, or is in the trash
+	Bookmark   string // of the moment; empty is when it was made
 }
 
 // Page is a part of a list. The zero value is the first page of the greatest size.
@@ -152,7 +160,7 @@ func (c *Catalog) EachDatabase(visit func(*Database) bool) {
 }
 
 // CreateDatabase makes a database, or returns the one that has the slug already and made false; of two racing calls one
-// makes it. It returns ErrSlug, ErrName, ErrNamespaceNotFound, or ErrDatabaseEnded (see NewDatabase.Use). The slug of a
+// makes it. It returns ErrSlug, ErrName, ErrNamespaceNotFound, ErrDatabaseEnded (see NewDatabase.Use), or ErrDatabaseNotFound for one of a database that is gone. The slug of a
 // deleted database is alive again afterwards.
 func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Database, made bool, err error) {
 	if !ValidSlug(n.Slug) {
@@ -190,8 +198,29 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 		Test:        n.Test,
 		CreatedAt:   c.moment(),
 	}
+	metadata := map[string]any{"region": d.Region}
+	var inherited []*Policy
+	if n.From != nil {
+		from := map[string]any{"databaseId": n.From.DatabaseID, "bookmark": nil}
+		if n.From.Bookmark != "" {
+			from["bookmark"] = n.From.Bookmark
+		}
+		metadata["from"] = from
+		if inherited, err = c.inherit(n.From.DatabaseID, d); err != nil {
+			return nil, false, fmt.Errorf("create database %q: %w", n.Slug, err)
+		}
+		d = d.with(inherited)
+	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		return c.insertDatabase(ctx, tx, d)
+		if err := c.insertDatabase(ctx, tx, d, metadata); err != nil {
+			return err
+		}
+		for _, p := range inherited {
+			if err := c.insertPolicy(ctx, tx, d, p); err != nil {
+				return err
+			}
+		}
+		return nil
 	}, func(m *mirror) {
 		m.addDatabase(d)
 	})
@@ -202,7 +231,7 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 }
 
 // insertDatabase writes a database that is new.
-func (c *Catalog) insertDatabase(ctx context.Context, tx *sql.Tx, d *Database) error {
+func (c *Catalog) insertDatabase(ctx context.Context, tx *sql.Tx, d *Database, metadata map[string]any) error {
 	result, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		d.ID, d.NamespaceID, d.Slug, d.Name, d.Region, d.Status, d.Test, d.CreatedAt.UnixMilli())
@@ -215,7 +244,7 @@ func (c *Catalog) insertDatabase(ctx context.Context, tx *sql.Tx, d *Database) e
 	if _, err = tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {
 		return err
 	}
-	return c.audit(ctx, tx, databaseEvent("database.created", d, map[string]any{"region": d.Region}))
+	return c.audit(ctx, tx, databaseEvent("database.created", d, metadata))
 }
 
 // namespaceByID is a namespace that isn't deleted.

@@ -105,16 +105,8 @@ func (c *Catalog) CreatePolicy(ctx context.Context, databaseID string, n NewPoli
 	}
 	p := &Policy{ID: NewID("pol"), DatabaseID: d.ID, Name: n.Name, Table: n.Table, Expression: n.Expression,
 		AppliesTo: slices.Clone(n.AppliesTo), Enabled: n.Enabled, CreatedAt: c.moment()}
-	applies, err := json.Marshal(p.AppliesTo)
-	if err != nil {
-		return nil, fmt.Errorf("create policy %q: %w", n.Name, err)
-	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO policies (id, database_id, name, table_name, expression, applies_to, enabled, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			p.ID, p.DatabaseID, p.Name, p.Table, p.Expression, string(applies), p.Enabled, p.CreatedAt.UnixMilli()); err != nil {
-			return err
-		}
-		return c.audit(ctx, tx, policyEvent("policy.created", d, p))
+		return c.insertPolicy(ctx, tx, d, p)
 	}, func(m *mirror) {
 		m.replaceDatabase(d.with(append(slices.Clone(all), p)))
 	})
@@ -122,6 +114,37 @@ func (c *Catalog) CreatePolicy(ctx context.Context, databaseID string, n NewPoli
 		return nil, fmt.Errorf("create policy %q: %w", n.Name, err)
 	}
 	return p, nil
+}
+
+// insertPolicy writes a policy that is new.
+func (c *Catalog) insertPolicy(ctx context.Context, tx *sql.Tx, d *Database, p *Policy) error {
+	applies, err := json.Marshal(p.AppliesTo)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO policies (id, database_id, name, table_name, expression, applies_to, enabled, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		p.ID, p.DatabaseID, p.Name, p.Table, p.Expression, string(applies), p.Enabled, p.CreatedAt.UnixMilli()); err != nil {
+		return err
+	}
+	return c.audit(ctx, tx, policyEvent("policy.created", d, p))
+}
+
+// inherit are the policies that a copy of a database begins with: those of the one that it was made of, or what they hide would be open in the copy.
+func (c *Catalog) inherit(from string, d *Database) (list []*Policy, err error) {
+	source, err := c.DatabaseByID(from)
+	if err != nil {
+		t, err := c.Trashed(from)
+		if err != nil {
+			return nil, err
+		}
+		source = &t.Database
+	}
+	for _, p := range source.policies() {
+		copied := *p
+		copied.ID, copied.DatabaseID, copied.CreatedAt = NewID("pol"), d.ID, d.CreatedAt
+		list = append(list, &copied)
+	}
+	return list, nil
 }
 
 // DeletePolicy ends a policy: it binds no request that comes after. It returns ErrDatabaseNotFound or ErrPolicyNotFound.

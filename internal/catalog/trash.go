@@ -77,6 +77,23 @@ func (c *Catalog) Trashed(id string) (*Trashed, error) {
 	return t, nil
 }
 
+// TrashedSlug is the database in the trash that was deleted last of those that had a slug, else ErrDatabaseNotFound.
+func (c *Catalog) TrashedSlug(namespaceID, slug string) (*Trashed, error) {
+	now := c.now()
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	h, ok := c.mirror.byID[namespaceID]
+	if !ok {
+		return nil, ErrDatabaseNotFound
+	}
+	for i := len(h.trash) - 1; i >= 0; i-- {
+		if t := h.trash[i]; t.Slug == slug && now.Before(t.RestorableUntil) {
+			return t, nil
+		}
+	}
+	return nil, ErrDatabaseNotFound
+}
+
 // Trash is a page of a namespace's deleted databases, the one that was deleted last first. Beyond the last page it is
 // empty.
 func (c *Catalog) Trash(namespaceID string, page Page) []*Trashed {

@@ -243,7 +243,7 @@ func (c *Catalog) CreateHome(ctx context.Context, n NewHome) (made bool, err err
 		if err := c.insertMember(ctx, tx, owner, u, nil); err != nil {
 			return err
 		}
-		if err := c.insertDatabase(ctx, tx, d); err != nil {
+		if err := c.insertDatabase(ctx, tx, d, map[string]any{"region": d.Region}); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE users SET home_at = ? WHERE id = ?`, now.UnixMilli(), u.ID)

@@ -55,6 +55,8 @@ func TestDefaults(t *testing.T) {
 		MaxSessions: 100, MaxNamespaces: 20, MaxInvitations: 100, SignInPerAddress: 20, SignInPerAccount: 10,
 		PasswordMemory: 19 << 20, PasswordPasses: 2, PasswordChecks: 2,
 		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,
+		History: config.Duration{Duration: 720 * time.Hour}, HistoryExact: config.Duration{Duration: 24 * time.Hour},
+		ReplicaInterval: config.Duration{Duration: time.Second}, ReplicaRequests: 100,
 	}
 	s.TrustProxy = nil
 	if !reflect.DeepEqual(s, want) {

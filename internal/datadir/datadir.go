@@ -64,7 +64,7 @@ type Dir struct {
 
 // Open makes the directory (mode 0700) and its folders where they are missing, takes its lock, brings it to the format of
 // this version and empties its folder of temporary files. It returns an error that is ErrLocked when another process
-// holds the lock, or ErrNewer for a directory of a newer format, which it leaves as it is. The lock goes with the process,
+// holds the lock, ErrNewer for a directory of a newer format, or ErrUnfinished for one that a restore didn't fill, which it leaves as it is. The lock goes with the process,
 // however it ends.
 func Open(path string) (dir *Dir, err error) { return open(path, formatSteps()) }
 
@@ -77,24 +77,17 @@ func open(path string, steps []step) (dir *Dir, err error) {
 	if err := makeDir(abs); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	// A lock file is never removed: whoever opened it before the removal would lock a file that nobody else sees.
-	lock, err := os.OpenFile(layout.Lock(), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := takeLock(layout)
 	if err != nil {
-		return nil, fmt.Errorf("open lock file: %w", err)
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			lock.Close()
 		}
 	}()
-	if err := flock(lock); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s is held by %s", ErrLocked, abs, holder(lock))
-		}
-		return nil, fmt.Errorf("lock data directory %s: %w", abs, err)
-	}
-	if err := writeHolder(lock); err != nil {
-		return nil, fmt.Errorf("write lock file: %w", err)
+	if err := layout.unfinished(); err != nil {
+		return nil, err
 	}
 	if err := upgrade(layout, steps); err != nil {
 		return nil, err
@@ -113,6 +106,30 @@ func open(path string, steps []step) (dir *Dir, err error) {
 	return &Dir{Layout: layout, lock: lock}, nil
 }
 
+// takeLock locks a directory for this process.
+func takeLock(layout Layout) (lock *os.File, err error) {
+	// A lock file is never removed: whoever opened it before the removal would lock a file that nobody else sees.
+	lock, err = os.OpenFile(layout.Lock(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if err := flock(lock); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s is held by %s", ErrLocked, layout.Root(), holder(lock))
+		}
+		return nil, fmt.Errorf("lock data directory %s: %w", layout.Root(), err)
+	}
+	if err := writeHolder(lock); err != nil {
+		return nil, fmt.Errorf("write lock file: %w", err)
+	}
+	return lock, nil
+}
+
 // Hold takes the lock of a directory and changes nothing in it: no file is made, and nothing of a crash is cleared away. It
 // returns an error that is ErrLocked when another process holds the lock. A directory without a lock file has never been
 // opened; nothing holds it then.
@@ -128,6 +145,9 @@ func Hold(path string) (*Dir, error) {
 	}
 	if !info.IsDir() {
 		return nil, fmt.Errorf("look at data directory: %s is not a directory", abs)
+	}
+	if err := layout.unfinished(); err != nil {
+		return nil, err
 	}
 	lock, err := os.Open(layout.Lock())
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,3 +1,3 @@
-// Package doctor examines a data directory that no server holds: every file, the catalog, and one against the other. It
-// says what it finds and what to do, and changes nothing.
+// Package doctor examines a data directory that no server holds: every file, the catalog, the history, and one against
+// the other. It says what it finds and what to do, and changes nothing.
 package doctor

@@ -22,7 +22,8 @@ import (
 
 // Options are Examine's options.
 type Options struct {
-	// Full compares every index entry with its row; without it a file is read once.
+	// Full compares every index entry with its row, and reads all of the history; without it a database is read once, and of the history what files say of
+	// themselves and the last record of each.
 	Full bool
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
@@ -61,6 +62,9 @@ func Examine(ctx context.Context, path string, opts Options) (_ *Report, err err
 	}
 	x.compare(files)
 	if err := x.examine(ctx, files); err != nil {
+		return nil, err
+	}
+	if err := x.past(ctx); err != nil {
 		return nil, err
 	}
 	x.report.close()

@@ -40,6 +40,7 @@ type Report struct {
 	CatalogSchema int       `json:"catalogSchema"`
 	Databases     int       `json:"databases"` // files of databases that were examined
 	Bytes         int64     `json:"bytes"`     // of those, with their logs
+	Histories     int       `json:"histories"` // of databases, that were examined
 	Findings      []Finding `json:"findings"`  // the worst first
 }
 

@@ -146,7 +146,7 @@ func TestNewerVersion(t *testing.T) {
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		problems, err := l.h.Verify(t.Context(), id)
+		problems, err := verify(l.h)
 		if text := fmt.Sprint(problems, err); !strings.Contains(text, "version '3'") {
 			t.Errorf("%s: %s", suffix, text)
 		}
@@ -225,7 +225,7 @@ func TestBesideAMerge(t *testing.T) {
 	if head, err := l.h.Head(id); err != nil || head != l.head {
 		t.Errorf("head %+v, %v, want %+v", head, err, l.head)
 	}
-	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) > 0 {
+	if problems, err := verify(l.h); err != nil || len(problems) > 0 {
 		t.Errorf("problems %v, %v", problems, err)
 	}
 	if got, err := l.restore(l.position()); err != nil || got != l.was[l.position()] {
@@ -346,7 +346,7 @@ func TestRecordThatCountsWrong(t *testing.T) {
 	if l.h, err = history.New(history.Options{Root: l.root}); err != nil {
 		t.Fatal(err)
 	}
-	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) == 0 || !strings.Contains(fmt.Sprint(problems), "more than 2 transactions") {
+	if problems, err := verify(l.h); err != nil || len(problems) == 0 || !strings.Contains(fmt.Sprint(problems), "more than 2 transactions") {
 		t.Errorf("problems %v, %v", problems, err)
 	}
 	if _, err := l.restore(2); !gap(err) {

@@ -52,7 +52,7 @@ func (e *GapError) before(m moment) {
 }
 
 func (e *GapError) after(m moment) {
-	if m.position > e.At && (!e.HasAfter || m.position < e.After) {
+	if m.position >= e.At && (!e.HasAfter || m.position < e.After) {
 		e.After, e.AfterTime, e.HasAfter = m.position, m.time, true
 	}
 }

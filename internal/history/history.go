@@ -114,9 +114,14 @@ type Head struct {
 	Torn uint64
 }
 
-// dir is the directory of a database. No id that the server didn't make becomes a path.
+// ValidID tells whether a text can be the id of a database: no other becomes a path.
+func ValidID(id string) bool {
+	return len(id) >= 8 && len(id) <= 64 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
+}
+
+// dir is the directory of a database.
 func (h *History) dir(id string) (string, error) {
-	if len(id) < 8 || len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+	if !ValidID(id) {
 		return "", fmt.Errorf("database id %q", id)
 	}
 	return filepath.Join(h.root, id[len(id)-2:], id), nil

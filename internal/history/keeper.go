@@ -23,6 +23,9 @@ type Keeper struct {
 	Max, MaxDatabase int64
 	// Pins are the positions that stay exact: labelled snapshots. It is asked only where something is to be merged. If they can't be told, nothing is.
 	Pins func(ctx context.Context, id string) ([]uint64, error)
+	// Known tells whether a history is that of a database that is there, or can be brought back; nil says that each is. Where it returns an error nothing is
+	// taken away.
+	Known func(id string) (bool, error)
 	// Lost is told what the bounds of size took; nil tells nobody.
 	Lost func(Loss)
 
@@ -42,6 +45,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	tick := time.NewTicker(k.Every)
 	defer tick.Stop()
 	swept := k.Now() // not at once: a start has better things to do
+	k.DropOrphans(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,6 +68,7 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // Sweep drops and merges what is old, of all databases.
 func (k *Keeper) Sweep(ctx context.Context) {
+	k.DropOrphans(ctx)
 	ids, err := k.History.all()
 	if err != nil {
 		k.Logger.Error("look for history", "error", err)

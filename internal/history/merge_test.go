@@ -147,7 +147,7 @@ func TestMergeKeepsMoments(t *testing.T) {
 				if after, _ := l.h.Usage(id); after != before {
 					t.Errorf("again: %d bytes, before %d", after, before)
 				}
-				if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) > 0 {
+				if problems, err := verify(l.h); err != nil || len(problems) > 0 {
 					t.Errorf("problems %v, %v", problems, err)
 				}
 				for _, at := range there {
@@ -257,7 +257,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 	l.base()
 	l.grow(r, 20)
 	l.keep()
-	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) > 0 {
+	if problems, err := verify(l.h); err != nil || len(problems) > 0 {
 		t.Fatalf("problems %v, %v", problems, err)
 	}
 	kinds := map[string]bool{}
@@ -269,7 +269,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		}
 		for range 12 {
 			damage(t, path, int64(r.IntN(len(whole))))
-			problems, err := l.h.Verify(t.Context(), id)
+			problems, err := verify(l.h)
 			// The end of the last chapter may be torn: that is what a crash leaves, if the log has it.
 			last := strings.HasSuffix(path, ".log") && !slices.ContainsFunc(list[i+1:], func(f string) bool { return strings.HasSuffix(f, ".log") })
 			if err != nil || len(problems) == 0 && !last {
@@ -283,7 +283,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		problems, err := l.h.Verify(t.Context(), id)
+		problems, err := verify(l.h)
 		t.Log(filepath.Base(path), problems, err)
 		if err := os.WriteFile(path, whole, 0o600); err != nil {
 			t.Fatal(err)
@@ -322,7 +322,7 @@ func TestKeeperHoldsTheBound(t *testing.T) {
 	if got, err := l.restore(l.position()); err != nil || got != l.was[l.position()] {
 		t.Errorf("the last position: %v", err)
 	}
-	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) > 0 {
+	if problems, err := verify(l.h); err != nil || len(problems) > 0 {
 		t.Errorf("problems %v, %v", problems, err)
 	}
 }
@@ -354,7 +354,7 @@ func TestLeftoversOfAMerge(t *testing.T) {
 	if l.h, err = history.New(history.Options{Root: l.root}); err != nil {
 		t.Fatal(err)
 	}
-	if problems, err := l.h.Verify(t.Context(), id); err != nil || len(problems) > 0 {
+	if problems, err := verify(l.h); err != nil || len(problems) > 0 {
 		t.Errorf("problems %v, %v", problems, err)
 	}
 	l.crash()

@@ -185,8 +185,8 @@ func (h *History) gap(ctx context.Context, id string, s *shelf, g *GapError) err
 		g.BeforeTime = s.timeOf(g.Before)
 	}
 	for _, at := range s.bases {
-		if at <= g.At {
-			continue
+		if at < g.At {
+			continue // one at g.At itself is damaged, or its time is what is missing
 		}
 		t, err := checkBase(ctx, s.path(at, baseSuffix), at)
 		if err == nil {

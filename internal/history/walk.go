@@ -40,6 +40,7 @@ type walker struct {
 	from   moment // the state that it has come to
 	newest map[uint32]source
 	files  []volume // whose images newest has
+	blind  bool     // it only verifies: where images are isn't noted
 }
 
 func newWalker(s *shelf, from moment) *walker {
@@ -113,10 +114,16 @@ func (w *walker) through(ctx context.Context, v volume, at uint64) error {
 	defer f.Close()
 	fresh := map[uint32]source{} // of the transaction that is being read
 	visit := visitor{
-		page: func(number uint32, offset int64, sum uint32) { fresh[number] = source{int32(file), sum, offset} },
+		page: func(number uint32, offset int64, sum uint32) {
+			if !w.blind {
+				fresh[number] = source{int32(file), sum, offset}
+			}
+		},
 		end: func(m moment) error {
-			for number, from := range fresh {
-				w.newest[number] = from
+			if !w.blind {
+				for number, from := range fresh {
+					w.newest[number] = from
+				}
 			}
 			clear(fresh)
 			w.from = m

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -283,33 +282,8 @@ func (s *Shipper) putSnapshot(ctx context.Context, prefix, path string, last ltx
 
 // put builds a file and puts it into the replica.
 func (s *Shipper) put(ctx context.Context, prefix string, level int, first, last ltx.TXID, ms int64, small bool, build func(io.Writer) error) (int64, error) {
-	var body io.ReadSeeker
-	var size int64
-	if small {
-		var b bytes.Buffer
-		if err := build(&b); err != nil {
-			return 0, err
-		}
-		body, size = bytes.NewReader(b.Bytes()), int64(b.Len())
-	} else {
-		f, err := os.CreateTemp(s.opt.Temp, "replica-*.ltx")
-		if err != nil {
-			return 0, err
-		}
-		defer os.Remove(f.Name())
-		defer f.Close()
-		if err := build(f); err != nil {
-			return 0, err
-		}
-		if size, err = f.Seek(0, io.SeekCurrent); err != nil {
-			return 0, err
-		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return 0, err
-		}
-		body = f
-	}
-	if err := s.opt.Bucket.Put(ctx, fileKey(prefix, s.opt.Bucket.LevelDir(level), first, last), body, size, time.UnixMilli(ms)); err != nil {
+	size, err := putBuilt(ctx, s.opt.Bucket, s.opt.Temp, fileKey(prefix, s.opt.Bucket.LevelDir(level), first, last), ms, small, build)
+	if err != nil {
 		return 0, err
 	}
 	s.opt.Observer.Shipped(level, size)

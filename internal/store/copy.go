@@ -16,7 +16,7 @@ import (
 
 // Copy writes the database as it is now to a new file. See Runner.
 func (s *Store) Copy(ctx context.Context, database, path string) error {
-	from, unpin, err := s.pin(ctx, database, nil)
+	from, unpin, err := s.pin(ctx, database, (*worker).mayOpen, nil)
 	if err != nil {
 		return err
 	}
@@ -25,13 +25,13 @@ func (s *Store) Copy(ctx context.Context, database, path string) error {
 }
 
 // pin has the actor copy its log back and keep it so: until unpin the file is complete and nobody writes to it, since
-// what is committed meanwhile stays in the log. more, if given, is done in the same moment.
-func (s *Store) pin(ctx context.Context, database string, more func(*actor) error) (from *os.File, unpin func(), err error) {
+// what is committed meanwhile stays in the log. more, if given, is done in the same moment; open opens the database, or refuses to.
+func (s *Store) pin(ctx context.Context, database string, open func(*worker, *actor) error, more func(*actor) error) (from *os.File, unpin func(), err error) {
 	for {
 		s.mu.Lock()
 		unpinned := s.unpinned
 		s.mu.Unlock()
-		from, unpin, err = s.tryPin(ctx, database, more)
+		from, unpin, err = s.tryPin(ctx, database, open, more)
 		if err != errPinned {
 			return from, unpin, err
 		}
@@ -45,10 +45,13 @@ func (s *Store) pin(ctx context.Context, database string, more func(*actor) erro
 	}
 }
 
-func (s *Store) tryPin(ctx context.Context, database string, more func(*actor) error) (from *os.File, unpin func(), err error) {
+func (s *Store) tryPin(ctx context.Context, database string, open func(*worker, *actor) error, more func(*actor) error) (from *os.File, unpin func(), err error) {
 	var pinned *actor
 	err = s.act(ctx, database, func(w *worker, a *actor) error {
-		path, err := w.settled(a)
+		if err := open(w, a); err != nil {
+			return err
+		}
+		path, err := w.cut(a)
 		if err != nil {
 			return err
 		}
@@ -81,12 +84,49 @@ func (s *Store) tryPin(ctx context.Context, database string, more func(*actor) e
 // mayOpen opens the database if need be, unless it is gone.
 func (w *worker) mayOpen(a *actor) error {
 	w.store.mu.Lock()
-	gone := a.deleted || w.store.isRetired(a.id)
+	retired := w.store.isRetired(a.id)
 	w.store.mu.Unlock()
-	if gone {
+	if retired {
+		return ErrNotFound
+	}
+	return w.openAny(a)
+}
+
+// openAny is mayOpen for a retired database too, which the reaper closes again.
+func (w *worker) openAny(a *actor) error {
+	w.store.mu.Lock()
+	deleted := a.deleted
+	w.store.mu.Unlock()
+	if deleted {
 		return ErrNotFound
 	}
 	return w.ensureOpen(a)
+}
+
+// Pinned is a database's file as it was at a moment, which nobody writes to.
+type Pinned struct {
+	*os.File
+	Kept     bool // the database has a history; without one its moments have no number
+	Position uint64
+	Time     int64 // of its last transaction, in Unix ms; 0 if that isn't known
+}
+
+// Pin gives a database's file, those of retired ones too, until unpin is called. Requests go on meanwhile, and what they commit stays in the log.
+func (s *Store) Pin(ctx context.Context, database string) (p Pinned, unpin func(), err error) {
+	p.File, unpin, err = s.pin(ctx, database, (*worker).openAny, func(a *actor) error {
+		if !s.keeps() {
+			return nil
+		}
+		if err := s.recall(a); err != nil {
+			return err
+		}
+		p.Kept, p.Position, p.Time = true, a.past.position(), a.past.head.Time
+		if n := len(a.past.times); n > 0 {
+			p.Time = a.past.times[n-1]
+		}
+		return nil
+	})
+	return p, unpin, err
 }
 
 // settled opens the database if need be, copies its log back and cuts it to nothing: the file is all there is.
@@ -94,6 +134,11 @@ func (w *worker) settled(a *actor) (path string, err error) {
 	if err := w.mayOpen(a); err != nil {
 		return "", err
 	}
+	return w.cut(a)
+}
+
+// cut is settled for a database that is open.
+func (w *worker) cut(a *actor) (path string, err error) {
 	if a.conn.LogFrames() > 0 {
 		if a.pins.Load() > 0 {
 			return "", errPinned // somebody copies the file as it was before these commits
@@ -150,7 +195,7 @@ func copyFile(ctx context.Context, from *os.File, path string) (err error) {
 // lost with the old one.
 func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, build func(path string) error) error {
 	var frozen *actor
-	file, unpin, err := s.pin(ctx, database, func(a *actor) error {
+	file, unpin, err := s.pin(ctx, database, (*worker).mayOpen, func(a *actor) error {
 		if !a.frozen.CompareAndSwap(false, true) {
 			return ErrRebuilding
 		}

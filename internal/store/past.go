@@ -90,10 +90,10 @@ func (s *Store) readPast(a *actor, path string) error {
 		return err
 	}
 	if !p.head.Known && !emptyFile(file) {
-		// From before there was a history: it begins with the file as it is, behind which the log goes on. Its position is the time: so it is greater
-		// than those of a history that was set aside, of which bookmarks, snapshots and a replica may remember some.
-		ms := s.opt.Now().UnixMilli()
-		if err := s.opt.Past.AddBase(context.Background(), a.id, uint64(ms), ms, file, false); err != nil {
+		// From before there was a history, or made of a file: it begins with the file as it is, behind which the log goes on. Its position is the time: so it
+		// is greater than those of a history that was set aside, of which bookmarks, snapshots and a replica may remember some.
+		position := uint64(s.opt.Now().UnixMilli())
+		if err := s.opt.Past.AddBase(context.Background(), a.id, position, s.since(file, swapped != nil), file, false); err != nil {
 			return err
 		}
 		if p.head, err = s.opt.Past.Head(a.id); err != nil {
@@ -128,6 +128,15 @@ func (s *Store) readPast(a *actor, path string) error {
 	p.known = true
 	a.past = p
 	return nil
+}
+
+// since is from when on, in Unix ms, a file is what the database is: without a log that is as long as nobody has written to it.
+func (s *Store) since(file *os.File, alone bool) int64 {
+	now := s.opt.Now().UnixMilli()
+	if fi, err := file.Stat(); err == nil && alone {
+		return min(now, fi.ModTime().UnixMilli())
+	}
+	return now
 }
 
 // emptyFile tells whether a file is that of a database in which nothing was ever made.
@@ -300,7 +309,7 @@ func (tx *Tx) Position() uint64 {
 func (s *Store) Base(ctx context.Context, database string) error {
 	var at uint64
 	var ms int64
-	file, unpin, err := s.pin(ctx, database, func(a *actor) error {
+	file, unpin, err := s.pin(ctx, database, (*worker).mayOpen, func(a *actor) error {
 		if err := s.recall(a); err != nil {
 			return err
 		}

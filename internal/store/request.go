@@ -83,6 +83,9 @@ type Runner interface {
 	Do(ctx context.Context, database string, r *Request) error
 	// Create makes an empty database, durably.
 	Create(ctx context.Context, database string) error
+	// CreateFrom makes a database of a file that nobody else has open, on the file system of the databases: durably and at once, without the system
+	// tables that a branch leaves behind. The file is gone then. A failure makes nothing: ErrQuota where it is longer than a database may be.
+	CreateFrom(ctx context.Context, database, file string) error
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
 	Delete(ctx context.Context, database string) error
 	// Retire closes a database with a checkpoint. Its file stays as it is, and nothing reaches it: requests that come
@@ -91,6 +94,10 @@ type Runner interface {
 	Retire(ctx context.Context, database string) error
 	// Admit lets requests reach a retired database again.
 	Admit(ctx context.Context, database string) error
+	// Ending is what a retired database ends with; its history has all of that afterwards. CopyEnded is Copy of one. While they run nobody may admit or delete
+	// it: the caller sees to that.
+	Ending(ctx context.Context, database string) (Ending, error)
+	CopyEnded(ctx context.Context, database, path string) error
 	// Copy writes the database as it is now to a new file at path, with every commit that was answered and no log
 	// beside it. Requests go on meanwhile.
 	Copy(ctx context.Context, database, path string) error

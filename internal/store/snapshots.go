@@ -26,9 +26,8 @@ func (tx *Tx) Snapshots() ([]Snapshot, error) {
 		return nil, err
 	}
 	var list []Snapshot
-	err = tx.own("SELECT id, label, position, created_at, automatic FROM "+tx.w.store.system.snapshots.Name+" ORDER BY seq DESC", nil, func(s *sqlite.Stmt) error {
-		list = append(list, Snapshot{ID: string(s.Column(0).Bytes), Label: string(s.Column(1).Bytes), Position: uint64(s.Column(2).Int),
-			CreatedAt: s.Column(3).Int, Automatic: s.Column(4).Int != 0})
+	err = tx.own(selectSnapshots+tx.w.store.system.snapshots.Name+newestFirst, nil, func(s *sqlite.Stmt) error {
+		list = append(list, snapshotOf(s))
 		return nil
 	})
 	return list, err

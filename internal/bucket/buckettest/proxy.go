@@ -22,6 +22,8 @@ const (
 	Error500       // is answered, as S3 answers it
 	SlowDown       // is answered: 503
 	Plain502       // is answered with a page, as a proxy's
+	Plain404       // likewise: what a proxy says that has no server just now
+	Plain200       // likewise: what a portal says to everybody
 	Hang           // until the client gives up, or the fault ends, which cuts the connection
 	Cut            // the connection in the middle of the request's body; one without a body at once
 	CutReply       // the connection in the middle of the answer's body
@@ -166,10 +168,10 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, through http.Handl
 		refuse(w, http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again.")
 	case SlowDown:
 		refuse(w, http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
-	case Plain502:
+	case Plain502, Plain404, Plain200:
 		w.Header().Set("Content-Type", "text/html")
-		w.WriteHeader(http.StatusBadGateway)
-		_, _ = io.WriteString(w, "<html><body>bad gateway</body></html>")
+		w.WriteHeader(map[Fault]int{Plain502: http.StatusBadGateway, Plain404: http.StatusNotFound, Plain200: http.StatusOK}[fault])
+		_, _ = io.WriteString(w, "<html><body>not what you want</body></html>")
 	case Echo403:
 		refuse(w, http.StatusForbidden, "AccessDenied", "refused: "+r.Header.Get("Authorization")+" "+SecretKey)
 	case Hang:

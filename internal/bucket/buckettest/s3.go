@@ -68,7 +68,7 @@ func (s *S3) URL(endpoint, prefix string) string {
 // Env is the environment of processes that use the server: credentials and region. Nothing of the machine's own gets in their way.
 func Env() []string {
 	return []string{"AWS_ACCESS_KEY_ID=" + AccessKey, "AWS_SECRET_ACCESS_KEY=" + SecretKey, "AWS_REGION=" + region, "AWS_SESSION_TOKEN=", "AWS_PROFILE=",
-		"AWS_ENDPOINT_URL=", "AWS_ENDPOINT_URL_S3=", "AWS_EC2_METADATA_DISABLED=true"}
+		"AWS_ENDPOINT_URL=", "AWS_ENDPOINT_URL_S3=", "AWS_CA_BUNDLE=", "AWS_EC2_METADATA_DISABLED=true"}
 }
 
 // Setenv gives this process the environment of Env, as long as the test runs.

@@ -1,0 +1,99 @@
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// ErrUnfinished is returned for a directory that a restore was filling when it was interrupted.
+var ErrUnfinished = errors.New("a restore into this data directory was interrupted")
+
+// ErrNotEmpty is returned by OpenEmpty for a directory that has something in it.
+var ErrNotEmpty = errors.New("the directory is not empty")
+
+// Restoring is the file that says that a restore is under way, or was interrupted.
+func (l Layout) Restoring() string { return filepath.Join(string(l), "restoring") }
+
+// unfinished returns an ErrUnfinished where a restore hasn't ended.
+func (l Layout) unfinished() error {
+	_, err := os.Lstat(l.Restoring())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for an interrupted restore: %w", err)
+	}
+	return fmt.Errorf("%w: %s", ErrUnfinished, l.Root())
+}
+
+// OpenEmpty opens a directory to fill it: one that is empty or missing, or in which an earlier try was interrupted, whose files it takes away. Until Filled is
+// called nothing but OpenEmpty opens it.
+func OpenEmpty(path string) (dir *Dir, err error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("resolve data directory %s: %w", path, err)
+	}
+	layout := Layout(abs)
+	if err := makeDir(abs); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	entries, err := os.ReadDir(abs)
+	if err != nil {
+		return nil, fmt.Errorf("look at data directory: %w", err)
+	}
+	again := layout.unfinished()
+	for _, e := range entries {
+		// A file system that is mounted there has its own folder in it.
+		if name := e.Name(); again == nil && name != filepath.Base(layout.Lock()) && name != "lost+found" {
+			return nil, fmt.Errorf("%w: %s has %s in it", ErrNotEmpty, abs, name)
+		}
+	}
+	if again != nil && !errors.Is(again, ErrUnfinished) {
+		return nil, again
+	}
+	lock, err := takeLock(layout)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if again == nil {
+		if err := os.WriteFile(layout.Restoring(), []byte("persqld restore fills this directory; if it was interrupted, run it again\n"), 0o600); err != nil {
+			return nil, err
+		}
+		if err := syncDir(abs); err != nil {
+			return nil, fmt.Errorf("sync data directory: %w", err)
+		}
+	}
+	for _, path := range []string{layout.Catalog(), layout.Catalog() + "-wal", layout.Databases(), layout.History(), layout.Temp()} {
+		if err := os.RemoveAll(path); err != nil {
+			return nil, fmt.Errorf("take away what an interrupted restore left: %w", err)
+		}
+	}
+	for _, folder := range []string{layout.Databases(), layout.History(), layout.Temp()} {
+		if err := makeDir(folder); err != nil {
+			return nil, fmt.Errorf("make folder: %w", err)
+		}
+	}
+	if err := writeFormat(layout, 1+len(formatSteps())); err != nil {
+		return nil, err
+	}
+	return &Dir{Layout: layout, lock: lock}, nil
+}
+
+// Filled says that all is in the directory that is to be there. Whoever filled it synced it.
+func (d *Dir) Filled() error {
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync data directory: %w", err)
+	}
+	if err := os.Remove(d.Restoring()); err != nil {
+		return fmt.Errorf("finish restore: %w", err)
+	}
+	return d.Sync()
+}

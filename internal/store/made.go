@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/persqld/persqld/internal/sqlite"
+)
+
+// CreateFrom makes a database of a file. See Runner.
+func (s *Store) CreateFrom(_ context.Context, database, file string) (err error) {
+	path, err := s.path(database)
+	if err != nil {
+		return fmt.Errorf("create database: %w", err)
+	}
+	leave, err := s.leaves(file)
+	if err == nil && len(leave) > 0 {
+		err = leaveTables(file, leave)
+	}
+	if err != nil {
+		return fmt.Errorf("create database: %w", diskFull(err))
+	}
+	fi, err := os.Stat(file)
+	if err != nil {
+		return fmt.Errorf("create database: %w", err)
+	}
+	limit := s.opt.Limits.Pages
+	if limit <= 0 {
+		limit = sqlite.DefaultPages
+	}
+	if fi.Size() > limit*sqlite.PageSize {
+		return fmt.Errorf("create database of %d bytes: %w", fi.Size(), ErrQuota)
+	}
+	files := s.opt.Files
+	if err := files.sync(file); err != nil {
+		return fmt.Errorf("create database: %w", diskFull(err))
+	}
+	if err := s.makeDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("create database: %w", diskFull(err))
+	}
+	// A rename would put it in another's place.
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(fmt.Errorf("create database %s: %w", database, fs.ErrExist), err)
+	}
+	if err := files.Rename(file, path); err != nil {
+		return fmt.Errorf("create database: %w", diskFull(err))
+	}
+	if err := files.SyncDir(filepath.Dir(path)); err != nil {
+		return errors.Join(fmt.Errorf("create database: %w", diskFull(err)), files.Remove(path))
+	}
+	return nil
+}
+
+// leaves are the tables in another database's file that belong to that one alone. It returns a *NewerError for one whose fate isn't known.
+func (s *Store) leaves(file string) (leave []string, err error) {
+	th := sqlite.NewThread()
+	defer th.Close()
+	c, err := sqlite.OpenInspection(file, th)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	names, err := c.TableNames(SystemPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if err := s.system.check(name); err != nil {
+			return nil, err
+		}
+		for _, t := range s.system.all() {
+			if family(t.Name) == family(name) && t.Branch != Carry { // former versions too
+				leave = append(leave, name)
+			}
+		}
+	}
+	return leave, nil
+}
+
+func leaveTables(file string, leave []string) error {
+	th := sqlite.NewThread()
+	defer th.Close()
+	c, err := sqlite.OpenScratch(sqlite.Scratch{Path: file}, th)
+	if err != nil {
+		return err
+	}
+	for _, name := range leave {
+		if err = c.DropReserved(name); err != nil {
+			break
+		}
+	}
+	if err = errors.Join(err, c.Close()); err != nil {
+		return err
+	}
+	return setLogMode(file)
+}
+
+// Ending is how a retired database ends.
+type Ending struct {
+	Position  uint64 // of its last transaction; 0 where no history is kept
+	Snapshots []Snapshot
+}
+
+// Ending is what a retired database ends with. See Runner.
+func (s *Store) Ending(ctx context.Context, database string) (e Ending, err error) {
+	err = s.act(ctx, database, func(w *worker, a *actor) (err error) {
+		e, err = w.ending(a)
+		return err
+	})
+	return e, err
+}
+
+// CopyEnded writes a retired database to a new file. See Runner.
+func (s *Store) CopyEnded(ctx context.Context, database, path string) error {
+	var from *os.File
+	err := s.act(ctx, database, func(w *worker, a *actor) error {
+		if _, err := w.ending(a); err != nil {
+			return err
+		}
+		file, err := s.path(a.id)
+		if err == nil {
+			from, err = os.Open(file)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	return s.opt.Files.Copy(ctx, from, path)
+}
+
+// ending opens a database that nothing reaches for as long as it takes to read how it ends, and closes it: what a crash left in its log is in the history
+// and in its file then.
+func (w *worker) ending(a *actor) (e Ending, err error) {
+	s := w.store
+	s.mu.Lock()
+	gone := a.deleted
+	s.mu.Unlock()
+	if gone {
+		return e, ErrNotFound
+	}
+	if err := w.ensureOpen(a); err != nil {
+		return e, err
+	}
+	a.conn.Watch(nil)
+	err = w.guard(a, func() error {
+		if s.keeps() {
+			if err := s.recall(a); err != nil {
+				return &wrapped{ErrStorage, err}
+			}
+			e.Position = a.past.position()
+		}
+		if !a.tables.known[s.system.snapshots.Name] {
+			return nil
+		}
+		return a.conn.EachRow(selectSnapshots+s.system.snapshots.Name+newestFirst, func(st *sqlite.Stmt) error {
+			e.Snapshots = append(e.Snapshots, snapshotOf(st))
+			return nil
+		})
+	})
+	if rerr := w.retire(a); err == nil {
+		err = rerr
+	}
+	if err == nil && a.pins.Load() > 0 {
+		err = ErrStuck // somebody copies it still, and its log stays so long
+	}
+	return e, translate(err, false)
+}
+
+const (
+	selectSnapshots = "SELECT id, label, position, created_at, automatic FROM "
+	newestFirst     = " ORDER BY seq DESC"
+)
+
+func snapshotOf(s *sqlite.Stmt) Snapshot {
+	return Snapshot{ID: string(s.Column(0).Bytes), Label: string(s.Column(1).Bytes), Position: uint64(s.Column(2).Int),
+		CreatedAt: s.Column(3).Int, Automatic: s.Column(4).Int != 0}
+}
