@@ -46,12 +46,8 @@ func startGateway(ctx context.Context, root string) (_ *gateway, missing string,
 		}
 		return nil, gatewayTool + " is missing; scripts/test-setup builds it", nil
 	}
-	// In memory, where a machine has such a folder: what another machine's disk does is not measured.
-	under := "/dev/shm"
-	if fi, err := os.Stat(under); err != nil || !fi.IsDir() {
-		under = ""
-	}
-	dir, err := os.MkdirTemp(under, "persqld-bench-s3-")
+	// In memory: what another machine's disk does is not measured.
+	dir, err := os.MkdirTemp(memoryFolder(), "persqld-bench-s3-")
 	if err != nil {
 		return nil, "", fmt.Errorf("make folder of the S3 server: %w", err)
 	}
@@ -81,6 +77,15 @@ func startGateway(ctx context.Context, root string) (_ *gateway, missing string,
 		return nil, "", fmt.Errorf("%w\n%s", err, said.String())
 	}
 	return g, "", nil
+}
+
+// memoryFolder is a folder in memory, where a machine has one; else "", which is the system's for temporary files.
+func memoryFolder() string {
+	const dir = "/dev/shm"
+	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+		return ""
+	}
+	return dir
 }
 
 func (g *gateway) waitHealthy(ctx context.Context) error {

@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
-	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
 )
 
@@ -181,106 +178,4 @@ func copyFile(from, to string) (err error) {
 		return err
 	}
 	return out.Sync()
-}
-
-const (
-	diskID      = "db_benchbenchbench00"
-	diskRows    = 5_000 // of a page each, of bytes that nothing compresses
-	diskCommits = 8_000
-	diskBar     = 3
-	logFrames   = 1_000 // of a log, when the server copies it back
-)
-
-// measureDisk looks at how long a history is, once it is older than the exact window, beside the pages that transactions changed: where ten transactions a second
-// become one moment in 30 s, and where one a minute stays what it is. The history's own keeper decides, as in the server, of which only the clock is made up.
-func measureDisk(ctx context.Context, ours *program, _ pace) (verdicts []verdict, err error) {
-	for _, life := range []struct {
-		name  string
-		every time.Duration // between two transactions
-	}{{"10 transactions a second", 100 * time.Millisecond}, {"a transaction a minute", time.Minute}} {
-		changed, exact, merged, err := liveAndMerge(ctx, filepath.Dir(ours.dir), life.every)
-		if err != nil {
-			return nil, err
-		}
-		bar := fmt.Sprintf("≤ %.2f ×", float64(diskBar))
-		v := beside("history of "+life.name+", merged, beside the pages changed", "disk", changed, merged, bar, merged <= diskBar*changed, formatMB)
-		before := beside("the same in the exact window", "disk", changed, exact, "shown", true, formatMB)
-		before.Judged = false
-		verdicts = append(verdicts, v, before)
-	}
-	return verdicts, nil
-}
-
-// liveAndMerge writes to a database at random and merges its history. It returns the bytes of pages that transactions changed, and of the history before and after.
-func liveAndMerge(ctx context.Context, under string, every time.Duration) (changed, exact, merged float64, err error) {
-	dir, err := os.MkdirTemp(under, "disk-")
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	defer os.RemoveAll(dir)
-	l, err := newLife(dir, every)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	defer func() { err = errors.Join(err, l.close()) }()
-	if err := l.live(ctx); err != nil {
-		return 0, 0, 0, err
-	}
-	before, err := l.history.Usage(diskID)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	l.now = l.now.Add(25 * time.Hour) // past the exact window
-	l.keeper.Sweep(ctx)
-	after, err := l.history.Usage(diskID)
-	return float64(l.frames) * sqlite.PageSize, float64(before), float64(after), err
-}
-
-// life is a database and its history, without a server, at a clock of its own.
-type life struct {
-	path    string
-	thread  *sqlite.Thread
-	conn    *sqlite.Conn
-	history *history.History
-	keeper  *history.Keeper
-	head    history.Head
-	times   []int64
-	now     time.Time
-	every   time.Duration
-	frames  int64 // that transactions wrote
-	tended  time.Time
-}
-
-func newLife(dir string, every time.Duration) (l *life, err error) {
-	l = &life{path: filepath.Join(dir, "t.db"), thread: sqlite.NewThread(), every: every, now: time.UnixMilli(1_750_000_000_000)}
-	l.tended = l.now
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.close())
-		}
-	}()
-	if err := os.WriteFile(l.path, sqlite.EmptyFile(), 0o600); err != nil {
-		return l, err
-	}
-	if l.conn, err = sqlite.Open(sqlite.Config{Path: l.path}, l.thread); err != nil {
-		return l, err
-	}
-	root := filepath.Join(dir, "history")
-	if err := os.Mkdir(root, 0o700); err != nil {
-		return l, err
-	}
-	log := discard{&l.lost}
-	_ = log
-	if l.history, err = history.New(history.Options{Root: root}); err != nil {
-		return l, err
-	}
-	return l, nil
-}
-
-func (l *life) close() (err error) {
-	if l.conn != nil {
-		err = l.conn.Close()
-	}
-	l.thread.Close()
-	return err
 }
