@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -29,21 +28,28 @@ type background struct {
 // measureBackground looks at what history takes of a server with many databases of which some are written to: beside one that keeps none. Both are written to at
 // the same time and at the same pace, so that what else the machine does hits both.
 func measureBackground(ctx context.Context, ours *program, _ pace) ([]verdict, error) {
-	var got [2]background
-	var servers [2]*server
+	var programs [2]program
 	for i, name := range []string{"without", "with"} {
-		p := *ours
-		p.dir = filepath.Join(filepath.Dir(ours.dir), "background-"+name)
-		if i == 0 {
-			p.env = []string{"PERSQLD_HISTORY=0s"}
+		programs[i] = *ours
+		programs[i].dir = filepath.Join(filepath.Dir(ours.dir), "background-"+name)
+	}
+	programs[0].env = []string{"PERSQLD_HISTORY=0s"}
+	for i := range programs {
+		if err := makeBackground(ctx, &programs[i]); err != nil {
+			return nil, err
 		}
-		s, err := startBackground(ctx, &p)
+	}
+	// Started anew, so that nothing is left in their memory of the making, and only then used, at once: databases close that are idle for seconds.
+	var servers [2]*server
+	for i := range programs {
+		s, err := programs[i].start(ctx, "background", 0)
 		if err != nil {
 			return nil, err
 		}
 		defer s.stop()
 		servers[i] = s
 	}
+	var got [2]background
 	var wg sync.WaitGroup
 	var errs [2]error
 	for i, s := range servers {
@@ -67,37 +73,15 @@ func measureBackground(ctx context.Context, ours *program, _ pace) ([]verdict, e
 	}, nil
 }
 
-// startBackground makes the databases and starts a server anew on them, of which the busy ones are open and their logs differently long: so one or another
-// is handed over all the time, as where they have been busy for long, and not all of them in the same second.
-func startBackground(ctx context.Context, p *program) (*server, error) {
+// makeBackground makes the databases.
+func makeBackground(ctx context.Context, p *program) error {
 	s, err := p.start(ctx, "background", 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer s.stop()
 	create := newTemplate("db-"+slugMark, "query", `{"sql":"CREATE TABLE t(a INTEGER PRIMARY KEY, b)"}`)
-	err = visit(s, &traffic{request: create, connections: 32, databases: backgroundCount, keys: 1, limit: backgroundCount})
-	s.stop()
-	if err != nil {
-		return nil, err
-	}
-	if s, err = p.start(ctx, "background", 0); err != nil {
-		return nil, err
-	}
-	c, err := dial(s.address)
-	if err != nil {
-		s.stop()
-		return nil, err
-	}
-	defer c.close()
-	for i := range backgroundBusy {
-		// A row of so many pages; one that is as long as the log may be is copied back at once.
-		request := queryRequest(fmt.Sprintf("db-%0"+strconv.Itoa(slugDigits)+"d", i), fmt.Sprintf("INSERT INTO t(b) VALUES (zeroblob(%d))", 4096*logFrames*i/backgroundBusy))
-		if _, err := c.do(request.bytes); err != nil {
-			s.stop()
-			return nil, err
-		}
-	}
-	return s, nil
+	return visit(s, &traffic{request: create, connections: 32, databases: backgroundCount, keys: 1, limit: backgroundCount})
 }
 
 // watchBackground writes to each busy database once a second.
@@ -107,6 +91,15 @@ func watchBackground(ctx context.Context, s *server) (b background, err error) {
 		return b, err
 	}
 	defer c.close()
+	// First a row of so many pages that their logs are differently long: so one or another is handed over all the time, as where they have been busy for long,
+	// and not all of them in the same second.
+	for i := range backgroundBusy {
+		slug := fmt.Sprintf("db-%0*d", slugDigits, i)
+		request := queryRequest(slug, fmt.Sprintf("INSERT INTO t(b) VALUES (zeroblob(%d))", 4096*logFrames*i/backgroundBusy))
+		if _, err := c.do(request.bytes); err != nil {
+			return b, err
+		}
+	}
 	request := newTemplate("db-"+slugMark, "query", `{"sql":"INSERT INTO t(b) VALUES (?)","params":[`+keyMark+`]}`)
 	var before time.Duration
 	var from time.Time

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/persqld/persqld/internal/datadir"
 )
 
 const (
@@ -128,7 +130,7 @@ var errNoDatabase = errors.New("no database file")
 
 // largestFile is the largest database file below a data directory: that of its only big database.
 func largestFile(data string) (path string, size int64, err error) {
-	err = filepath.WalkDir(filepath.Join(data, "databases"), func(p string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(datadir.Layout(data).Databases(), func(p string, e fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(p) != ".db" {
 			return err
 		}
