@@ -32,7 +32,7 @@ func measureDisk(ctx context.Context, _ *program, _ pace) (verdicts []verdict, e
 		name  string
 		every time.Duration // between two transactions
 	}{{"10 transactions a second", 100 * time.Millisecond}, {"a transaction a minute", time.Minute}} {
-		changed, most, merged, err := liveAndMerge(ctx, life.every)
+		changed, most, merged, err := liveAndMerge(ctx, life.every, diskCommits)
 		if err != nil {
 			return nil, err
 		}
@@ -47,7 +47,7 @@ func measureDisk(ctx context.Context, _ *program, _ pace) (verdicts []verdict, e
 
 // liveAndMerge writes to a database at random and merges its history. It returns the bytes of pages that transactions changed, and of the history before the
 // last of it was merged and after.
-func liveAndMerge(ctx context.Context, every time.Duration) (changed, before, merged float64, err error) {
+func liveAndMerge(ctx context.Context, every time.Duration, commits int) (changed, before, merged float64, err error) {
 	// What is measured is a length: no disk has to be waited for.
 	dir, err := os.MkdirTemp(memoryFolder(), "persqld-bench-disk-")
 	if err != nil {
@@ -59,7 +59,7 @@ func liveAndMerge(ctx context.Context, every time.Duration) (changed, before, me
 		return 0, 0, 0, err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	if err := l.live(ctx, every); err != nil {
+	if err := l.live(ctx, every, commits); err != nil {
 		return 0, 0, 0, err
 	}
 	was, err := l.history.Usage(diskID)
@@ -131,14 +131,14 @@ func (l *life) close() (err error) {
 }
 
 // live fills the database and changes a row at a time, while the keeper comes when it would.
-func (l *life) live(ctx context.Context, every time.Duration) error {
+func (l *life) live(ctx context.Context, every time.Duration, commits int) error {
 	fill := fmt.Sprintf("WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM s WHERE n < %d) INSERT INTO t SELECT n, randomblob(3900) FROM s", diskRows)
 	for _, sql := range []string{"CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)", fill} {
 		if err := l.exec(sql); err != nil {
 			return err
 		}
 	}
-	for range diskCommits {
+	for range commits {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
