@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,8 +94,8 @@ func measureHistory(ctx context.Context, root string, ours *program, list []work
 			return nil, nil, fmt.Errorf("%s: %w", w.name, err)
 		}
 		settled := rounds
-		if isClose(keeps, rivals) {
-			fmt.Fprintf(os.Stderr, "%s: near a bar, measured again\n", w.name)
+		if isDoubtful(keeps, rivals) {
+			fmt.Fprintf(os.Stderr, "%s: below a bar or near it, measured again\n", w.name)
 			more, err := c.run(ctx, w)
 			if err != nil {
 				return nil, nil, fmt.Errorf("%s: %w", w.name, err)
@@ -121,14 +120,14 @@ func measureHistory(ctx context.Context, root string, ours *program, list []work
 	return reports, verdicts, nil
 }
 
-// nearBar is how near to its bar a ratio is measured again: so much do a machine's neighbours move the median of three rounds.
+// nearBar is how near to its bar a ratio is not believed yet: so much do a machine's neighbours move the median of three rounds.
 const nearBar = 0.05
 
-// isClose tells whether a ratio is so near to its bar that more rounds must tell. They count together with those before, whichever side these were on.
-func isClose(keeps []keeping, rivals [][]round) bool {
+// isDoubtful tells whether a ratio is below its bar, or so little above that more rounds must tell. They count together with those before, so that a real
+// miss stays one.
+func isDoubtful(keeps []keeping, rivals [][]round) bool {
 	for k, keeps := range keeps {
-		v := judge("", bar{metricRate, keeps.least, atLeast}, rivals[k])
-		if math.Abs(v.Ratio-keeps.least) < nearBar {
+		if v := judge("", bar{metricRate, keeps.least + nearBar, atLeast}, rivals[k]); !v.Pass {
 			return true
 		}
 	}

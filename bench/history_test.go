@@ -10,15 +10,15 @@ import (
 	"github.com/persqld/persqld/internal/datadir"
 )
 
-func TestIsClose(t *testing.T) {
+func TestIsDoubtful(t *testing.T) {
 	keeps := []keeping{{"a", 0.9}, {"b", 0.8}}
 	for _, c := range []struct {
 		a, b float64
 		want bool
-	}{{1, 1, false}, {0.92, 1, true}, {0.88, 1, true}, {1, 0.76, true}, {1, 0.5, false}, {0.5, 0.5, false}} {
+	}{{1, 1, false}, {0.92, 1, true}, {0.88, 1, true}, {1, 0.76, true}, {1, 0.5, true}, {0.5, 1, true}, {0.96, 0.86, false}} {
 		rivals := [][]round{rounds(3, sample{Rate: 100}, sample{Rate: 100 * c.a}), rounds(3, sample{Rate: 100}, sample{Rate: 100 * c.b})}
-		if got := isClose(keeps, rivals); got != c.want {
-			t.Errorf("isClose of %v and %v = %v", c.a, c.b, got)
+		if got := isDoubtful(keeps, rivals); got != c.want {
+			t.Errorf("isDoubtful of %v and %v = %v", c.a, c.b, got)
 		}
 	}
 }
