@@ -16,19 +16,19 @@ import (
 // askFiles opens a data directory that no server has, and runs the request as a server would: through the store and the
 // gate. The operator's machine is the limit, not the server's settings: they may be smaller than what is there.
 func (cmd *sqlCmd) askFiles(ctx context.Context, body []byte) (data json.RawMessage, err error) {
-	files, err := openStopped(ctx, cmd.Data)
+	f, err := openFiles(ctx, cmd.Data)
 	if errors.Is(err, datadir.ErrLocked) {
 		return nil, errHeld(err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, files.close(ctx)) }()
-	ns, err := files.catalog.Namespace(cmd.namespace)
+	defer func() { err = errors.Join(err, f.close(ctx)) }()
+	ns, err := f.cat.Namespace(cmd.namespace)
 	if err != nil {
 		return nil, fmt.Errorf("look for %s: %w", cmd.Database, err)
 	}
-	door := api.New(api.Options{Catalog: files.catalog, Placement: files.store, QueryLog: files.log, Past: files.past.forAPI(), MaxRequest: maxAnswer, MaxResult: maxAnswer, MaxSQL: maxStatement})
+	door := api.New(api.Options{Catalog: f.cat, Placement: f.store, QueryLog: f.log, Past: f.past.forAPI(), MaxRequest: maxAnswer, MaxResult: maxAnswer, MaxSQL: maxStatement})
 	return cmd.send(ctx, &http.Client{Transport: inProcess{door.Operator(ns)}}, "http://localhost", "", body)
 }
 
