@@ -279,7 +279,7 @@ func (s *Store) beginAnew(a *actor, path string) error {
 	}
 	defer file.Close()
 	at := a.past.position()
-	ms := s.opt.Now().UnixMilli()
+	ms := max(s.opt.Now().UnixMilli(), a.past.head.Time)
 	if err := s.opt.Past.AddBase(context.Background(), a.id, at, ms, file, false); err != nil {
 		return err
 	}
