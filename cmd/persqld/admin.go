@@ -14,7 +14,9 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
+	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/password"
+	"github.com/persqld/persqld/internal/replica"
 )
 
 // books are the catalog as an operation sees it.
@@ -90,6 +92,13 @@ var hints = []struct {
 }{
 	{errNoData, "not_found", "give the server's directory with --data, or run persqld serve or persqld namespace create first"},
 	{datadir.ErrLocked, "locked", "stop the other server, or give another directory with --data"},
+	{datadir.ErrUnfinished, "unfinished_restore", "run persqld restore again; it begins anew"},
+	{datadir.ErrNotEmpty, "not_empty", "give an empty directory with --data; with --database one database of a stopped server is replaced"},
+	{replica.ErrReplica, "is_replica", "give a backup a place of its own, for example another prefix"},
+	{replica.ErrNoDatabase, "not_found", "persqld database list shows those that exist, with --deleted those in the trash"},
+	{replica.ErrNoCatalog, "not_found", "give what PERSQLD_REPLICA_URL of the server was, or --to of its backup"},
+	{replica.ErrNotKept, "not_found", "a database is in the replica once it was written to"},
+	{history.ErrBookmark, "invalid_bookmark", "answers to writes, and GET …/bookmark, name bookmarks of their database"},
 	{datadir.ErrNewer, "newer_version", "run the version of persqld that wrote it, or a newer one"},
 	{catalog.ErrNewer, "newer_version", "run the version of persqld that wrote it, or a newer one"},
 	{catalog.ErrNamespaceNotFound, "not_found", "persqld namespace list shows those that exist; persqld namespace create makes one"},

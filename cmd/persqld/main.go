@@ -15,6 +15,7 @@ import (
 
 	"github.com/persqld/persqld/internal/adminsock"
 	"github.com/persqld/persqld/internal/config"
+	"github.com/persqld/persqld/internal/replica"
 )
 
 // Exit statuses.
@@ -33,6 +34,8 @@ type cli struct {
 	User        userCmd        `cmd:"" help:"Make and list the people who sign in, and reset their passwords."`
 	Audit       auditCmd       `cmd:"" help:"Print the audit log."`
 	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`
+	Backup      backupCmd      `cmd:"" help:"Copy the databases and the catalog, once, to a folder or to S3, also while the server runs."`
+	Restore     restoreCmd     `cmd:"" help:"Make a server, or a database, from a replica or a backup, as it was at any moment that is kept."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine a data directory that no server uses; changes nothing."`
 	SQL         sqlCmd         `cmd:"" name:"sql" help:"Run one statement against a server or, with --data, on a stopped data directory."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the server that runs here whether it takes requests; exit 0 if it does, 1 if not."`
@@ -136,6 +139,11 @@ func describe(err error) *adminsock.Error {
 		return known
 	}
 	problem := &adminsock.Error{Message: err.Error(), Code: "failed"}
+	var gap *replica.MomentError
+	if errors.As(err, &gap) {
+		problem.Code, problem.Hint = "not_in_replica", "name a moment that is there with --at"
+		return problem
+	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {
 			problem.Code, problem.Hint = h.code, h.hint

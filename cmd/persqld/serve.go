@@ -190,7 +190,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, adminHandler(&books{cat, door.Undelete, door.DeleteNamespace, passwords})); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&books{cat, door.Undelete, door.DeleteNamespace, passwords}), cat, st, dir)); err != nil {
 			failed <- err
 		}
 	}()

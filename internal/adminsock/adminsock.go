@@ -1,7 +1,8 @@
 // Package adminsock lets a subcommand ask the running server for something, over a Unix socket in its data directory
 // that nobody but the server's user may open (mode 0600).
 //
-// The protocol is one JSON object each way on a connection: {"op", "args"} and {"result"} or {"error", "code", "hint"}.
+// The protocol is one JSON object each way on a connection: {"op", "args"} and {"result"} or {"error", "code", "hint"}. With "lend" an open file comes with the
+// result, and the connection stays until it is given back.
 package adminsock
 
 import (
@@ -51,6 +52,7 @@ type Handler func(ctx context.Context, op string, args json.RawMessage) (result 
 type request struct {
 	Op   string          `json:"op"`
 	Args json.RawMessage `json:"args,omitempty"`
+	Lend bool            `json:"lend,omitempty"`
 }
 
 type answer struct {
@@ -121,30 +123,49 @@ func Serve(ctx context.Context, l net.Listener, handle Handler) error {
 			// A client that sends nothing must not hold up the end of the server.
 			defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })()
 			// What can't be answered has nobody left to tell.
-			_ = serveOne(context.WithoutCancel(ctx), conn, handle)
+			_ = serveOne(ctx, conn.(*net.UnixConn), handle)
 		})
 	}
 }
 
-func serveOne(ctx context.Context, conn net.Conn, handle Handler) error {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
+func serveOne(ctx context.Context, conn *net.UnixConn, handle Handler) error {
 	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
 		return err
 	}
 	var req request
 	if err := json.NewDecoder(io.LimitReader(conn, maxMessage)).Decode(&req); err != nil {
-		return json.NewEncoder(conn).Encode(answer{Error: &Error{Message: "malformed request", Code: "bad_request"}})
+		return answerTo(conn, nil, &Error{Message: "malformed request", Code: "bad_request"}, nil)
 	}
-	var ans answer
+	if req.Lend {
+		return lend(ctx, conn, req, handle)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deadline)
+	defer cancel()
 	result, err := handle(ctx, req.Op, req.Args)
+	return answerTo(conn, result, err, nil)
+}
+
+// answerTo sends a result or an error, with a file if there is one.
+func answerTo(conn *net.UnixConn, result any, err error, file *os.File) error {
+	var ans answer
 	if err == nil {
 		ans.Result, err = json.Marshal(result)
 	}
 	if err != nil && !errors.As(err, &ans.Error) {
 		ans.Error = &Error{Message: err.Error(), Code: "failed"}
 	}
-	return json.NewEncoder(conn).Encode(ans)
+	if file == nil {
+		return json.NewEncoder(conn).Encode(ans)
+	}
+	raw, err := json.Marshal(ans)
+	if err != nil {
+		return err
+	}
+	n, _, err := conn.WriteMsgUnix(raw, unix.UnixRights(int(file.Fd())), nil)
+	if err == nil && n < len(raw) {
+		_, err = conn.Write(raw[n:])
+	}
+	return err
 }
 
 // Call asks the server behind the socket at path and decodes its result into result. It returns ErrNoServer where nobody
@@ -152,21 +173,9 @@ func serveOne(ctx context.Context, conn net.Conn, handle Handler) error {
 func Call(ctx context.Context, path, op string, args, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	short, done, err := shorten(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNoServer
-	}
+	conn, err := dial(ctx, path)
 	if err != nil {
-		return fmt.Errorf("call server: %w", err)
-	}
-	defer done()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", short)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
-		return ErrNoServer
-	}
-	if err != nil {
-		return fmt.Errorf("call server: %w", err)
+		return err
 	}
 	defer conn.Close()
 	if at, ok := ctx.Deadline(); ok {
@@ -174,15 +183,48 @@ func Call(ctx context.Context, path, op string, args, result any) error {
 			return fmt.Errorf("call server: %w", err)
 		}
 	}
+	if err := send(conn, op, args, false); err != nil {
+		return err
+	}
+	return receive(conn, result)
+}
+
+// dial connects to the server, or returns ErrNoServer.
+func dial(ctx context.Context, path string) (*net.UnixConn, error) {
+	short, done, err := shorten(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoServer
+	}
+	if err != nil {
+		return nil, fmt.Errorf("call server: %w", err)
+	}
+	defer done()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", short)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, ErrNoServer
+	}
+	if err != nil {
+		return nil, fmt.Errorf("call server: %w", err)
+	}
+	return conn.(*net.UnixConn), nil
+}
+
+func send(conn net.Conn, op string, args any, loan bool) error {
 	raw, err := json.Marshal(args)
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	if err := json.NewEncoder(conn).Encode(request{Op: op, Args: raw}); err != nil {
+	if err := json.NewEncoder(conn).Encode(request{Op: op, Args: raw, Lend: loan}); err != nil {
 		return fmt.Errorf("call server: %w", err)
 	}
+	return nil
+}
+
+// receive decodes an answer's result, or returns its error.
+func receive(in io.Reader, result any) error {
 	var ans answer
-	if err := json.NewDecoder(io.LimitReader(conn, maxMessage)).Decode(&ans); err != nil {
+	if err := json.NewDecoder(io.LimitReader(in, maxMessage)).Decode(&ans); err != nil {
 		return fmt.Errorf("read the server's answer (it may have done what was asked): %w", err)
 	}
 	if ans.Error != nil {

@@ -71,10 +71,8 @@ func OpenEmpty(path string) (dir *Dir, err error) {
 			return nil, fmt.Errorf("sync data directory: %w", err)
 		}
 	}
-	for _, path := range []string{layout.Catalog(), layout.Catalog() + "-wal", layout.Databases(), layout.History(), layout.Temp()} {
-		if err := os.RemoveAll(path); err != nil {
-			return nil, fmt.Errorf("take away what an interrupted restore left: %w", err)
-		}
+	if err := layout.clear(); err != nil {
+		return nil, fmt.Errorf("take away what an interrupted restore left: %w", err)
 	}
 	for _, folder := range []string{layout.Databases(), layout.History(), layout.Temp()} {
 		if err := makeDir(folder); err != nil {
@@ -85,6 +83,28 @@ func OpenEmpty(path string) (dir *Dir, err error) {
 		return nil, err
 	}
 	return &Dir{Layout: layout, lock: lock}, nil
+}
+
+// clear takes away what a restore puts into the directory.
+func (l Layout) clear() error {
+	for _, path := range []string{l.Catalog(), l.Catalog() + "-wal", l.Databases(), l.History(), l.Temp()} {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Abandon empties the directory again, after a restore that failed.
+func (d *Dir) Abandon() error {
+	err := errors.Join(d.clear(), os.Remove(d.Format()), d.Sync())
+	if err == nil { // until here it was unfinished
+		err = errors.Join(os.Remove(d.Restoring()), d.Sync())
+	}
+	if err != nil {
+		return fmt.Errorf("empty the data directory again: %w", err)
+	}
+	return nil
 }
 
 // Filled says that all is in the directory that is to be there. Whoever filled it synced it.

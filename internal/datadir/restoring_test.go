@@ -69,3 +69,27 @@ func TestOpenEmptyIsNot(t *testing.T) {
 		t.Errorf("%v", entries)
 	}
 }
+
+// A restore that failed leaves a directory that is empty but for the lock.
+func TestAbandon(t *testing.T) {
+	root := t.TempDir()
+	d, err := datadir.OpenEmpty(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{d.Catalog(), filepath.Join(d.Databases(), "x.db"), filepath.Join(d.History(), "x")} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(d.Abandon(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) != 1 || left[0].Name() != filepath.Base(d.Lock()) {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if d, err = datadir.OpenEmpty(root); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+}

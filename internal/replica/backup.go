@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,13 +24,38 @@ import (
 
 // Backup makes whole copies of databases and of the catalog, once, in the form of a replica's.
 type Backup struct {
-	Bucket  bucket.Bucket
-	Catalog *catalog.Catalog
-	Store   *store.Store
-	Temp    string           // a directory for copies that are being built
-	Now     func() time.Time // the system's if nil
+	Bucket bucket.Bucket
+	Source Source
+	Temp   string           // a directory for copies that are being built
+	Now    func() time.Time // the system's if nil
 	// Progress is told of each step, by many goroutines; nil tells nobody.
 	Progress func(Progress)
+}
+
+// Source is the server that is backed up, which may be in another process.
+type Source interface {
+	// Catalog copies the catalog, as it is at one moment, to a new file.
+	Catalog(ctx context.Context, to string) error
+	// Pin gives a database's file, which nobody writes to until release is called; release's error says that somebody may have. It returns an error that is
+	// store.ErrNotFound or store.ErrDamaged for what is wrong with this database alone.
+	Pin(ctx context.Context, id string) (p store.Pinned, release func() error, err error)
+}
+
+// Opened is the Source of what this process has opened.
+type Opened struct {
+	Books *catalog.Catalog
+	Store *store.Store
+}
+
+var _ Source = Opened{}
+
+// Catalog is part of Source.
+func (o Opened) Catalog(ctx context.Context, to string) error { return o.Books.Copy(ctx, to) }
+
+// Pin is part of Source.
+func (o Opened) Pin(ctx context.Context, id string) (store.Pinned, func() error, error) {
+	p, unpin, err := o.Store.Pin(ctx, id)
+	return p, func() error { unpin(); return nil }, err
 }
 
 // Progress is how far a backup or a restore has come.
@@ -80,25 +106,56 @@ func Databases(c *catalog.Catalog) (list []Named) {
 		return true
 	})
 	c.EachTrashed(func(d *catalog.Trashed) bool {
-		list = append(list, Named{d.ID, slugs[d.NamespaceID] + "/" + d.Slug + " (deleted)"})
+		list = append(list, Named{d.ID, slugs[d.NamespaceID] + "/" + d.Slug + deletedSuffix})
 		return true
 	})
 	slices.SortFunc(list, func(a, b Named) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return list
 }
 
-// find is the one database of a list that a name or an id means.
+const deletedSuffix = " (deleted)"
+
+// Deleted tells whether the database is in the trash.
+func (d Named) Deleted() bool { return strings.HasSuffix(d.Name, deletedSuffix) }
+
+// find is the one database of a list that a name or an id means: a name means one of the trash where no other has it.
 func find(list []Named, name string) (Named, error) {
+	var trashed []Named
 	for _, d := range list {
 		if d.ID == name || d.Name == name {
 			return d, nil
 		}
+		if d.Name == name+deletedSuffix {
+			trashed = append(trashed, d)
+		}
 	}
-	return Named{}, fmt.Errorf("%w: %s", ErrNoDatabase, name)
+	switch len(trashed) {
+	case 0:
+		return Named{}, fmt.Errorf("%w: %s", ErrNoDatabase, name)
+	case 1:
+		return trashed[0], nil
+	}
+	var ids []string
+	for _, d := range trashed {
+		ids = append(ids, d.ID)
+	}
+	return Named{}, fmt.Errorf("%w: %s was deleted %d times; name one by its id: %s", ErrNoDatabase, name, len(ids), strings.Join(ids, ", "))
 }
 
 // All backs everything up. The catalog comes last, so that a backup without one isn't whole.
 func (b *Backup) All(ctx context.Context) (*Report, error) {
+	return b.backUp(ctx, func(list []Named) ([]Named, error) { return list, nil }, true)
+}
+
+// One backs one database up, and not the catalog.
+func (b *Backup) One(ctx context.Context, name string) (*Report, error) {
+	return b.backUp(ctx, func(list []Named) ([]Named, error) {
+		d, err := find(list, name)
+		return []Named{d}, err
+	}, false)
+}
+
+func (b *Backup) backUp(ctx context.Context, choose func([]Named) ([]Named, error), catalogToo bool) (*Report, error) {
 	if err := b.refuseReplica(ctx); err != nil {
 		return nil, err
 	}
@@ -109,10 +166,16 @@ func (b *Backup) All(ctx context.Context) (*Report, error) {
 	defer os.RemoveAll(dir)
 	// What is made while the databases are copied isn't in it: the catalog is from before them.
 	copied := filepath.Join(dir, "catalog.db")
-	if err := b.Catalog.Copy(ctx, copied); err != nil {
+	if err := b.Source.Catalog(ctx, copied); err != nil {
 		return nil, err
 	}
-	list := Databases(b.Catalog)
+	list, err := listCatalog(ctx, copied, dir)
+	if err == nil {
+		list, err = choose(list)
+	}
+	if err != nil {
+		return nil, err
+	}
 	report := &Report{Failed: []Failure{}}
 	if err := b.some(ctx, list, report); err != nil {
 		return nil, err
@@ -120,33 +183,19 @@ func (b *Backup) All(ctx context.Context) (*Report, error) {
 	// Its time is the backup's: no database has anything later.
 	ms := b.now()
 	report.Time = time.UnixMilli(ms).UTC()
+	if !catalogToo {
+		return report, nil
+	}
 	f, err := os.Open(copied)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	n, err := b.put(ctx, catalogName, f, txid(uint64(ms)), ms)
+	n, err := b.put(ctx, catalogName, f, txid(uint64(ms)), ms, func() error { return nil })
 	if err != nil {
 		return nil, fmt.Errorf("back up the catalog: %w", err)
 	}
 	report.Bytes += n
-	return report, nil
-}
-
-// One backs one database up, and not the catalog.
-func (b *Backup) One(ctx context.Context, name string) (*Report, error) {
-	if err := b.refuseReplica(ctx); err != nil {
-		return nil, err
-	}
-	d, err := find(Databases(b.Catalog), name)
-	if err != nil {
-		return nil, err
-	}
-	report := &Report{Failed: []Failure{}}
-	if err := b.some(ctx, []Named{d}, report); err != nil {
-		return nil, err
-	}
-	report.Time = time.UnixMilli(b.now()).UTC()
 	return report, nil
 }
 
@@ -171,41 +220,36 @@ func (b *Backup) refuseReplica(ctx context.Context) error {
 
 func (b *Backup) some(ctx context.Context, list []Named, report *Report) error {
 	return each(ctx, list, b.Progress, report, func(ctx context.Context, d Named) (n int64, empty bool, err error) {
-		p, unpin, err := b.Store.Pin(ctx, d.ID)
+		p, release, err := b.Source.Pin(ctx, d.ID)
 		if err != nil {
 			if ctx.Err() == nil && (errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged)) {
 				err = &single{err}
 			}
 			return 0, false, err
 		}
-		unpinOnce := sync.OnceFunc(unpin)
-		defer unpinOnce()
+		release = sync.OnceValue(release)
+		defer release() //nolint:errcheck // put looks at it
 		ms := b.now()
 		at := txid(uint64(ms)) // without a history moments have no number, and this one is greater than the last backup's
 		if p.Kept {
 			at = txid(p.Position)
 			ms = cmp.Or(p.Time, ms)
 		}
-		n, err = b.putPinned(ctx, databasePrefix(d.ID), p.File, at, ms, unpinOnce)
+		n, err = b.put(ctx, databasePrefix(d.ID), p.File, at, ms, release)
 		return n, p.Kept && p.Position == 0, err
 	})
 }
 
-// put puts a whole copy of a file that nobody writes to.
-func (b *Backup) put(ctx context.Context, prefix string, f *os.File, last ltx.TXID, ms int64) (int64, error) {
-	return b.putPinned(ctx, prefix, f, last, ms, func() {})
-}
-
-// putPinned does that with a pinned file, which is let go as soon as it was read.
-func (b *Backup) putPinned(ctx context.Context, prefix string, f *os.File, last ltx.TXID, ms int64, unpin func()) (int64, error) {
+// put puts a whole copy of a file that nobody writes to, and lets the file go as soon as it was read.
+func (b *Backup) put(ctx context.Context, prefix string, f *os.File, last ltx.TXID, ms int64, release func() error) (int64, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return 0, err
 	}
 	pages := uint32(fi.Size() / sqlite.PageSize)
 	return putBuilt(ctx, b.Bucket, b.Temp, fileKey(prefix, b.Bucket.LevelDir(levelSnapshot), 1, last), ms, pages <= inMemory, func(w io.Writer) error {
-		defer unpin()
-		return encodeSnapshot(ending{ctx, w}, b.Temp, f, pages, last, ms)
+		err := encodeSnapshot(ending{ctx, w}, b.Temp, f, pages, last, ms)
+		return errors.Join(err, release())
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
 )
 
 // ErrNoCatalog is returned for a place that has no catalog: it is no replica and no backup of a server, or a backup that didn't end.
@@ -33,7 +34,7 @@ func (r *Restorer) Server(ctx context.Context, dir *datadir.Dir, t Target, progr
 	if err != nil {
 		return nil, fmt.Errorf("restore the catalog: %w", err)
 	}
-	list, err := r.listCatalog(ctx, dir.Catalog())
+	list, err := listCatalog(ctx, dir.Catalog(), r.Temp)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func (r *Restorer) Server(ctx context.Context, dir *datadir.Dir, t Target, progr
 		case err != nil:
 			return 0, false, err
 		}
-		n, err := place(ctx, dir, past, d.ID, t, got, path)
+		n, err := r.place(ctx, dir, past, d.ID, live, got, path)
 		return n, false, err
 	})
 	if err != nil {
@@ -85,8 +86,8 @@ func (r *Restorer) isReplica(ctx context.Context) (bool, error) {
 }
 
 // listCatalog lists the databases of a catalog's file, which stays as it is: opening it brings it to this version's schema.
-func (r *Restorer) listCatalog(ctx context.Context, path string) (list []Named, err error) {
-	dir, err := os.MkdirTemp(r.Temp, "catalog-")
+func listCatalog(ctx context.Context, path, temp string) (list []Named, err error) {
+	dir, err := os.MkdirTemp(temp, "catalog-")
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (r *Restorer) catalogAt(ctx context.Context, t Target) ([]Named, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("restore the catalog: %w", err)
 	}
-	return r.listCatalog(ctx, path)
+	return listCatalog(ctx, path, r.Temp)
 }
 
 // Find is the database that a name meant at a target, or an id means, by the replica's catalog.
@@ -164,14 +165,8 @@ func (r *Restorer) Find(ctx context.Context, t Target, name string) (Named, erro
 	return find(list, name)
 }
 
-// FindIn is Find by a data directory's own catalog.
-func (r *Restorer) FindIn(ctx context.Context, dir *datadir.Dir, name string) (Named, error) {
-	list, err := r.listCatalog(ctx, dir.Catalog())
-	if err != nil {
-		return Named{}, err
-	}
-	return find(list, name)
-}
+// FindIn is Find by a catalog that is open.
+func FindIn(c *catalog.Catalog, name string) (Named, error) { return find(Databases(c), name) }
 
 // newDatabase makes one that nothing was written to.
 func newDatabase(dir *datadir.Dir, id string) error {
@@ -228,12 +223,17 @@ func logged(path string) error {
 	return f.Sync()
 }
 
-// place gives a restored file its place in a directory that has nothing of the database, and a history that begins with it. The latest moment keeps its position;
-// an earlier one is the transaction after the last, as one that is restored in place.
-func place(ctx context.Context, dir *datadir.Dir, past *history.History, id string, t Target, got Restored, path string) (int64, error) {
+// place gives a restored file its place in a directory that has nothing of the database, and a history that begins with it. The replica's latest moment keeps its
+// position; an earlier one is the transaction after the last, as one that is restored in place. Of what a backup doesn't know the server's replica may have more:
+// what comes from one gets the time as its position, so that it is greater than any that the replica has, and nothing is taken for what goes on from there.
+func (r *Restorer) place(ctx context.Context, dir *datadir.Dir, past *history.History, id string, live bool, got Restored, path string) (int64, error) {
 	at, ms := got.Position, got.Time
-	if !t.Latest() && got.Position != got.End {
-		at, ms = got.End+1, time.Now().UnixMilli()
+	switch {
+	case !live:
+		ms = r.now()
+		at = max(got.End+1, uint64(ms))
+	case got.Position != got.End:
+		at, ms = got.End+1, r.now()
 	}
 	if err := logged(path); err != nil {
 		return 0, err
@@ -246,62 +246,65 @@ func place(ctx context.Context, dir *datadir.Dir, past *history.History, id stri
 	return got.Bytes, moveIn(dir, id, path)
 }
 
+// addBase has the history keep a file, and marks the file as what the history has there.
 func addBase(ctx context.Context, past *history.History, id string, at uint64, ms int64, path string, pending bool) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return past.AddBase(ctx, id, at, ms, f, pending)
+	if err := past.AddBase(ctx, id, at, ms, f, pending); err != nil {
+		return err
+	}
+	return store.Mark(path, id, at)
 }
 
 // Replace puts a database, as it was at a target, into the place of what a data directory has of it, which no server uses. It is the transaction after the last
-// that the directory or the replica has.
-func (r *Restorer) Replace(ctx context.Context, dir *datadir.Dir, id string, t Target) (Restored, error) {
+// that the directory or the replica has: at is its position.
+func (r *Restorer) Replace(ctx context.Context, dir *datadir.Dir, id string, t Target) (got Restored, at uint64, err error) {
 	scratch, err := os.MkdirTemp(r.Temp, "restore-")
 	if err != nil {
-		return Restored{}, err
+		return got, 0, err
 	}
 	defer os.RemoveAll(scratch)
 	path := filepath.Join(scratch, "restored.db")
-	got, err := r.Database(ctx, id, t, path)
+	got, err = r.Database(ctx, id, t, path)
 	if err != nil {
-		return got, err
+		return got, 0, err
 	}
 	if err := logged(path); err != nil {
-		return got, err
+		return got, 0, err
 	}
 	past, err := history.New(history.Options{Root: dir.History()})
 	if err != nil {
-		return got, err
+		return got, 0, err
 	}
 	live := databasePath(dir, id)
-	last, ms, err := lastHere(past, id, live)
+	last, ms, err := r.lastHere(past, id, live)
 	if err != nil {
-		return got, err
+		return got, 0, err
 	}
-	at := max(last, got.End) + 1
+	at = max(last, got.End) + 1
 	// As the store does it: the base is pending until the file has its place, and the log is gone before that. A crash in between is settled at the next opening.
-	if err := addBase(ctx, past, id, at, max(ms, time.Now().UnixMilli()), path, true); err != nil {
-		return got, err
+	if err := addBase(ctx, past, id, at, max(ms, r.now()), path, true); err != nil {
+		return got, 0, err
 	}
 	if err := os.Remove(live + "-wal"); err == nil {
 		if err := syncDir(filepath.Dir(live)); err != nil {
-			return got, err
+			return got, 0, err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return got, err
+		return got, 0, err
 	}
 	if err := moveIn(dir, id, path); err != nil {
-		return got, err
+		return got, 0, err
 	}
-	got.Position = at
-	return got, past.Confirm(id, at)
+	return got, at, past.Confirm(id, at)
 }
 
 // lastHere is the last position that a data directory has of a database, and when that was. Where there is no history it is the time: greater than the positions
 // of one that was set aside.
-func lastHere(past *history.History, id, live string) (at uint64, ms int64, err error) {
+func (r *Restorer) lastHere(past *history.History, id, live string) (at uint64, ms int64, err error) {
 	if f, err := os.Open(live); err == nil {
 		log, lerr := os.Stat(live + "-wal")
 		if lerr == nil && log.Size() > 0 {
@@ -322,7 +325,7 @@ func lastHere(past *history.History, id, live string) (at uint64, ms int64, err 
 		if _, err := os.Stat(live); errors.Is(err, fs.ErrNotExist) {
 			return 0, 0, nil
 		}
-		ms = time.Now().UnixMilli()
+		ms = r.now()
 		return uint64(ms), ms, nil
 	}
 	at = max(head.Position, head.Torn)

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/superfly/ltx"
 
@@ -21,8 +21,15 @@ import (
 // Restorer brings databases back from a replica or a backup.
 type Restorer struct {
 	Bucket bucket.Bucket
-	Temp   string // a directory for what is fetched
-	Logger *slog.Logger
+	Temp   string           // a directory for what is fetched
+	Now    func() time.Time // the system's if nil
+}
+
+func (r *Restorer) now() int64 {
+	if r.Now != nil {
+		return r.Now().UnixMilli()
+	}
+	return time.Now().UnixMilli()
 }
 
 // Restored says what a restored file is.

@@ -276,6 +276,11 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 	if err != nil {
 		return fmt.Errorf("keep the new file in the history: %w", diskFull(err))
 	}
+	if at > 0 {
+		if err := Mark(scratch, database, at); err != nil {
+			return fmt.Errorf("mark the new file: %w", err)
+		}
+	}
 	return s.act(context.WithoutCancel(ctx), database, func(w *worker, a *actor) error { return w.swap(a, scratch, at) })
 }
 
