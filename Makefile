@@ -46,7 +46,7 @@ test:
 		exec $(GO) run ./internal/tools/testsummary -count=1 ./...; \
 	fi
 
-## bench: measure the server beside its floor; fails where a bar is missed. About 12 minutes.
+## bench: measure the server beside its floor; fails where a bar is missed. About 18 minutes.
 bench:
 	$(GO) run ./bench $(ARGS)
 

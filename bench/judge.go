@@ -66,6 +66,8 @@ type verdict struct {
 	Bar    string  `json:"bar"`
 	Pass   bool    `json:"pass"`
 	Judged bool    `json:"judged"`
+	// Skipped says why nothing was measured.
+	Skipped string `json:"skipped,omitempty"`
 
 	format func(float64) string
 }
@@ -118,10 +120,18 @@ const (
 	exitError = 2
 )
 
-// exitStatus is 1 when a verdict misses, or when nothing was judged.
+// skip is a verdict that this machine can't give.
+func skip(work, metric, bar, why string) verdict {
+	return verdict{Work: work, Metric: metric, Bar: bar, Skipped: why}
+}
+
+// exitStatus is 1 when a verdict misses, or when nothing was judged. What was skipped is neither.
 func exitStatus(verdicts []verdict) int {
 	judged := false
 	for _, v := range verdicts {
+		if v.Skipped != "" {
+			continue
+		}
 		if !v.Pass {
 			return exitMiss
 		}
@@ -135,6 +145,8 @@ func exitStatus(verdicts []verdict) int {
 
 func (v verdict) result() string {
 	switch {
+	case v.Skipped != "":
+		return "NOT MEASURED: " + v.Skipped
 	case !v.Judged:
 		return ""
 	case v.Pass:
@@ -147,6 +159,10 @@ func printTable(w io.Writer, verdicts []verdict) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "work\tmetric\tfloor\tours\tratio\tbar\t")
 	for _, v := range verdicts {
+		if v.Skipped != "" {
+			fmt.Fprintf(t, "%s\t%s\t\t\t\t%s\t%s\n", v.Work, v.Metric, v.Bar, v.result())
+			continue
+		}
 		if v.Floor == 0 && v.Ratio == 0 { // measured alone
 			fmt.Fprintf(t, "%s\t%s\t\t%s\t\t%s\t%s\n", v.Work, v.Metric, v.format(v.Ours), v.Bar, v.result())
 			continue

@@ -75,7 +75,7 @@ func run(args []string) (int, error) {
 	if err != nil {
 		return exitError, err
 	}
-	selected, tried, err := selectWorks(works(), trials(), o.only)
+	selected, kept, tried, err := selectWorks(works(), historyWorks(), trials(), o.only)
 	if err != nil {
 		return exitError, err
 	}
@@ -102,7 +102,7 @@ func run(args []string) (int, error) {
 	if r.Commit, r.Dirty, err = revision(root); err != nil {
 		return exitError, err
 	}
-	c := &contest{floor: floor, ours: ours, rounds: o.rounds, pace: paceOf(o), progress: os.Stderr}
+	c := &contest{programs: []*program{floor, ours}, rounds: o.rounds, pace: paceOf(o), progress: os.Stderr}
 	defer c.close()
 	for i := range selected {
 		w := &selected[i]
@@ -110,12 +110,19 @@ func run(args []string) (int, error) {
 		if err != nil {
 			return exitError, fmt.Errorf("%s: %w", w.name, err)
 		}
-		r.Works = append(r.Works, workReport{Work: w.name, Rounds: rounds})
+		r.Works = append(r.Works, workReport{Work: w.name, Rounds: rounds[0]})
 		for _, b := range w.bars {
-			r.Verdicts = append(r.Verdicts, judge(w.name, b, rounds))
+			r.Verdicts = append(r.Verdicts, judge(w.name, b, rounds[0]))
 		}
 	}
 	c.close()
+	if len(kept) > 0 {
+		works, verdicts, err := measureHistory(ctx, root, ours, kept, min(o.rounds, historyRounds), c.pace)
+		if err != nil {
+			return exitError, err
+		}
+		r.Works, r.Verdicts = append(r.Works, works...), append(r.Verdicts, verdicts...)
+	}
 	for _, t := range tried {
 		fmt.Fprintln(os.Stderr, t.name)
 		verdicts, err := t.run(ctx, ours, c.pace)
@@ -144,25 +151,29 @@ func paceOf(o options) pace {
 	return pace{window: window, warm: max(window/10, 300*time.Millisecond), settle: 3 * time.Second, count: o.memory}
 }
 
-func selectWorks(all []work, trials []trial, only string) (selected []work, tried []trial, err error) {
+func selectWorks(all, history []work, trials []trial, only string) (selected, kept []work, tried []trial, err error) {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read -only: %w", err)
+		return nil, nil, nil, fmt.Errorf("read -only: %w", err)
 	}
-	for _, w := range all {
-		if pattern.MatchString(w.name) {
-			selected = append(selected, w)
+	matching := func(list []work) (found []work) {
+		for _, w := range list {
+			if pattern.MatchString(w.name) {
+				found = append(found, w)
+			}
 		}
+		return found
 	}
+	selected, kept = matching(all), matching(history)
 	for _, t := range trials {
 		if pattern.MatchString(t.name) {
 			tried = append(tried, t)
 		}
 	}
-	if len(selected)+len(tried) == 0 {
-		return nil, nil, fmt.Errorf("no work matches -only %q", only)
+	if len(selected)+len(kept)+len(tried) == 0 {
+		return nil, nil, nil, fmt.Errorf("no work matches -only %q", only)
 	}
-	return selected, tried, nil
+	return selected, kept, tried, nil
 }
 
 // contestants builds what no flag names.

@@ -24,11 +24,14 @@ const (
 
 var errNotReady = errors.New("server isn't ready")
 
-// program is one of the two contestants.
+// program is a contestant.
 type program struct {
-	name    string   // "floor" or "ours"
+	name    string   // "floor", "ours", or what is set otherwise in it
 	command []string // without settings; they come by environment
+	env     []string // settings that aren't every program's
 	dir     string   // data directories and logs of its servers
+	// settle, if there is one, waits until its server does nothing any more that requests began.
+	settle func(context.Context, *server) error
 }
 
 // server is a running program with a data directory of its own.
@@ -64,6 +67,7 @@ func (p *program) start(ctx context.Context, data string, maxOpen int) (*server,
 		"PERSQLD_TOKEN="+benchToken,
 		"PERSQLD_NAMESPACE="+benchNamespace,
 		"PERSQLD_LOG=warn")
+	s.cmd.Env = append(s.cmd.Env, p.env...)
 	if maxOpen > 0 {
 		s.cmd.Env = append(s.cmd.Env, "PERSQLD_MAX_OPEN="+strconv.Itoa(maxOpen))
 	}

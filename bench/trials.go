@@ -23,6 +23,10 @@ func trials() []trial {
 		{"gate", measureGate},
 		{"fairness", measureFairness},
 		{"100,000 databases", measureRegistered},
+		{"snapshot", measureSnapshot},
+		{"restore", measureRestore},
+		{"disk of history", measureDisk},
+		{"10,000 databases, 100 written", measureBackground},
 	}
 }
 

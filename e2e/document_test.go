@@ -50,6 +50,14 @@ func ask(c *harness.Client, op *openapi.Operation, namespace, slug string, send 
 	return c.Do(op.Method, path+r.query, send)
 }
 
+// copyOf is what makes a call that makes databases one about a database.
+func copyOf(op *openapi.Operation, slug string) any {
+	if op.ID != "createDatabase" {
+		return nil
+	}
+	return body{"slug": "made", "from": body{"database": slug}}
+}
+
 // forPeople tells whether a cookie opens a call, or leads to one.
 func forPeople(op *openapi.Operation) bool {
 	return strings.HasPrefix(op.Path, "/api/") && op.Path != "/api/openapi.json" || strings.HasPrefix(op.Path, "/invite/")
@@ -104,7 +112,7 @@ func TestDocumentedStatuses(t *testing.T) {
 	t.Run("404 for a database that isn't there", func(t *testing.T) {
 		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_AUTO_CREATE=false"}})
 		c := s.Client(t, harness.Token)
-		each(t, http.StatusNotFound, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", nil) })
+		each(t, http.StatusNotFound, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", copyOf(op, "none")) })
 	})
 	t.Run("408 over the time limit", func(t *testing.T) {
 		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_STATEMENT_TIMEOUT=10ms", "PERSQLD_TRANSFER_TIMEOUT=1s"}})
@@ -150,7 +158,9 @@ func TestDocumentedStatuses(t *testing.T) {
 		}
 		s = harness.Start(t, binary, harness.Options{Data: data, Env: keepsHistory})
 		c := s.Client(t, harness.Token)
-		each(t, http.StatusServiceUnavailable, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "damaged", nil) })
+		each(t, http.StatusServiceUnavailable, func(op *openapi.Operation) *harness.Answer {
+			return ask(c, op, "default", "damaged", copyOf(op, "damaged"))
+		})
 	})
 	t.Run("400", func(t *testing.T) {
 		d := db(t)

@@ -114,3 +114,30 @@ func TestOrphanedHistory(t *testing.T) {
 		}
 	}
 }
+
+// TestHistoryWithoutServer: what `persqld sql --data` writes while no server runs is history too, with the snapshots that a server would take.
+func TestHistoryWithoutServer(t *testing.T) {
+	row(t, "DP-HIST-7", "DP-HIST-11")
+	s := harness.Start(t, binary, harness.Options{Env: keepsHistory})
+	d := s.Client(t, harness.Token).DB("offline")
+	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+	d.Must("INSERT INTO t(b) VALUES('online')")
+	s.Stop(t)
+	for _, sql := range []string{"INSERT INTO t(b) VALUES('offline')", "CREATE TABLE u AS SELECT hex(randomblob(20000)) AS x", "DELETE FROM t"} {
+		if out, errs, code := harness.CLI(t, binary, s.Data, "sql", "default/offline", sql, "--data", s.Data); code != 0 {
+			t.Fatalf("%s: %d: %s%s", sql, code, out, errs)
+		}
+	}
+	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: keepsHistory})
+	d = s.Client(t, harness.Token).DB("offline")
+	last := d.Must("INSERT INTO t(b) VALUES('later')").Str("data.meta.bookmark")
+	list := d.Get(d.Path("snapshots")).OK().Is("data.0.automatic", "true")
+	restore(d, body{"snapshotId": list.Str("data.0.id")}).OK()
+	if got := d.One("SELECT group_concat(b) || (SELECT length(x) FROM u) FROM t"); got != "online,offline40000" {
+		t.Errorf("before the deletion: %s", got)
+	}
+	restore(d, body{"bookmark": last}).OK()
+	if got := d.One("SELECT group_concat(b) || (SELECT length(x) FROM u) FROM t"); got != "later40000" {
+		t.Errorf("the last moment: %s", got)
+	}
+}

@@ -11,16 +11,20 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/persqld/persqld/internal/api"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/datadir"
+	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 )
 
-// files is a data directory that no server uses, opened as one would, with its history if it has one.
+// files is a data directory that no server uses, opened as one would, with its history if it has one: what is written here must be in it, or moments behind it would be
+// restored without. The operator's machine is the limit, not the server's settings: they may be smaller than what is there.
 type files struct {
 	dir   *datadir.Dir
 	cat   *catalog.Catalog
+	log   *querylog.Log
 	past  *past
 	store *store.Store
 }
@@ -49,6 +53,7 @@ func openFiles(ctx context.Context, data string) (f *files, err error) {
 	if f.cat, err = catalog.Open(ctx, f.dir.Catalog(), catalog.Options{}); err != nil {
 		return f, err
 	}
+	f.log = querylog.Open(f.dir.QueryLog(), querylog.Options{Text: true})
 	f.past = &past{}
 	kept, err := os.ReadDir(f.dir.History())
 	if err != nil {
@@ -63,6 +68,7 @@ func openFiles(ctx context.Context, data string) (f *files, err error) {
 	f.store, err = store.New(store.Options{
 		Past: f.past.forStore(), Clock: f.past.forClock(), Dir: f.dir.Databases(), Temp: f.dir.Temp(),
 		StatementTimeout: 24 * time.Hour, Limits: sqlite.Limits{Pages: math.MaxUint32 - 1}, Logger: logger,
+		Tables: func(id string) []*sqlite.Table { return []*sqlite.Table{f.log.Table(id), api.DatabaseListTable()} },
 	})
 	return f, err
 }
@@ -70,13 +76,16 @@ func openFiles(ctx context.Context, data string) (f *files, err error) {
 // close closes what is open. It may be called again.
 func (f *files) close(ctx context.Context) (err error) {
 	err = f.rest(ctx)
+	if f.log != nil {
+		err = errors.Join(err, f.log.Close())
+	}
 	if f.cat != nil {
 		err = errors.Join(err, f.cat.Close())
 	}
 	if f.dir != nil {
 		err = errors.Join(err, f.dir.Close())
 	}
-	f.cat, f.dir = nil, nil
+	f.log, f.cat, f.dir = nil, nil, nil
 	return err
 }
 

@@ -118,7 +118,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		return err
 	}
 	st, err = store.New(store.Options{
-		Past: past.forStore(), Clock: past.forClock(),
+		Past: past.forStore(), Clock: past.forClock(), PastFor: cmd.History.Duration,
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
 		ParkTimeout: cmd.ParkTimeout.Duration,

@@ -97,6 +97,9 @@ func (j *batchJob) Run(tx *store.Tx) error {
 		r.note(res, now.Sub(last), err)
 		last = now
 		if err != nil {
+			if tx.Again() {
+				return err // nobody is told of it
+			}
 			x.parts = x.parts[:mark]
 			if !atomic {
 				tx.Undo()

@@ -92,6 +92,8 @@ var table = []struct {
 	{err: catalog.ErrPolicyNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Policy not found", hint: "GET …/policies lists them"},
 	{err: catalog.ErrPolicyExists, status: http.StatusConflict, code: "policy_exists", message: "The database has a policy of this name already", hint: "give it another name, or delete the other one first"},
 	{err: catalog.ErrTooManyPolicies, status: http.StatusConflict, code: "too_many_policies", message: fmt.Sprintf("A database has at most %d policies", catalog.MaxPolicies), hint: "join expressions of a table with AND"},
+	{err: store.ErrManySnapshots, status: http.StatusConflict, code: "too_many_snapshots", message: fmt.Sprintf("A database has at most %d snapshots made by hand", store.MaxSnapshots),
+		hint: "delete some: any moment of the history can be restored without one"},
 	{err: store.ErrNoSnapshot, status: http.StatusNotFound, code: codeNotFound, message: "Snapshot not found", hint: "GET …/snapshots lists them"},
 	{err: history.ErrBookmark, status: http.StatusBadRequest, code: "invalid_bookmark", message: "This is no bookmark of the database", hint: "bookmarks come with answers to writes, and from GET …/bookmark"},
 	{err: catalog.ErrExpiry, status: http.StatusBadRequest, code: codeBadRequest, message: "A token must expire in the future"},

@@ -25,6 +25,7 @@ import (
 type Past interface {
 	Restore(ctx context.Context, id string, at uint64, to string) error
 	At(id string, ms int64) (uint64, error)
+	Holds(id string, positions []uint64) ([]bool, error)
 	Forget(id string) error
 }
 
@@ -101,16 +102,42 @@ func (s *Server) listSnapshots(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	held, err := x.restorable(list)
+	if err != nil {
+		return err
+	}
 	x.success()
 	b := append(x.out, '[')
 	for i := range list {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendSnapshot(b, x.database.ID, &list[i])
+		b = appendSnapshot(b, x.database.ID, &list[i], held[i])
 	}
 	x.out = append(b, `]}`...)
 	return nil
+}
+
+// restorable tells which snapshots' moments are still in the history.
+func (x *exchange) restorable(list []store.Snapshot) ([]bool, error) {
+	owner, err := x.s.opt.Placement.Owner(x.r.Context(), x.database.ID)
+	if err != nil {
+		return nil, err
+	}
+	// It has the history begin where none is: the former one may have been set aside.
+	last, _, err := owner.Position(x.r.Context(), x.database.ID)
+	if err != nil {
+		return nil, err
+	}
+	positions := make([]uint64, len(list))
+	for i := range list {
+		positions[i] = list[i].Position
+	}
+	held, err := x.s.opt.Past.Holds(x.database.ID, positions)
+	for i := range held {
+		held[i] = held[i] && positions[i] <= last
+	}
+	return held, err
 }
 
 // createSnapshot serves POST …/snapshots: a label on the present moment.
@@ -143,36 +170,15 @@ func (s *Server) createSnapshot(x *exchange) error {
 	}
 	x.record("snapshot.created", map[string]any{"snapshotId": made.ID, "label": made.Label})
 	x.success()
-	x.out = append(appendSnapshot(x.out, x.database.ID, &made), '}')
+	x.out = append(appendSnapshot(x.out, x.database.ID, &made, true), '}')
 	return nil
 }
 
-// maxSnapshots is the greatest number of labels of a database.
-const maxSnapshots = 1000
-
-// snapshot puts a label on the moment before the request's transaction, whose own it then is. The oldest automatic ones go where there are too many.
+// snapshot puts a label on the moment before the request's transaction, whose own it then is.
 func (x *exchange) snapshot(tx *store.Tx, label string, automatic bool) (store.Snapshot, error) {
 	before, err := tx.Boundary()
 	if err != nil {
 		return store.Snapshot{}, err
-	}
-	list, err := tx.Snapshots()
-	if err != nil {
-		return store.Snapshot{}, err
-	}
-	if len(list) >= maxSnapshots {
-		oldest := ""
-		for i := range list {
-			if list[i].Automatic {
-				oldest = list[i].ID
-			}
-		}
-		if oldest == "" {
-			return store.Snapshot{}, newFault(http.StatusConflict, "too_many_snapshots", fmt.Sprintf("A database has at most %d snapshots", maxSnapshots), "delete some: any moment of the history can be restored without one")
-		}
-		if err := tx.DropSnapshot(oldest); err != nil {
-			return store.Snapshot{}, err
-		}
 	}
 	n := store.Snapshot{ID: snapshotID(), Label: label, Position: before, CreatedAt: x.s.opt.Now().UnixMilli(), Automatic: automatic}
 	return n, tx.AddSnapshot(n)
@@ -217,7 +223,7 @@ func (s *Server) deleteSnapshot(x *exchange) error {
 	return nil
 }
 
-func appendSnapshot(b []byte, database string, n *store.Snapshot) []byte {
+func appendSnapshot(b []byte, database string, n *store.Snapshot, restorable bool) []byte {
 	b = append(b, `{"id":`...)
 	b = wire.AppendString(b, n.ID)
 	b = append(b, `,"label":`...)
@@ -228,6 +234,8 @@ func appendSnapshot(b []byte, database string, n *store.Snapshot) []byte {
 	b = wire.AppendString(b, history.Bookmark(database, n.Position))
 	b = append(b, `,"automatic":`...)
 	b = strconv.AppendBool(b, n.Automatic)
+	b = append(b, `,"restorable":`...)
+	b = strconv.AppendBool(b, restorable)
 	return append(b, '}')
 }
 
@@ -344,12 +352,7 @@ func (s *Server) restore(x *exchange) error {
 			return err
 		}
 		before := x.before("restore")
-		err = owner.Rebuild(ctx, x.database.ID, store.FromPast, func(path string) error {
-			// Nobody writes any more: this is the state that the restore ends.
-			var err error
-			if before.Position, _, err = owner.Position(ctx, x.database.ID); err != nil {
-				return err
-			}
+		err = owner.Rebuild(ctx, x.database.ID, store.FromPast, &before, func(path string) error {
 			if err := os.Remove(path); err != nil {
 				return fmt.Errorf("make room for the restored file: %w", err)
 			}
@@ -361,29 +364,20 @@ func (s *Server) restore(x *exchange) error {
 		if err != nil {
 			return err
 		}
-		if err := x.label(&before); err != nil {
-			return err
-		}
 		bookmark := history.Bookmark(x.database.ID, at)
 		x.record("database.restored", map[string]any{"restoredTo": bookmark, "snapshotId": before.ID})
 		x.success()
 		b := append(x.out, `{"restoredTo":`...)
 		b = wire.AppendString(b, bookmark)
 		b = append(b, `,"snapshot":`...)
-		x.out = append(appendSnapshot(b, x.database.ID, &before), `}}`...)
+		x.out = append(appendSnapshot(b, x.database.ID, &before, true), `}}`...)
 		return nil
 	})
 }
 
-// before is the label of what a call is about to replace; its position is to be found when nobody writes any more.
+// before is the label of what a call is about to replace, but for its position.
 func (x *exchange) before(what string) store.Snapshot {
 	return store.Snapshot{ID: snapshotID(), Label: "before " + what, CreatedAt: x.s.opt.Now().UnixMilli(), Automatic: true}
-}
-
-// label adds such a label, after the replacement: what was done stands, whoever has left meanwhile.
-func (x *exchange) label(n *store.Snapshot) error {
-	x.r = x.r.WithContext(context.WithoutCancel(x.r.Context()))
-	return x.do(store.JobFunc(func(tx *store.Tx) error { return tx.AddSnapshot(*n) }))
 }
 
 // past writes a database as it was to a file.

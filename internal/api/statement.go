@@ -3,6 +3,8 @@ package api
 import (
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -148,7 +150,7 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	if err != nil {
 		return b, res, r.explain(tx, err, st.SQL, target(s))
 	}
-	if s.Writes && (res.Changes > 0 || res.RowsWritten > 0 || s.Alters || s.Vacuum) {
+	if s.Writes && (res.Changes > 0 || res.RowsWritten > 0 || s.Alters || s.Vacuum || r.snapshot.ID != "" || setsNumber(s)) {
 		r.position = tx.Position()
 	}
 	r.meteredRead += res.RowsRead
@@ -168,6 +170,13 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	r.read += res.RowsRead
 	r.written += res.RowsWritten
 	return b, res, nil
+}
+
+// setsNumber tells whether a statement sets a number in the file's header: it writes, and no row.
+func setsNumber(s *sqlite.Stmt) bool {
+	return slices.ContainsFunc(s.Accesses, func(a sqlite.Access) bool {
+		return a.Action == sqlite.Pragma && (strings.EqualFold(a.Name, "user_version") || strings.EqualFold(a.Name, "application_id"))
+	})
 }
 
 // appendRow writes one row straight from the engine's memory.

@@ -273,13 +273,9 @@ func (s *Server) importFile(x *exchange) error {
 			beginning = store.FromCopy
 		}
 		before := x.before("import")
-		err = owner.Rebuild(ctx, x.database.ID, beginning, func(path string) (err error) {
+		err = owner.Rebuild(ctx, x.database.ID, beginning, &before, func(path string) (err error) {
 			var report transfer.Report
 			defer func() { reports <- report }()
-			// Nobody writes any more: this is the state that the import ends.
-			if before.Position, _, err = owner.Position(ctx, x.database.ID); err != nil {
-				return err
-			}
 			if answer.Format == "sql" {
 				report, err = transfer.Load(ctx, path, file, limits)
 				return err
@@ -302,10 +298,7 @@ func (s *Server) importFile(x *exchange) error {
 		if err != nil {
 			return store.Translate(err, s.opt.Temp)
 		}
-		if before.Position > 0 {
-			if err := x.label(&before); err != nil {
-				return err
-			}
+		if s.opt.Past != nil {
 			answer.Snapshot = &snapshotName{before.ID, before.Label}
 		}
 		x.record("database.imported", map[string]any{"format": answer.Format, "rowsWritten": answer.RowsWritten})
@@ -613,6 +606,9 @@ func (j *csvJob) Run(tx *store.Tx) error {
 			return store.ErrTimeout
 		}
 		if err := j.run(tx, insert, values); err != nil {
+			if tx.Again() {
+				return err // nobody is told of it
+			}
 			f := *x.s.faultOf(err)
 			f.message = fmt.Sprintf("row %d: %s", row, f.message)
 			return &batchFault{fault: f, err: err}

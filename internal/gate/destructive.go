@@ -20,7 +20,7 @@ func Destructive(s *sqlite.Stmt) string {
 		switch a.Action {
 		case sqlite.DropTable, sqlite.DropVTable, sqlite.DropView, sqlite.DropIndex, sqlite.DropTrigger:
 			if a.By == "" {
-				return "DROP " + strings.ToUpper(strings.TrimPrefix(kinds[a.Action], "v")) + " " + a.Name
+				return "DROP " + strings.ToUpper(kinds[a.Action]) + " " + a.Name
 			}
 		case sqlite.AlterTable:
 			if st, ok := lexStatement(s.SQL()); ok && st.find(0, "DROP") > 0 {
@@ -39,7 +39,7 @@ func Destructive(s *sqlite.Stmt) string {
 	return ""
 }
 
-var kinds = map[sqlite.Action]string{sqlite.DropTable: "table", sqlite.DropVTable: "vtable", sqlite.DropView: "view", sqlite.DropIndex: "index", sqlite.DropTrigger: "trigger"}
+var kinds = map[sqlite.Action]string{sqlite.DropTable: "table", sqlite.DropVTable: "table", sqlite.DropView: "view", sqlite.DropIndex: "index", sqlite.DropTrigger: "trigger"}
 
 // unfiltered tells whether an UPDATE or DELETE has no WHERE.
 func unfiltered(s *sqlite.Stmt) bool {

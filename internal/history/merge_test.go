@@ -64,6 +64,19 @@ func (l *live) check() (there []uint64) {
 			there = append(there, at)
 		}
 	}
+	all := make([]uint64, l.position()+1)
+	for at := range all {
+		all[at] = uint64(at)
+	}
+	held, err := l.h.Holds(id, all)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for at, is := range held {
+		if is != slices.Contains(there, uint64(at)) {
+			l.t.Fatalf("position %d: held %v, there is %v", at, is, there)
+		}
+	}
 	for at, gap := range nearest {
 		i, _ := slices.BinarySearch(there, at)
 		if i > 0 != gap.HasBefore || i > 0 && there[i-1] != gap.Before {

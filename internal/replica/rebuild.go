@@ -14,6 +14,7 @@ import (
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
 )
 
 // ErrNoCatalog is returned for a place that has no catalog: it is no replica and no backup of a server, or a backup that didn't end.
@@ -245,13 +246,17 @@ func (r *Restorer) place(ctx context.Context, dir *datadir.Dir, past *history.Hi
 	return got.Bytes, moveIn(dir, id, path)
 }
 
+// addBase has the history keep a file, and marks the file as what the history has there.
 func addBase(ctx context.Context, past *history.History, id string, at uint64, ms int64, path string, pending bool) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return past.AddBase(ctx, id, at, ms, f, pending)
+	if err := past.AddBase(ctx, id, at, ms, f, pending); err != nil {
+		return err
+	}
+	return store.Mark(path, id, at)
 }
 
 // Replace puts a database, as it was at a target, into the place of what a data directory has of it, which no server uses. It is the transaction after the last

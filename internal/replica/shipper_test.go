@@ -142,7 +142,7 @@ func (w *world) apart(there []uint64) {
 // replace has another file take the database's place.
 func (w *world) replace(r *rand.Rand) {
 	w.t.Helper()
-	err := w.Rebuild(w.t.Context(), shop, store.FromPast, func(path string) error {
+	err := w.Rebuild(w.t.Context(), shop, store.FromPast, nil, func(path string) error {
 		th := sqlite.NewThread()
 		defer th.Close()
 		c, err := sqlite.OpenScratch(sqlite.Scratch{Path: path}, th)

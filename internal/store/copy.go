@@ -193,7 +193,7 @@ func copyFile(ctx context.Context, from *os.File, path string) (err error) {
 //
 // Writes are refused from the moment at which the copy is taken until the new file stands in its place, or they would be
 // lost with the old one.
-func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, build func(path string) error) error {
+func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, label *Snapshot, build func(path string) error) error {
 	var frozen *actor
 	file, unpin, err := s.pin(ctx, database, (*worker).mayOpen, func(a *actor) error {
 		if !a.frozen.CompareAndSwap(false, true) {
@@ -258,8 +258,16 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, bu
 	kept := func(t SystemTable) bool {
 		return from == FromPast && t.Restore == Keep || from == FromNothing && t.Import == Keep
 	}
-	if err := s.keepTables(ctx, database, scratch, kept); err != nil {
-		return err
+	if label != nil && s.keeps() {
+		// Nobody writes any more: this is the state that is replaced.
+		if label.Position, _, err = s.Position(ctx, database); err != nil {
+			return err
+		}
+	} else {
+		label = nil
+	}
+	if err := s.keepTables(ctx, database, scratch, kept, label); err != nil {
+		return fmt.Errorf("finish the new file: %w", diskFull(err))
 	}
 	if err := settle(scratch); err != nil {
 		return fmt.Errorf("finish the new file: %w", diskFull(err))
@@ -267,6 +275,11 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, bu
 	at, err := s.baseOf(ctx, database, scratch)
 	if err != nil {
 		return fmt.Errorf("keep the new file in the history: %w", diskFull(err))
+	}
+	if at > 0 {
+		if err := Mark(scratch, database, at); err != nil {
+			return fmt.Errorf("mark the new file: %w", err)
+		}
 	}
 	return s.act(context.WithoutCancel(ctx), database, func(w *worker, a *actor) error { return w.swap(a, scratch, at) })
 }
@@ -286,7 +299,7 @@ func (s *Store) baseOf(ctx context.Context, database, scratch string) (at uint64
 	if !s.keeps() {
 		return 0, nil
 	}
-	position, _, err := s.Position(ctx, database)
+	position, last, err := s.Position(ctx, database)
 	if err != nil {
 		return 0, err
 	}
@@ -296,7 +309,7 @@ func (s *Store) baseOf(ctx context.Context, database, scratch string) (at uint64
 	}
 	defer file.Close()
 	at = position + 1
-	return at, s.opt.Past.AddBase(ctx, database, at, s.opt.Now().UnixMilli(), file, true)
+	return at, s.opt.Past.AddBase(ctx, database, at, max(s.opt.Now().UnixMilli(), last.UnixMilli()), file, true) // a clock that is set back doesn't turn the order
 }
 
 // Beginning says what a rebuild begins with, and what of the database's system tables stays.

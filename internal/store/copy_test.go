@@ -156,7 +156,7 @@ func TestRebuild(t *testing.T) {
 	for _, keep := range []bool{true, false} {
 		t.Run(fmt.Sprint("keep ", keep), func(t *testing.T) {
 			h := newHouse(t, store.Options{}, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1)")
-			err := h.Rebuild(t.Context(), database, map[bool]store.Beginning{true: store.FromCopy}[keep], func(path string) error {
+			err := h.Rebuild(t.Context(), database, map[bool]store.Beginning{true: store.FromCopy}[keep], nil, func(path string) error {
 				if got := h.rows("SELECT a FROM t"); got != "1" {
 					t.Errorf("rows while it is replaced: %s", got)
 				}
@@ -168,7 +168,7 @@ func TestRebuild(t *testing.T) {
 				key := script()
 				key.hook = func(_ int, tx *store.Tx) error { return tx.Keep(store.Key{}, nil) }
 				wantErr(t, "keep", h.do(key).err, store.ErrRebuilding)
-				wantErr(t, "another", h.Rebuild(t.Context(), database, store.FromCopy, func(string) error { return nil }), store.ErrRebuilding)
+				wantErr(t, "another", h.Rebuild(t.Context(), database, store.FromCopy, nil, func(string) error { return nil }), store.ErrRebuilding)
 				if keep {
 					editT(t, path, "INSERT INTO t VALUES(2)")
 				} else {
@@ -239,7 +239,7 @@ func TestRebuildThatFailsChangesNothing(t *testing.T) {
 				tt.files(&opt.Files)
 			}
 			h := newHouse(t, opt, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1)")
-			err := h.Rebuild(t.Context(), database, store.FromCopy, func(path string) error {
+			err := h.Rebuild(t.Context(), database, store.FromCopy, nil, func(path string) error {
 				editT(t, path, "INSERT INTO t VALUES(2)")
 				if tt.build != nil {
 					return tt.build(h, path)
@@ -292,7 +292,7 @@ func rebuilding(t *testing.T, times int) *crashfs.Recorder {
 			h.must(fmt.Sprintf("INSERT INTO t VALUES(%d), (zeroblob(9000))", 10*n+i))
 			rec.Mark(wrote{n: 10*n + i})
 		}
-		err := s.Rebuild(t.Context(), database, store.FromCopy, func(path string) error {
+		err := s.Rebuild(t.Context(), database, store.FromCopy, nil, func(path string) error {
 			if _, err := edit(path, "UPDATE generation SET n=n+1", "INSERT INTO t SELECT -n FROM generation", "DELETE FROM t WHERE typeof(a)='blob'"); err != nil {
 				return err
 			}

@@ -60,7 +60,6 @@ func (w *worker) run(a *actor, batch []*call) {
 		}
 	}
 	w.commit(a, false)
-	w.store.noteCommits(a) // those that a statement made by itself: VACUUM
 	if a.conn != nil && a.conn.LogFrames() >= max(checkpointFrames, a.checkpointAt) && a.pins.Load() == 0 {
 		w.checkpoint(a)
 	}
@@ -199,6 +198,7 @@ func (w *worker) guard(a *actor, f func() error) (err error) {
 func (w *worker) commit(a *actor, alone bool) {
 	g := &w.group
 	if !g.open {
+		w.store.noteCommits(a) // one that a statement made by itself, VACUUM: what comes next has another position
 		return
 	}
 	was := a.conn.Commits()

@@ -295,7 +295,7 @@ func TestSwapThatWasNotConfirmed(t *testing.T) {
 		wantErr(t, "close", h.Close(context.Background()), nil)
 		h.opt.Past = unconfirming{past}
 		h.start()
-		err := h.Rebuild(t.Context(), database, from, func(path string) error {
+		err := h.Rebuild(t.Context(), database, from, nil, func(path string) error {
 			if from == store.FromPast {
 				os.Remove(path)
 				return past.Restore(context.Background(), database, 2, path)

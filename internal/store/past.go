@@ -71,9 +71,18 @@ func (s *Store) readPast(a *actor, path string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	swapped := file // unless there is a log
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	swapped, alone := file, true // unless there is a log
 	if log != nil {
 		defer log.Close()
+		li, err := log.Stat()
+		if err != nil {
+			return err
+		}
+		alone = li.Size() == 0
 		if n, _, err := s.opt.Past.Pending(log, history.Head{}); err != nil {
 			return err
 		} else if n > 0 {
@@ -97,6 +106,11 @@ func (s *Store) readPast(a *actor, path string) error {
 			return err
 		}
 		if p.head, err = s.opt.Past.Head(a.id); err != nil {
+			return err
+		}
+	}
+	if p.head.Known && alone && !marked(info, a.id, p.head.Position) {
+		if err := s.changedOutside(a, &p, file); err != nil {
 			return err
 		}
 	}
@@ -127,6 +141,25 @@ func (s *Store) readPast(a *actor, path string) error {
 	}
 	p.known = true
 	a.past = p
+	return nil
+}
+
+// changedOutside begins the history anew where a file without a log isn't the one that the history ends with: somebody wrote to it while no server ran, or took its
+// log away. That counts as a transaction. Numbers that were told of transactions which are lost aren't used again.
+func (s *Store) changedOutside(a *actor, p *past, file *os.File) error {
+	s.log.Warn("the database's file was written to by something else while it was closed; its history begins anew", "database", a.id, "file", file.Name())
+	at := p.head.Position + uint64(len(s.opt.Clock.Times(a.id, p.head.Position))) + 1
+	if err := s.opt.Past.AddBase(context.Background(), a.id, at, max(p.head.Time, s.since(file, true)), file, false); err != nil {
+		return err
+	}
+	head, err := s.opt.Past.Head(a.id)
+	if err != nil {
+		return err
+	}
+	if head.Position != at {
+		return fmt.Errorf("the history ends at %d, not at %d", head.Position, at)
+	}
+	p.head = head
 	return nil
 }
 
@@ -223,18 +256,20 @@ func (s *Store) append(a *actor, path string) error {
 	return nil
 }
 
-// mend begins the history anew where it has a hole, with the file as it is after a checkpoint that copied all of the log back.
+// mend looks after the history behind a checkpoint that copied all of the log back: where it has a hole it begins anew with the file as it is now.
 func (s *Store) mend(a *actor) {
-	if !a.past.hole || a.conn == nil || a.conn.LogFrames() > 0 {
+	if a.conn == nil || !a.past.known && !a.past.hole || a.conn.LogFrames() > 0 {
 		return
 	}
 	path, err := s.path(a.id)
-	if err == nil {
+	if err == nil && a.past.hole {
 		err = s.beginAnew(a, path)
 	}
 	if err != nil {
 		s.historyFailed(a, err)
+		return
 	}
+	s.mark(a, path)
 }
 
 func (s *Store) beginAnew(a *actor, path string) error {
@@ -244,7 +279,7 @@ func (s *Store) beginAnew(a *actor, path string) error {
 	}
 	defer file.Close()
 	at := a.past.position()
-	ms := s.opt.Now().UnixMilli()
+	ms := max(s.opt.Now().UnixMilli(), a.past.head.Time)
 	if err := s.opt.Past.AddBase(context.Background(), a.id, at, ms, file, false); err != nil {
 		return err
 	}

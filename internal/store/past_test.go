@@ -93,7 +93,7 @@ func pastLife(t *testing.T, drop string) *crashfs.Recorder {
 						t.Error(err)
 					}
 				case 9:
-					if err := s.Rebuild(t.Context(), id, store.FromCopy, func(string) error { return nil }); err != nil {
+					if err := s.Rebuild(t.Context(), id, store.FromCopy, nil, func(string) error { return nil }); err != nil {
 						t.Error(err)
 					}
 				}
@@ -220,7 +220,7 @@ func TestSwapWithoutConfirmation(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.must("CREATE TABLE t(a)", "INSERT INTO t VALUES(1)")
-	err = h.Rebuild(t.Context(), database, store.FromNothing, func(path string) error {
+	err = h.Rebuild(t.Context(), database, store.FromNothing, nil, func(path string) error {
 		th := sqlite.NewThread()
 		defer th.Close()
 		c, err := sqlite.OpenScratch(sqlite.Scratch{Path: path}, th)

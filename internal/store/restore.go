@@ -11,8 +11,8 @@ import (
 )
 
 // keepTables brings the rows of system tables that a database keeps, whatever takes its place, into the file that will. Nobody writes to the
-// database meanwhile.
-func (s *Store) keepTables(ctx context.Context, database, scratch string, kept func(SystemTable) bool) error {
+// database meanwhile. label, if there is one, is added to its snapshots.
+func (s *Store) keepTables(ctx context.Context, database, scratch string, kept func(SystemTable) bool, label *Snapshot) error {
 	for _, t := range s.system.all() {
 		if !kept(t) {
 			continue
@@ -23,6 +23,11 @@ func (s *Store) keepTables(ctx context.Context, database, scratch string, kept f
 		}
 		if err := putRows(scratch, t, rows); err != nil {
 			return fmt.Errorf("keep %s: %w", t.Name, err)
+		}
+	}
+	if label != nil {
+		if err := s.labelFile(scratch, label); err != nil {
+			return fmt.Errorf("label what was there: %w", err)
 		}
 	}
 	return setLogMode(scratch)
@@ -61,19 +66,40 @@ func (s *Store) rowsOf(ctx context.Context, database string, t SystemTable) (row
 	return rows, err
 }
 
-// putRows makes a system table anew in a file that nobody else has open.
-func putRows(path string, t SystemTable, rows [][]sqlite.Param) (err error) {
+// withScratch opens a file that nobody else has open.
+func withScratch(path string, do func(*sqlite.Conn) error) error {
 	th := sqlite.NewThread()
 	defer th.Close()
 	c, err := sqlite.OpenScratch(sqlite.Scratch{Path: path}, th)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if cerr := c.Close(); err == nil {
-			err = cerr
-		}
-	}()
+	err = do(c)
+	if cerr := c.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// execute runs one of the server's own statements to its end.
+func execute(c *sqlite.Conn, sql string, params []sqlite.Param) error {
+	st, err := c.System(sql)
+	if err != nil {
+		return err
+	}
+	defer st.Done()
+	if err := st.Bind(params); err != nil {
+		return err
+	}
+	return steps(st, nil)
+}
+
+// putRows makes a system table anew in a file that nobody else has open.
+func putRows(path string, t SystemTable, rows [][]sqlite.Param) error {
+	return withScratch(path, func(c *sqlite.Conn) error { return putRowsIn(c, t, rows) })
+}
+
+func putRowsIn(c *sqlite.Conn, t SystemTable, rows [][]sqlite.Param) error {
 	names, err := c.TableNames(SystemPrefix)
 	if err != nil {
 		return err

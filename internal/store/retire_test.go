@@ -40,7 +40,7 @@ func TestRetire(t *testing.T) {
 	for range 2 {
 		wantErr(t, "a request", h.do(script("SELECT 1")).err, store.ErrNotFound)
 		wantErr(t, "a copy", h.Copy(t.Context(), database, filepath.Join(t.TempDir(), "copy")), store.ErrNotFound)
-		wantErr(t, "a rebuild", h.Rebuild(t.Context(), database, store.FromCopy, func(string) error { return nil }), store.ErrNotFound)
+		wantErr(t, "a rebuild", h.Rebuild(t.Context(), database, store.FromCopy, nil, func(string) error { return nil }), store.ErrNotFound)
 		wantErr(t, "retire again", h.Retire(t.Context(), database), nil)
 	}
 	wantErr(t, "admit", h.Admit(t.Context(), database), nil)

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -42,17 +44,76 @@ func (s *Store) Snapshots(ctx context.Context, database string) (list []Snapshot
 	return list, err
 }
 
-// AddSnapshot adds a label, in the request's own transaction: it is there if, and only if, what the request wrote is.
-func (tx *Tx) AddSnapshot(n Snapshot) error {
-	if err := tx.need(tx.w.store.system.snapshots); err != nil {
-		return err
-	}
+// MaxSnapshots is the greatest number of labels of a database that people gave, and of those that the server did.
+const MaxSnapshots = 1000
+
+// ErrManySnapshots is returned for a label by hand where there are as many as there can be. For an automatic one the oldest automatic one goes.
+var ErrManySnapshots = errors.New("too many snapshots")
+
+const (
+	insertSnapshot = "INSERT INTO %s(id, label, position, created_at, automatic) VALUES(?,?,?,?,?)"
+	// Automatic ones go when they are older than the history, and the oldest where there are too many.
+	trimSnapshots = "DELETE FROM %[1]s WHERE automatic AND (created_at < ? OR seq <= (SELECT seq FROM %[1]s WHERE automatic ORDER BY seq DESC LIMIT 1 OFFSET ?))"
+)
+
+func (n *Snapshot) params() []sqlite.Param {
 	flag := int64(0)
 	if n.Automatic {
 		flag = 1
 	}
-	return tx.own("INSERT INTO "+tx.w.store.system.snapshots.Name+"(id, label, position, created_at, automatic) VALUES(?,?,?,?,?)",
-		[]sqlite.Param{textParam(n.ID), textParam(n.Label), intParam(int64(n.Position)), intParam(n.CreatedAt), intParam(flag)}, nil)
+	return []sqlite.Param{textParam(n.ID), textParam(n.Label), intParam(int64(n.Position)), intParam(n.CreatedAt), intParam(flag)}
+}
+
+// trim are the parameters of trimSnapshots.
+func (s *Store) trim(n *Snapshot) []sqlite.Param {
+	oldest := int64(0)
+	if s.opt.PastFor > 0 {
+		oldest = n.CreatedAt - s.opt.PastFor.Milliseconds()
+	}
+	return []sqlite.Param{intParam(oldest), intParam(MaxSnapshots)}
+}
+
+// AddSnapshot adds a label, in the request's own transaction: it is there if, and only if, what the request wrote is. It returns ErrManySnapshots.
+func (tx *Tx) AddSnapshot(n Snapshot) error {
+	s := tx.w.store
+	name := s.system.snapshots.Name
+	if err := tx.need(s.system.snapshots); err != nil {
+		return err
+	}
+	if !n.Automatic {
+		full := false
+		err := tx.own("SELECT 1 FROM "+name+" WHERE NOT automatic LIMIT 1 OFFSET ?", []sqlite.Param{intParam(MaxSnapshots - 1)}, func(*sqlite.Stmt) error { full = true; return nil })
+		if err != nil {
+			return err
+		}
+		if full {
+			return ErrManySnapshots
+		}
+	}
+	if err := tx.own(fmt.Sprintf(insertSnapshot, name), n.params(), nil); err != nil {
+		return err
+	}
+	return tx.own(fmt.Sprintf(trimSnapshots, name), s.trim(&n), nil)
+}
+
+// labelFile adds an automatic label to a file that is about to take the database's place.
+func (s *Store) labelFile(path string, n *Snapshot) error {
+	t := s.system.snapshots
+	return withScratch(path, func(c *sqlite.Conn) error {
+		names, err := c.TableNames(SystemPrefix)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(names, t.Name) {
+			if err := c.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")"); err != nil {
+				return err
+			}
+		}
+		if err := execute(c, fmt.Sprintf(insertSnapshot, t.Name), n.params()); err != nil {
+			return err
+		}
+		return execute(c, fmt.Sprintf(trimSnapshots, t.Name), s.trim(n))
+	})
 }
 
 // DropSnapshot takes a label away. It returns ErrNoSnapshot.

@@ -37,6 +37,8 @@ type Options struct {
 	// Past keeps the databases' history, and Clock the times of what it doesn't have yet; nil is none.
 	Past  Past
 	Clock Clock
+	// PastFor is how far back that reaches: automatic snapshots of earlier moments are not kept. 0 keeps them.
+	PastFor time.Duration
 
 	// Tables are the virtual tables that statements on a database can read.
 	Tables func(database string) []*sqlite.Table

@@ -177,6 +177,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		if !tx.lone || w.group.wrote {
 			return r, tx.check(errBoundary)
 		}
+		// It begins no transaction of the group's, and has a position like any other.
+		if err := w.store.recall(tx.a); err != nil {
+			return r, tx.check(&wrapped{ErrStorage, err})
+		}
 		tx.wrote = true
 	} else if s.Writes {
 		if err := tx.mark(); err != nil {
@@ -325,6 +329,9 @@ func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) er
 // Explain turns an error of the engine into this package's where the store knows more about it: whether a FULL is the
 // database's limit or the disk's.
 func (tx *Tx) Explain(err error) error { return translate(err, tx.quota) }
+
+// Again tells whether the request will be run again, whatever its Job makes of the error that it got.
+func (tx *Tx) Again() bool { return tx.again != nil }
 
 // Began is when the run of the request began.
 func (tx *Tx) Began() time.Time { return tx.w.stats.start }
