@@ -16,6 +16,7 @@ import (
 
 	"github.com/persqld/persqld/internal/adminsock"
 	"github.com/persqld/persqld/internal/bucket"
+	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/history"
@@ -180,6 +181,9 @@ func (cmd *restoreCmd) database(ctx context.Context, a *app, from bucket.Bucket)
 	if err != nil {
 		return err
 	}
+	if made, ok := madeAt(f.cat, d.ID); ok && target.Before(made) {
+		return fmt.Errorf("--at: %s was made later, at %s", d.Name, made.UTC().Format(time.RFC3339Nano))
+	}
 	// What a killed server left in the log goes into the history first: the state before a restore stays there.
 	var note string
 	if f.past.history != nil {
@@ -198,6 +202,18 @@ func (cmd *restoreCmd) database(ctx context.Context, a *app, from bucket.Bucket)
 	info := restoredInfoOf(d, before)
 	info.Note, info.Bookmark = note, history.Bookmark(d.ID, got)
 	return a.print(info, info.text)
+}
+
+// madeAt is when a database was made.
+func madeAt(c *catalog.Catalog, id string) (time.Time, bool) {
+	if d, err := c.DatabaseByID(id); err == nil {
+		return d.CreatedAt, true
+	}
+	d, err := c.Trashed(id)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return d.CreatedAt, true
 }
 
 // file writes one database to a new file.

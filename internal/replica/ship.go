@@ -16,6 +16,7 @@ import (
 	"github.com/persqld/persqld/internal/bucket"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
 )
 
 // track is what is known of a database's files in the replica. The worker that has the database has it.
@@ -67,7 +68,8 @@ const (
 // ship brings the replica up to date with a database. If it isn't dirty only what is due is done.
 func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
 	if dirty && !s.ending.Load() {
-		if err := s.opt.Keep(ctx, t.id); err != nil {
+		// One that was deleted meanwhile handed over all it had when it was.
+		if err := s.opt.Keep(ctx, t.id); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return fmt.Errorf("hand over to the history: %w", err)
 		}
 	}

@@ -37,6 +37,11 @@ func AtTime(ms int64) Target { return Target{atTime, uint64(ms)} }
 // Latest tells whether a target is the latest moment.
 func (t Target) Latest() bool { return t.kind == atLatest }
 
+// Before tells whether a target is a time before another.
+func (t Target) Before(other time.Time) bool {
+	return t.kind == atTime && int64(t.n) < other.UnixMilli()
+}
+
 func (t Target) String() string {
 	switch t.kind {
 	case atPosition:

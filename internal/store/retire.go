@@ -60,8 +60,10 @@ func (w *worker) retire(a *actor) error {
 	conn.Use(w.thread)
 	conn.Watch(nil)
 	var err error
-	if conn.LogFrames() > 0 && a.pins.Load() == 0 {
+	if conn.LogFrames() > 0 {
 		w.store.keep(a) // else its last transactions would be missing, and their positions be used again after an undelete
+	}
+	if conn.LogFrames() > 0 && a.pins.Load() == 0 {
 		err = w.guard(a, func() error { return conn.Checkpoint(sqlite.CheckpointTruncate) })
 		if err == nil {
 			w.store.mend(a)
