@@ -328,6 +328,11 @@ func (s *Store) Keep(ctx context.Context, database string) error {
 		if a.past.hole {
 			return fmt.Errorf("keep history of %s: %w", database, ErrStorage)
 		}
+		// The log has nothing that the history hasn't. Only logs with commits are asked about when they are read: what a killed process noted of others must be
+		// forgotten here, else each start from then on hands over their databases again.
+		if s.keeps() && a.conn != nil && (!a.conn.HasLog() || a.past.known && len(a.past.times) == 0) {
+			s.opt.Clock.Times(a.id, a.past.head.Position)
+		}
 		return nil
 	})
 }

@@ -253,3 +253,55 @@ func TestSwapWithoutConfirmation(t *testing.T) {
 		}
 	}
 }
+
+// TestKeepForgetsTimes: a killed process leaves the times of commits, those of logs that it had handed over too; a start that hands over all has none left.
+func TestKeepForgetsTimes(t *testing.T) {
+	dir, root := t.TempDir(), t.TempDir()
+	past, err := history.New(history.Options{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "clock")
+	clock, err := history.OpenClock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := dbName(0)
+	s, err := store.New(store.Options{Dir: dir, Past: past, Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Create(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if j := script("CREATE TABLE t(a)"); true {
+		if (&house{t: t, Store: s}).on(id, j); j.err != nil {
+			t.Fatal(j.err)
+		}
+	}
+	// The database closes and takes its log with it; the process is killed before it says so.
+	if err := errors.Join(s.Close(context.Background()), clock.Close(false)); err != nil {
+		t.Fatal(err)
+	}
+	if clock, err = history.OpenClock(path); err != nil {
+		t.Fatal(err)
+	}
+	if !clock.Has(id) {
+		t.Fatal("no times are left: the test tests nothing")
+	}
+	if s, err = store.New(store.Options{Dir: dir, Past: past, Clock: clock}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Keep(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if clock.Has(id) {
+		t.Error("the times are kept although the history has all")
+	}
+	if err := errors.Join(s.Close(context.Background()), clock.Close(true)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the clock's file is still there: %v", err)
+	}
+}
