@@ -153,7 +153,7 @@ func TestEmptyDatabaseGoesRound(t *testing.T) {
 	_, text := download(t, d, "export")
 	c := d.Client.DB(unused())
 	imports(t, c, text).OK()
-	if got := c.One("SELECT count(*) FROM sqlite_schema"); got != "0" {
+	if got := c.One("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"); got != "0" { // SQLite's own and the server's begin so
 		t.Errorf("%s objects", got)
 	}
 }
