@@ -403,3 +403,20 @@ func TestFind(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A database that is deleted before it was shipped is shipped all the same: it is in the trash.
+func TestDeletedWhileBehind(t *testing.T) {
+	w := newWorld(t)
+	w.exec(shop, "CREATE TABLE t(a)")
+	w.pass(3 * time.Second)
+	if err := w.Retire(t.Context(), shop); err != nil {
+		t.Fatal(err)
+	}
+	w.round()
+	if n, _ := w.ship.Behind(); n != 0 {
+		t.Errorf("%d databases behind", n)
+	}
+	if got, err := w.bucket.there(databasePrefix(shop), txid(1)); err != nil || got != w.here(shop, 1) {
+		t.Errorf("the replica: %v", err)
+	}
+}

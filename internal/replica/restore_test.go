@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/superfly/ltx"
 
 	"github.com/persqld/persqld/internal/bucket"
 	"github.com/persqld/persqld/internal/history"
@@ -159,7 +162,7 @@ func TestRestoreOverDamage(t *testing.T) {
 		times[at], _ = w.past.TimeOf(shop, at)
 	}
 	var keys []string
-	for key := range w.bucket.objects {
+	for key := range maps.Clone(w.bucket.objects) {
 		if strings.HasPrefix(key, databasePrefix(shop)) {
 			keys = append(keys, key)
 		}
@@ -218,7 +221,7 @@ func TestRestoreOverDamage(t *testing.T) {
 				}
 			}
 			if !gone || sum(b) != sums[got.Position] {
-				t.Fatalf("%s with damage in %v: position %d, want %d", target, damagedKeys, got.Position, want)
+				t.Fatalf("%s with damage in %v: position %d, want %d", target, slices.Collect(maps.Keys(damagedKeys)), got.Position, want)
 			}
 		case errors.As(err, &gap):
 			refused++
@@ -231,6 +234,54 @@ func TestRestoreOverDamage(t *testing.T) {
 	}
 	t.Logf("%d right, %d refused", right, refused)
 	if right < 60 || refused < 20 {
+		t.Error("that shows too little")
+	}
+}
+
+// One file after the other is damaged in each way: what is restored over it is right, or nothing is.
+func TestRestoreOverEveryDamage(t *testing.T) {
+	w := lived(t, 21, 25)
+	r := w.restorer()
+	there := w.same(shop)
+	sums := map[uint64][32]byte{}
+	for _, at := range there {
+		sums[at] = w.here(shop, at)
+	}
+	refused, right := 0, 0
+	for key, o := range maps.Clone(w.bucket.objects) {
+		if !strings.HasPrefix(key, databasePrefix(shop)+"/") {
+			continue
+		}
+		_, last, err := ltx.ParseFilename(filepath.Base(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		flipped := bytes.Clone(o.body)
+		flipped[len(flipped)*2/3] ^= 16
+		for what, body := range map[string][]byte{"flipped": flipped, "truncated": o.body[:len(o.body)-20], "empty": {}, "gone": nil} {
+			if w.bucket.objects[key] = (object{body, o.modified}); body == nil {
+				delete(w.bucket.objects, key)
+			}
+			// Its own end, and the newest moment: only that may be an earlier one, where nothing tells that there was a later.
+			for _, target := range []Target{AtPosition(uint64(last) - 1), AtPosition(there[len(there)-1]), {}} {
+				b, got, err := w.restored(r, target)
+				var gap *MomentError
+				switch {
+				case errors.As(err, &gap):
+					refused++
+				case err != nil:
+					t.Fatalf("%s %s: %v", key, what, err)
+				case sum(b) != sums[got.Position], !target.Latest() && got.Position != target.n, target.Latest() && what != "gone" && got.Position != there[len(there)-1]:
+					t.Fatalf("%s %s: %s is position %d", key, what, target, got.Position)
+				default:
+					right++
+				}
+			}
+		}
+		w.bucket.objects[key] = o
+	}
+	t.Logf("%d right, %d refused", right, refused)
+	if right < 30 || refused < 30 {
 		t.Error("that shows too little")
 	}
 }

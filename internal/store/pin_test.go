@@ -58,15 +58,25 @@ func TestPin(t *testing.T) {
 
 // What was committed last before a database was retired is in its history: without that its positions would be used twice.
 func TestRetireKeepsHistory(t *testing.T) {
-	past := newHistory(t)
-	h := newHouse(t, store.Options{Past: past, Clock: times{}}, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1)")
-	wantErr(t, "retire", h.Retire(t.Context(), database), nil)
-	head, err := past.Head(database)
-	if err != nil || head.Position != 2 {
-		t.Errorf("the history ends at %d, want 2: %v", head.Position, err)
-	}
-	if err := past.Restore(t.Context(), database, 2, filepath.Join(t.TempDir(), "past.db")); err != nil {
-		t.Error(err)
+	for _, pinned := range []bool{false, true} {
+		past := newHistory(t)
+		h := newHouse(t, store.Options{Past: past, Clock: times{}}, "CREATE TABLE t(a)")
+		if pinned {
+			_, unpin, err := h.Pin(t.Context(), database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unpin()
+		}
+		h.must("INSERT INTO t VALUES(1)")
+		wantErr(t, "retire", h.Retire(t.Context(), database), nil)
+		head, err := past.Head(database)
+		if err != nil || head.Position != 2 {
+			t.Errorf("pinned %v: the history ends at %d, want 2: %v", pinned, head.Position, err)
+		}
+		if err := past.Restore(t.Context(), database, 2, filepath.Join(t.TempDir(), "past.db")); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
