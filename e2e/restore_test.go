@@ -431,12 +431,28 @@ func TestRestoreInterrupted(t *testing.T) {
 		}
 		return buckettest.None
 	})
-	cmd := exec.Command(binary, "restore", "--from", url)
-	cmd.Env = append(harness.Environ(), "PERSQLD_DATA="+data)
-	if err := cmd.Start(); err != nil {
+	begin := func() *exec.Cmd {
+		cmd := exec.Command(binary, "restore", "--from", url)
+		cmd.Env = append(harness.Environ(), "PERSQLD_DATA="+data)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-hangs
+		return cmd
+	}
+	// One that is told to end leaves nothing.
+	cmd := begin()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	<-hangs
+	_ = cmd.Wait()
+	if left, err := os.ReadDir(data); cmd.ProcessState.ExitCode() != 1 || err != nil || len(left) != 1 || left[0].Name() != "lock" {
+		t.Errorf("interrupted: exit status %d, left %v, %v", cmd.ProcessState.ExitCode(), left, err)
+	}
+	for len(hangs) > 0 {
+		<-hangs
+	}
+	cmd = begin()
 	if !eventually(t, 20*time.Second, func() bool {
 		there, _ := filepath.Glob(filepath.Join(data, "db", "*", "*.db"))
 		return len(there) > 0
