@@ -295,6 +295,13 @@ func TestBackup(t *testing.T) {
 	if report, err := backup.One(t.Context(), "acme/one"); err != nil || report.Databases != 1 {
 		t.Errorf("one: %+v, %v", report, err)
 	}
+	alone := &Restorer{Bucket: backup.Bucket, Temp: t.TempDir()}
+	if d, err := alone.Find(t.Context(), Target{}, one); err != nil || d.ID != one {
+		t.Errorf("found by its id: %v, %v", d, err)
+	}
+	if _, err := alone.Find(t.Context(), Target{}, "acme/one"); !errors.Is(err, ErrNoDatabase) || !strings.Contains(err.Error(), one) {
+		t.Errorf("found by its name where no catalog is: %v", err)
+	}
 	if _, err := backup.One(t.Context(), "acme/two"); !errors.Is(err, ErrNoDatabase) {
 		t.Errorf("none: %v", err)
 	}
