@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/persqld/persqld/e2e/harness"
+	"github.com/persqld/persqld/internal/adminsock"
 	"github.com/persqld/persqld/internal/bucket/buckettest"
 )
 
@@ -431,12 +433,28 @@ func TestRestoreInterrupted(t *testing.T) {
 		}
 		return buckettest.None
 	})
-	cmd := exec.Command(binary, "restore", "--from", url)
-	cmd.Env = append(harness.Environ(), "PERSQLD_DATA="+data)
-	if err := cmd.Start(); err != nil {
+	begin := func() *exec.Cmd {
+		cmd := exec.Command(binary, "restore", "--from", url)
+		cmd.Env = append(harness.Environ(), "PERSQLD_DATA="+data)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-hangs
+		return cmd
+	}
+	// One that is told to end leaves nothing.
+	cmd := begin()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	<-hangs
+	_ = cmd.Wait()
+	if left, err := os.ReadDir(data); cmd.ProcessState.ExitCode() != 1 || err != nil || len(left) != 1 || left[0].Name() != "lock" {
+		t.Errorf("interrupted: exit status %d, left %v, %v", cmd.ProcessState.ExitCode(), left, err)
+	}
+	for len(hangs) > 0 {
+		<-hangs
+	}
+	cmd = begin()
 	if !eventually(t, 20*time.Second, func() bool {
 		there, _ := filepath.Glob(filepath.Join(data, "db", "*", "*.db"))
 		return len(there) > 0
@@ -466,5 +484,46 @@ func TestRestoreInterrupted(t *testing.T) {
 	c = harness.Start(t, binary, harness.Options{Data: data, Env: env}).Client(t, harness.Token)
 	for i := range 8 {
 		c.DB(fmt.Sprint("db-", i)).Must("SELECT * FROM t")
+	}
+}
+
+// A file that a backup reads stays as it is, whatever is written; the server's end isn't held up by it, and is told to the backup.
+func TestLentFile(t *testing.T) {
+	row(t, "DP-HIST-22")
+	s := harness.Start(t, binary, harness.Options{})
+	d := s.Client(t, harness.Token).DB("shop")
+	d.Must("CREATE TABLE t(a)")
+	d.Must("INSERT INTO t VALUES('lent')")
+	id := databaseID(t, d.Client, "shop")
+	lend := func() *adminsock.Borrowed {
+		var said map[string]any
+		f, err := adminsock.Borrow(t.Context(), filepath.Join(s.Data, "admin.sock"), "backup.database", map[string]any{"id": id}, &said)
+		if err != nil || said["position"] != 2.0 {
+			t.Fatalf("%v, %v", said, err)
+		}
+		return f
+	}
+	first, second := lend(), lend()
+	before, err := io.ReadAll(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3000 / 50 { // more than a log takes before it is copied back
+		d.Batch(true, body{"sql": "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT hex(randomblob(2000)) FROM n"}).OK()
+	}
+	if err := first.Return(); err != nil {
+		t.Error(err)
+	}
+	after, err := io.ReadAll(second)
+	if err != nil || !bytes.Equal(before, after) || !bytes.Contains(after, []byte("lent")) {
+		t.Errorf("the lent file changed: %d and %d bytes, %v", len(before), len(after), err)
+	}
+	s.Stop(t)
+	if err := second.Return(); err == nil {
+		t.Error("the loan held beyond the server's end")
+	}
+	s = harness.Start(t, binary, harness.Options{Data: s.Data})
+	if got := s.Client(t, harness.Token).DB("shop").One("SELECT count(*) FROM t"); got != "3001" {
+		t.Errorf("%s rows", got)
 	}
 }

@@ -96,7 +96,7 @@ var hints = []struct {
 	{datadir.ErrNotEmpty, "not_empty", "give an empty directory with --data; with --database one database of a stopped server is replaced"},
 	{replica.ErrReplica, "is_replica", "give a backup a place of its own, for example another prefix"},
 	{replica.ErrNoDatabase, "not_found", "persqld database list shows those that exist, with --deleted those in the trash"},
-	{replica.ErrNoCatalog, "not_found", "give what PERSQLD_REPLICA_URL of the server was, or --to of its backup"},
+	{replica.ErrNoCatalog, "not_found", "give what PERSQLD_REPLICA_URL of the server was, or --to of a backup of all of it; a backup of one database is restored with --database"},
 	{replica.ErrNotKept, "not_found", "a database is in the replica once it was written to"},
 	{history.ErrBookmark, "invalid_bookmark", "answers to writes, and GET …/bookmark, name bookmarks of their database"},
 	{datadir.ErrNewer, "newer_version", "run the version of persqld that wrote it, or a newer one"},

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
@@ -153,16 +155,28 @@ func (r *Restorer) catalogAt(ctx context.Context, t Target) ([]Named, error) {
 	return listCatalog(ctx, path, r.Temp)
 }
 
-// Find is the database that a name meant at a target, or an id means, by the replica's catalog.
+// Find is the database that a name meant at a target, or an id means, by the replica's catalog. A backup of one database has none: there only ids mean anything.
 func (r *Restorer) Find(ctx context.Context, t Target, name string) (Named, error) {
 	if t.kind == atPosition {
 		t = Target{}
 	}
 	list, err := r.catalogAt(ctx, t)
-	if err != nil {
-		return Named{}, err
+	if !errors.Is(err, ErrNoCatalog) {
+		if err != nil {
+			return Named{}, err
+		}
+		return find(list, name)
 	}
-	return find(list, name)
+	ids, lerr := r.Bucket.Groups(ctx, databasesName+"/")
+	switch {
+	case lerr != nil:
+		return Named{}, lerr
+	case len(ids) == 0:
+		return Named{}, err
+	case slices.Contains(ids, name):
+		return Named{name, name}, nil
+	}
+	return Named{}, fmt.Errorf("%w: it has no catalog with names; name the database by its id: %s", ErrNoDatabase, strings.Join(ids[:min(len(ids), 10)], ", "))
 }
 
 // FindIn is Find by a catalog that is open.

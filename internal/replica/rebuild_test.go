@@ -295,6 +295,13 @@ func TestBackup(t *testing.T) {
 	if report, err := backup.One(t.Context(), "acme/one"); err != nil || report.Databases != 1 {
 		t.Errorf("one: %+v, %v", report, err)
 	}
+	alone := &Restorer{Bucket: backup.Bucket, Temp: t.TempDir()}
+	if d, err := alone.Find(t.Context(), Target{}, one); err != nil || d.ID != one {
+		t.Errorf("found by its id: %v, %v", d, err)
+	}
+	if _, err := alone.Find(t.Context(), Target{}, "acme/one"); !errors.Is(err, ErrNoDatabase) || !strings.Contains(err.Error(), one) {
+		t.Errorf("found by its name where no catalog is: %v", err)
+	}
 	if _, err := backup.One(t.Context(), "acme/two"); !errors.Is(err, ErrNoDatabase) {
 		t.Errorf("none: %v", err)
 	}
@@ -418,5 +425,60 @@ func TestDeletedWhileBehind(t *testing.T) {
 	}
 	if got, err := w.bucket.there(databasePrefix(shop), txid(1)); err != nil || got != w.here(shop, 1) {
 		t.Errorf("the replica: %v", err)
+	}
+}
+
+// What a crash leaves of a replacement is settled at the next opening: the database is the one from before, or the restored one, and its history agrees.
+func TestReplaceInterrupted(t *testing.T) {
+	for _, moved := range []bool{false, true} {
+		s := newServer(t)
+		one := s.database("one")
+		s.exec(one, "CREATE TABLE t(a)")
+		s.shipped()
+		s.exec(one, "INSERT INTO t VALUES(1)")
+		if err := s.Keep(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+		before := s.here(one, s.position(one))
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		dir, err := datadir.Open(s.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir.Temp(), "restored.db")
+		if _, err := s.restorer().Database(t.Context(), one, Target{}, path); err != nil {
+			t.Fatal(err)
+		}
+		restored, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		past, err := history.New(history.Options{Root: dir.History()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := addBase(t.Context(), past, one, 3, s.clock().UnixMilli(), path, true); err != nil {
+			t.Fatal(err)
+		}
+		want, at := before, uint64(2)
+		if moved {
+			if err := moveIn(dir, one, path); err != nil {
+				t.Fatal(err)
+			}
+			want, at = sum(restored), 3
+		}
+		if err := dir.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.start()
+		if got := s.position(one); got != at || s.here(one, at) != want {
+			t.Errorf("moved %v: position %d, want %d, or something else", moved, got, at)
+		}
+		s.exec(one, "INSERT INTO t VALUES(2)")
+		if got := s.position(one); got != at+1 {
+			t.Errorf("moved %v: the next position is %d", moved, got)
+		}
 	}
 }
