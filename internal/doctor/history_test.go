@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,8 +43,8 @@ func newMuseum(t *testing.T) *museum {
 	root := filepath.Join(t.TempDir(), "data")
 	dir, err := datadir.Open(root)
 	must(err)
-	at := noon
-	now := func() time.Time { at = at.Add(time.Second); return at }
+	var seconds atomic.Int64
+	now := func() time.Time { return noon.Add(time.Duration(seconds.Add(1)) * time.Second) }
 	cat, err := catalog.Open(t.Context(), dir.Catalog(), catalog.Options{Now: func() time.Time { return noon }})
 	must(err)
 	ns, err := cat.CreateNamespace(t.Context(), "acme")
@@ -70,7 +71,7 @@ func newMuseum(t *testing.T) *museum {
 	run("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
 	grow()
 	must(st.Base(t.Context(), d.ID))
-	_, err = past.Prune(t.Context(), d.ID, history.Policy{ExactSince: at.UnixMilli() + 1})
+	_, err = past.Prune(t.Context(), d.ID, history.Policy{ExactSince: now().UnixMilli()})
 	must(err)
 	grow()
 	must(st.Base(t.Context(), d.ID))
