@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/persqld/persqld/internal/replica"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
 )
 
 type restoreCmd struct {
@@ -62,13 +62,8 @@ func momentOf(text, id string) (replica.Target, error) {
 		}
 		return replica.AtPosition(position), nil
 	}
-	if ms, err := strconv.ParseInt(text, 10, 64); err == nil && ms >= 0 {
+	if ms, ok := wire.ParseMoment(text); ok {
 		return replica.AtTime(ms), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return replica.AtTime(t.UnixMilli()), nil
-		}
 	}
 	return replica.Target{}, fmt.Errorf("--at is %q; give a bookmark, Unix milliseconds or a time of ISO 8601 such as 2026-01-01T00:00:00Z", text)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/wire"
 )
 
 // fromRequest is the from of POST /v1/databases: another database, and a moment of it.
@@ -43,7 +44,7 @@ func (f *fromRequest) moment(database string) (*moment, error) {
 		if strings.HasPrefix(text, snapshotPrefix) {
 			return &moment{SnapshotID: text}, nil
 		}
-		if _, ok := parseMoment(text); ok {
+		if _, ok := wire.ParseMoment(text); ok {
 			return &moment{Timestamp: f.At}, nil
 		}
 		if _, err := history.ParseBookmark(database, text); err != nil && len(text) == len(history.Bookmark(database, 0)) {

@@ -317,7 +317,7 @@ func (m *moment) time() (int64, error) {
 			return 0, newFault(http.StatusBadRequest, codeBadRequest, "timestamp must be Unix milliseconds or a time in ISO 8601", "")
 		}
 	}
-	ms, ok := parseMoment(text)
+	ms, ok := wire.ParseMoment(text)
 	if !ok {
 		return 0, newFault(http.StatusBadRequest, codeBadRequest, "timestamp must be Unix milliseconds or a time in ISO 8601", "for example 1767225600000 or \"2026-01-01T00:00:00Z\"")
 	}

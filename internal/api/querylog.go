@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/persqld/persqld/internal/gate"
@@ -52,7 +51,7 @@ func (s *Server) queryLog(x *exchange) error {
 		f.TokenID = x.token.ID
 	}
 	if v := q.Get("since"); v != "" {
-		ms, ok := parseMoment(v)
+		ms, ok := wire.ParseMoment(v)
 		if !ok {
 			return newFault(http.StatusBadRequest, codeBadRequest, "since must be Unix milliseconds or a time in ISO 8601", "for example 1767225600000 or 2026-01-01T00:00:00Z")
 		}
@@ -98,17 +97,4 @@ func (s *Server) queryLog(x *exchange) error {
 	}
 	x.out = append(b, `]}`...)
 	return nil
-}
-
-// parseMoment reads Unix milliseconds or a time in ISO 8601 (RFC 3339, with or without a time of day).
-func parseMoment(v string) (int64, bool) {
-	if ms, err := strconv.ParseInt(v, 10, 64); err == nil {
-		return ms, ms >= 0
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.Parse(layout, v); err == nil {
-			return t.UnixMilli(), true
-		}
-	}
-	return 0, false
 }

@@ -217,26 +217,6 @@ func moveIn(dir *datadir.Dir, id, from string) error {
 	return syncDir(filepath.Dir(to))
 }
 
-// logged sees to it that a file says that it has a write-ahead log, as the server's files do: else its first opening would, outside of every transaction.
-func logged(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var versions [2]byte
-	if _, err := f.ReadAt(versions[:], 18); err != nil {
-		return err
-	}
-	if versions == [2]byte{2, 2} {
-		return nil
-	}
-	if _, err := f.WriteAt([]byte{2, 2}, 18); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
 // place gives a restored file its place in a directory that has nothing of the database, and a history that begins with it. The replica's latest moment keeps its
 // position; an earlier one is the transaction after the last, as one that is restored in place. Of what a backup doesn't know the server's replica may have more:
 // what comes from one gets the time as its position, so that it is greater than any that the replica has, and nothing is taken for what goes on from there.
@@ -249,7 +229,7 @@ func (r *Restorer) place(ctx context.Context, dir *datadir.Dir, past *history.Hi
 	case got.Position != got.End:
 		at, ms = got.End+1, r.now()
 	}
-	if err := logged(path); err != nil {
+	if err := sqlite.SetLogMode(path); err != nil {
 		return 0, err
 	}
 	if at > 0 {
@@ -286,7 +266,7 @@ func (r *Restorer) Replace(ctx context.Context, dir *datadir.Dir, id string, t T
 	if err != nil {
 		return got, 0, err
 	}
-	if err := logged(path); err != nil {
+	if err := sqlite.SetLogMode(path); err != nil {
 		return got, 0, err
 	}
 	past, err := history.New(history.Options{Root: dir.History()})

@@ -1,9 +1,9 @@
 package sqlite
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
+	"os"
 
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -107,14 +107,22 @@ func OpenScratch(cfg Scratch, t *Thread) (c *Conn, err error) {
 	return c, nil
 }
 
-// Settle leaves a scratch file as Open would: its header says that it has a log. Else the first opening writes that, beside all transactions, and whoever
-// compares the file finds another one.
-func Settle(path string, t *Thread) error {
-	c, err := OpenScratch(Scratch{Path: path}, t)
+// SetLogMode has a database's file that nobody has open, such as one that was written as scratch, say that it has a write-ahead log, durably. Else its first opening
+// would, beside all transactions, and whoever compares the file finds another one.
+func SetLogMode(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.Exec("PRAGMA journal_mode=WAL"), c.Close())
+	defer f.Close()
+	var versions [2]byte // for writing and reading: https://sqlite.org/fileformat2.html, section 1.3.3
+	if _, err := f.ReadAt(versions[:], 18); err != nil || versions == [2]byte{2, 2} {
+		return err
+	}
+	if _, err := f.WriteAt([]byte{2, 2}, 18); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // dial opens the connection by name alone.

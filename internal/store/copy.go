@@ -269,9 +269,6 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 	if err := s.keepTables(ctx, database, scratch, kept, label); err != nil {
 		return fmt.Errorf("finish the new file: %w", diskFull(err))
 	}
-	if err := settle(scratch); err != nil {
-		return fmt.Errorf("finish the new file: %w", diskFull(err))
-	}
 	at, err := s.baseOf(ctx, database, scratch)
 	if err != nil {
 		return fmt.Errorf("keep the new file in the history: %w", diskFull(err))
@@ -282,15 +279,6 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 		}
 	}
 	return s.act(context.WithoutCancel(ctx), database, func(w *worker, a *actor) error { return w.swap(a, scratch, at) })
-}
-
-func settle(path string) error {
-	if _, err := os.Stat(path); err != nil {
-		return err
-	}
-	th := sqlite.NewThread()
-	defer th.Close()
-	return sqlite.Settle(path, th)
 }
 
 // baseOf has the history keep a file that is about to take the database's place, as the state after its next transaction: that is the swap. Until

@@ -82,21 +82,18 @@ func (s *Store) leaves(file string) (leave []string, err error) {
 }
 
 func leaveTables(file string, leave []string) error {
-	th := sqlite.NewThread()
-	defer th.Close()
-	c, err := sqlite.OpenScratch(sqlite.Scratch{Path: file}, th)
+	err := withScratch(file, func(c *sqlite.Conn) error {
+		for _, name := range leave {
+			if err := c.DropReserved(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	for _, name := range leave {
-		if err = c.DropReserved(name); err != nil {
-			break
-		}
-	}
-	if err = errors.Join(err, c.Close()); err != nil {
-		return err
-	}
-	return setLogMode(file)
+	return sqlite.SetLogMode(file)
 }
 
 // Ending is how a retired database ends.

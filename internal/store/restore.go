@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -30,18 +28,7 @@ func (s *Store) keepTables(ctx context.Context, database, scratch string, kept f
 			return fmt.Errorf("label what was there: %w", err)
 		}
 	}
-	return setLogMode(scratch)
-}
-
-// setLogMode makes a file that was a scratch file one of a database again: written through a log. Else its first opening would, and then it is no longer what
-// the history was told of.
-func setLogMode(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt([]byte{2, 2}, 18) // https://sqlite.org/fileformat2.html, section 1.3.3
-	return errors.Join(err, f.Close())
+	return sqlite.SetLogMode(scratch)
 }
 
 // rowsOf reads a system table whole: each of them is bounded.
