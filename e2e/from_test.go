@@ -34,9 +34,8 @@ func TestDatabaseFrom(t *testing.T) {
 	one := keyed.Str("data.meta.bookmark")
 	label := d.Post(d.Path("snapshots"), body{"label": "one row"}).OK().Str("data.id")
 	d.Must("INSERT INTO t(b) VALUES('two')")
-	time.Sleep(5 * time.Millisecond) // a time between two commits
-	between := time.Now()
-	time.Sleep(5 * time.Millisecond)
+	between := later(t, time.Now()) // a time between two commits
+	later(t, between)
 	d.Must("DELETE FROM t")
 	rows := "SELECT coalesce(group_concat(b), '') FROM t"
 	made := map[string]string{}
@@ -324,4 +323,11 @@ func TestDatabaseFromLimits(t *testing.T) {
 	from(c, "large", d.Slug, large).Fails(http.StatusBadRequest, "database_full")
 	from(c, "small", d.Slug, small).OK()
 	c.Get("/v1/databases/large").Fails(http.StatusNotFound, "not_found")
+}
+
+// later waits until the clock, which is the server's too, is some milliseconds past a time.
+func later(t *testing.T, than time.Time) (now time.Time) {
+	t.Helper()
+	eventually(t, time.Second, func() bool { now = time.Now(); return now.Sub(than) > 3*time.Millisecond })
+	return now
 }

@@ -93,10 +93,7 @@ func TestBordersOfMoments(t *testing.T) {
 	var at []time.Time
 	var marks []string
 	for n := range 3 {
-		began := time.Now()
-		for time.Now().UnixMilli() < began.UnixMilli()+3 { // a time between two commits
-			time.Sleep(time.Millisecond)
-		}
+		later(t, time.Now()) // a time between two commits
 		d.Must("INSERT INTO t VALUES(?)", n)
 		mark := d.Get(d.Path("bookmark")).OK()
 		when, err := time.Parse(time.RFC3339Nano, mark.Str("data.at"))

@@ -27,14 +27,9 @@ func replicates(url string, more ...string) []string {
 func caughtUp(t *testing.T, s *harness.Server) {
 	t.Helper()
 	c := s.Client(t, "")
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		behind := metric(t, c, "persqld_replica_behind_databases")
-		if behind == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%v databases are not in the replica\n%s", behind, harness.Tail(s.Log(), 2000))
-		}
+	behind := 0.0
+	if !eventually(t, 60*time.Second, func() bool { behind = metric(t, c, "persqld_replica_behind_databases"); return behind == 0 }) {
+		t.Fatalf("%v databases are not in the replica\n%s", behind, harness.Tail(s.Log(), 2000))
 	}
 }
 
@@ -218,31 +213,46 @@ func TestReplicaOutage(t *testing.T) {
 	for i, slug := range slugs {
 		writers.Go(func() {
 			d := c.Apart().DB(slug)
+			pace := time.NewTicker(5 * time.Millisecond)
+			defer pace.Stop()
 			for {
 				select {
 				case <-stop:
 					return
-				default:
+				case <-pace.C:
 				}
 				if a, err := d.Try("POST", d.Path("query"), harness.Body("INSERT INTO t VALUES(?, randomblob(2000))", wrote[i])); err != nil || a.Status != http.StatusOK {
 					t.Errorf("a write failed beside the outage: %v %v", a, err)
 					return
 				}
 				wrote[i]++
-				time.Sleep(5 * time.Millisecond)
 			}
 		})
 	}
-	for _, fault := range []buckettest.Fault{buckettest.Error500, buckettest.SlowDown, buckettest.Hang, buckettest.Cut, buckettest.Plain502} {
+	end := sync.OnceFunc(func() { close(stop); writers.Wait() })
+	defer end()
+	// met waits until so many requests have run into the fault, through until one has not.
+	met := func(fault buckettest.Fault, n int) {
+		_, was := proxy.Requests()
 		proxy.Set(fault)
-		time.Sleep(1500 * time.Millisecond)
-		proxy.Set(buckettest.None)
-		time.Sleep(200 * time.Millisecond)
+		if !eventually(t, 60*time.Second, func() bool { _, is := proxy.Requests(); return is >= was+n }) {
+			t.Fatalf("no request met fault %d", fault)
+		}
 	}
-	proxy.Set(buckettest.Hang)
-	time.Sleep(300 * time.Millisecond)
-	close(stop)
-	writers.Wait()
+	through := func() {
+		proxy.Set(buckettest.None)
+		passed := func() int { all, met := proxy.Requests(); return all - met }
+		was := passed()
+		if !eventually(t, 60*time.Second, func() bool { return passed() > was }) {
+			t.Fatal("no request gets through")
+		}
+	}
+	for _, fault := range []buckettest.Fault{buckettest.Error500, buckettest.SlowDown, buckettest.Hang, buckettest.Cut, buckettest.Plain502} {
+		met(fault, 3)
+		through()
+	}
+	met(buckettest.Hang, 2)
+	end()
 	s.Kill() // in the middle of it
 	proxy.Set(buckettest.None)
 	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: replicates(url, env...)})
@@ -280,14 +290,12 @@ func TestReplicaOfADeletedDatabase(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(folder, "databases", gone, "ltx", "9")); err != nil {
 		t.Errorf("it is not in the replica any more: %v", err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		left, _ := filepath.Glob(filepath.Join(folder, "databases", gone, "ltx", "*", "*"))
-		if len(left) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%v is left\n%s", left, s.Log())
-		}
+	var left []string
+	if !eventually(t, 30*time.Second, func() bool {
+		left, _ = filepath.Glob(filepath.Join(folder, "databases", gone, "ltx", "*", "*"))
+		return len(left) == 0
+	}) {
+		t.Fatalf("%v is left\n%s", left, s.Log())
 	}
 	if left, _ := filepath.Glob(filepath.Join(folder, "databases", stays, "ltx", "9", "*.ltx")); len(left) != 1 {
 		t.Errorf("of the other one there is %v", left)

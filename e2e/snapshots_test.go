@@ -419,7 +419,8 @@ func TestSnapshotsThatLeft(t *testing.T) {
 
 	// Automatic ones that are older than the history go, when there is another one. Those that somebody made stay.
 	d = start("PERSQLD_HISTORY=1s")
-	time.Sleep(1100 * time.Millisecond) // the age that the history has
+	started := time.Now()
+	eventually(t, 5*time.Second, func() bool { return time.Since(started) > 1100*time.Millisecond }) // the age that the history has
 	next := d.Must("DELETE FROM t").Str("data.meta.snapshot.id")
 	all, _ := snapshotsOf(d)
 	if all[automatic] != nil || all[next] == nil || all[by] == nil || all[empty] == nil {

@@ -435,6 +435,43 @@ func TestOneFailsAlone(t *testing.T) {
 	w.same(shop)
 }
 
+// However long an outage lasts and however much is written in it, what is remembered of it is an entry a database: all else is in the history.
+func TestOutageHoldsNothing(t *testing.T) {
+	w := newWorld(t)
+	var ids []string
+	for i := range 6 {
+		ids = append(ids, fmt.Sprintf("db_outageoutage%02d", i))
+		w.exec(ids[i], "CREATE TABLE t(a)")
+	}
+	w.pass(time.Second)
+	w.round()
+	w.bucket.failing(func(string, string) error { return errors.New("out of order") })
+	for n := range 240 { // four minutes, past the longest time between two tries
+		w.exec(ids[n%len(ids)], "INSERT INTO t VALUES(randomblob(3000))", "INSERT INTO t VALUES(randomblob(3000))")
+		w.pass(time.Second)
+		w.round()
+	}
+	s := w.ship
+	if most := len(ids); len(s.dirty) > most || len(s.busy) > 0 || len(s.grew) > 0 || len(s.tracks) > most || len(s.shipped) > most {
+		t.Errorf("it remembers %d that are dirty, %d busy, %d that grew, %d tracks, %d shipped of %d databases", len(s.dirty), len(s.busy), len(s.grew), len(s.tracks), len(s.shipped), most)
+	}
+	if left, err := os.ReadDir(s.opt.Temp); err != nil || len(left) > 0 {
+		t.Errorf("files are left: %v, %v", left, err)
+	}
+	if n, longest := s.Behind(); n != len(ids) || longest < 4*time.Minute-10*time.Second {
+		t.Errorf("%d databases are behind, the first for %s", n, longest)
+	}
+	w.bucket.failing(nil)
+	w.pass(2 * time.Minute)
+	w.round()
+	for _, id := range ids {
+		w.same(id)
+	}
+	if n, _ := s.Behind(); n != 0 {
+		t.Errorf("%d databases are behind at last", n)
+	}
+}
+
 // A history that is damaged here is begun anew, so that the replica goes on.
 func TestShipOverDamage(t *testing.T) {
 	w := newWorld(t)
