@@ -253,6 +253,11 @@ func TestReplicaOutage(t *testing.T) {
 	}
 	met(buckettest.Hang, 2)
 	end()
+	for _, name := range []string{"persqld_replica_lag_seconds_count", "persqld_replica_behind_databases", "persqld_replica_behind_seconds"} {
+		if metric(t, c, name) == 0 {
+			t.Errorf("%s is 0 in an outage", name)
+		}
+	}
 	s.Kill() // in the middle of it
 	proxy.Set(buckettest.None)
 	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: replicates(url, env...)})

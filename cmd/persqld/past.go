@@ -96,7 +96,18 @@ func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, 
 		close(ended)
 		return ended
 	}
-	k := &history.Keeper{History: p.history, Base: st.Base, Every: time.Minute, Now: time.Now, Logger: logger,
+	k := p.keeper(ctx, cat, st, metrics, dir, logger)
+	go func() {
+		defer close(ended)
+		p.recover(ctx, cat, st, logger)
+		k.Run(ctx)
+	}()
+	return ended
+}
+
+// keeper is what keeps the history within its times and bounds.
+func (p *past) keeper(ctx context.Context, cat *catalog.Catalog, st *store.Store, metrics *api.Metrics, dir *datadir.Dir, logger *slog.Logger) *history.Keeper {
+	return &history.Keeper{History: p.history, Base: st.Base, Every: time.Minute, Now: time.Now, Logger: logger,
 		Keep: p.opt.keep, Exact: max(p.opt.exact, 1), Max: p.opt.max, MaxDatabase: p.opt.maxDatabase,
 		Pins: func(ctx context.Context, id string) ([]uint64, error) { return p.pins(ctx, cat, st, id) },
 		Lost: func(l history.Loss) {
@@ -110,12 +121,6 @@ func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, 
 		},
 		Known: func(id string) (bool, error) { return knownDatabase(cat, dir, id) },
 		Size:  sizeOf(dir)}
-	go func() {
-		defer close(ended)
-		p.recover(ctx, cat, st, logger)
-		k.Run(ctx)
-	}()
-	return ended
 }
 
 // sizeOf tells how many bytes a database's file has.
