@@ -140,15 +140,11 @@ func (s *Shipper) shipCatalog(ctx context.Context) error {
 func (s *Shipper) lookCatalog(ctx context.Context) error {
 	b := &s.books
 	*b = catalogTrack{seed: maphash.MakeSeed(), took: b.took, at: b.at, failures: b.failures, tidied: s.opt.Now()}
-	for _, level := range []int{levelSnapshot, levelMoment, levelSync} {
-		files, err := s.files(ctx, catalogName, level)
-		if err != nil {
-			return err
-		}
-		for _, f := range files {
-			b.last = max(b.last, f.last)
-		}
+	files, err := listAll(ctx, s.opt.Bucket, catalogName)
+	if err != nil {
+		return err
 	}
+	b.last = files.end()
 	b.known = true
 	return nil
 }

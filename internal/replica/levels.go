@@ -119,12 +119,9 @@ func (s *Shipper) compact(ctx context.Context, t *track, level int) error {
 
 // tidy takes away what no moment needs: files of level 0 that are an hour old and in level 1, and all before the newest snapshot that is older than what is kept.
 func (s *Shipper) tidy(ctx context.Context, prefix string, now time.Time) error {
-	var all [levelSnapshot + 1][]file
-	for _, level := range []int{levelSync, levelMoment, levelHour, levelSnapshot} {
-		var err error
-		if all[level], err = s.files(ctx, prefix, level); err != nil {
-			return err
-		}
+	all, err := s.levels(ctx, prefix)
+	if err != nil {
+		return err
 	}
 	if keys := superfluous(all[levelSync], all[levelMoment], all[levelHour], all[levelSnapshot], now.Add(-syncKept), now.Add(-s.opt.KeepFor)); len(keys) > 0 {
 		return s.opt.Bucket.Delete(ctx, keys...)

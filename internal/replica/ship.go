@@ -7,13 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/superfly/ltx"
 	"golang.org/x/sys/unix"
 
-	"github.com/persqld/persqld/internal/bucket"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
@@ -101,12 +99,12 @@ func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
 func (s *Shipper) look(ctx context.Context, t *track) error {
 	now := s.opt.Now()
 	*t = track{id: t.id, failures: t.failures, last: t.last}
+	levels, err := s.levels(ctx, databasePrefix(t.id))
+	if err != nil {
+		return err
+	}
 	for _, level := range []int{levelSnapshot, levelHour, levelMoment, levelSync} {
-		files, err := s.files(ctx, databasePrefix(t.id), level)
-		if err != nil {
-			return err
-		}
-		for _, f := range files {
+		for _, f := range levels[level] {
 			t.shipped = max(t.shipped, f.last)
 			if level == levelSnapshot {
 				t.snap, t.snapAt, t.snapLen = f.last, f.modified, f.size
@@ -139,21 +137,13 @@ type file struct {
 	modified    time.Time
 }
 
-// files are those of a level, in order.
-func (s *Shipper) files(ctx context.Context, prefix string, level int) (list []file, err error) {
-	return listLevel(ctx, s.opt.Bucket, prefix, level)
-}
-
-func listLevel(ctx context.Context, b bucket.Bucket, prefix string, level int) (list []file, err error) {
-	dir := prefix + "/" + b.LevelDir(level) + "/"
-	err = b.List(ctx, dir, func(o bucket.Object) error {
-		first, last, err := ltx.ParseFilename(strings.TrimPrefix(o.Key, dir))
-		if err == nil { // else it is somebody else's
-			list = append(list, file{o.Key, level, first, last, o.Size, o.Modified})
-		}
-		return nil
-	})
-	return list, err
+// levels are a database's files by level, in order.
+func (s *Shipper) levels(ctx context.Context, prefix string) (levels [levelSnapshot + 1][]file, err error) {
+	all, err := listAll(ctx, s.opt.Bucket, prefix)
+	for _, f := range all {
+		levels[f.level] = append(levels[f.level], f)
+	}
+	return levels, err
 }
 
 // step ships the next file: of some transactions, or a whole database where those aren't to be had.
