@@ -366,43 +366,58 @@ func TestCanceled(t *testing.T) {
 // TestAtOnce replaces, reads, deletes and lists the same keys at the same time: each object that is read is one that was put, whole.
 func TestAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, b bucket.Bucket) {
-		if b.LevelDir(0) != "ltx/0" {
-			// The test's S3 server keeps directories itself, and stumbles where one goes while an object comes.
+		var deleting [2][2]sync.RWMutex // by directory and name
+		s3 := b.LevelDir(0) != "ltx/0"
+		if s3 {
+			// The test's S3 server keeps directories itself, and stumbles where one goes while an object comes. It also keeps an object's
+			// attributes in files of their own, and a delete that races a put may take those of the new object: it has no ETag then, for good.
+			// So nothing else happens to a key while it is deleted there.
 			put(t, b, "dir0/sub/stay", "x")
 			put(t, b, "dir1/sub/stay", "x")
+		}
+		step := func(rng *rand.Rand) {
+			dir, name, what := rng.IntN(2), rng.IntN(2), rng.IntN(4)
+			key := fmt.Sprintf("dir%d/sub/%d", dir, name)
+			if lock := &deleting[dir][name]; s3 && what == 2 {
+				lock.Lock()
+				defer lock.Unlock()
+			} else {
+				lock.RLock()
+				defer lock.RUnlock()
+			}
+			switch what {
+			case 0, 1:
+				content := strings.Repeat(fmt.Sprint(rng.IntN(10)), 3000)
+				if err := b.Put(t.Context(), key, strings.NewReader(content), int64(len(content)), modified); err != nil {
+					t.Error(err)
+				}
+			case 2:
+				if err := b.Delete(t.Context(), key); err != nil {
+					t.Error(err)
+				}
+			case 3:
+				r, err := b.Get(t.Context(), key, 0, -1)
+				if errors.Is(err, fs.ErrNotExist) {
+					return
+				} else if err != nil {
+					t.Error(err)
+					return
+				}
+				data, err := io.ReadAll(r)
+				r.Close()
+				if err == nil && (len(data) != 3000 || strings.Trim(string(data), string(data[:1])) != "") {
+					t.Errorf("read %d bytes, a mixture", len(data))
+				} else if err != nil {
+					t.Error(err)
+				}
+			}
 		}
 		var wg sync.WaitGroup
 		for w := range 6 {
 			wg.Go(func() {
 				rng := rand.New(rand.NewPCG(uint64(w), 1))
 				for range 40 {
-					key := fmt.Sprintf("dir%d/sub/%d", rng.IntN(2), rng.IntN(2))
-					switch rng.IntN(4) {
-					case 0, 1:
-						content := strings.Repeat(fmt.Sprint(rng.IntN(10)), 3000)
-						if err := b.Put(t.Context(), key, strings.NewReader(content), int64(len(content)), modified); err != nil {
-							t.Error(err)
-						}
-					case 2:
-						if err := b.Delete(t.Context(), key); err != nil {
-							t.Error(err)
-						}
-					case 3:
-						r, err := b.Get(t.Context(), key, 0, -1)
-						if errors.Is(err, fs.ErrNotExist) {
-							continue
-						} else if err != nil {
-							t.Error(err)
-							continue
-						}
-						data, err := io.ReadAll(r)
-						r.Close()
-						if err == nil && (len(data) != 3000 || strings.Trim(string(data), string(data[:1])) != "") {
-							t.Errorf("read %d bytes, a mixture", len(data))
-						} else if err != nil {
-							t.Error(err)
-						}
-					}
+					step(rng)
 				}
 			})
 		}

@@ -169,7 +169,11 @@ func (f *folder) put(ctx context.Context, key string, body io.ReadSeeker, size i
 	if err := f.Files.Rename(temp, path); err != nil {
 		return err
 	}
-	return f.Files.SyncDir(filepath.Dir(path))
+	if err := f.Files.SyncDir(filepath.Dir(path)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// A Delete has taken the object away since, and its directory with it.
+	return nil
 }
 
 // create makes a key's directories, and a temporary file in them.
