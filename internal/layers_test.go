@@ -34,8 +34,9 @@ var floors = [][]string{
 		"internal/store",    // one actor a database
 	},
 	{
-		"internal/gate",   // who may run what: the one place that decides
-		"internal/config", // settings, checked by the rules of the packages that they are for
+		"internal/gate",    // who may run what: the one place that decides
+		"internal/billing", // what it costs, and who may still spend
+		"internal/config",  // settings, checked by the rules of the packages that they are for
 	},
 	{
 		"internal/transfer", // data in and out, on files that nobody else has open

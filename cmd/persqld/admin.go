@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/persqld/persqld/internal/adminsock"
+	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
@@ -19,8 +20,8 @@ import (
 	"github.com/persqld/persqld/internal/replica"
 )
 
-// books are the catalog as an operation sees it.
-type books struct {
+// ledgers are the catalog as an operation sees it.
+type ledgers struct {
 	*catalog.Catalog
 	// undelete is the catalog's own without a server, else the server's, which lets requests reach the database again.
 	undelete func(ctx context.Context, id, slug, namespaceID string) (*catalog.Database, error)
@@ -29,11 +30,13 @@ type books struct {
 	// passwords hashes with the server's settings or, without a server, the defaults; another hash is made at the next sign-in
 	// where those differ.
 	passwords *password.Hasher
+	billing   *billing.Books // nil where nothing is counted, and without a server
+	served    bool           // a server runs
 }
 
 // operation is something that a subcommand asks of the catalog, in the running server or, without one, in the
 // subcommand's own process.
-type operation func(ctx context.Context, c *books, args json.RawMessage) (any, error)
+type operation func(ctx context.Context, c *ledgers, args json.RawMessage) (any, error)
 
 // operations are all operations by name.
 func operations() map[string]operation {
@@ -49,6 +52,7 @@ func operations() map[string]operation {
 		"token.create":        typed(createToken),
 		"token.list":          typed(listTokens),
 		"token.revoke":        typed(revokeToken),
+		"credit":              typed(giveCredit),
 
 		"database.list":     typed(listDatabases),
 		"database.undelete": typed(undeleteDatabase),
@@ -56,8 +60,8 @@ func operations() map[string]operation {
 }
 
 // typed decodes an operation's arguments.
-func typed[A, R any](do func(context.Context, *books, A) (R, error)) operation {
-	return func(ctx context.Context, c *books, raw json.RawMessage) (any, error) {
+func typed[A, R any](do func(context.Context, *ledgers, A) (R, error)) operation {
+	return func(ctx context.Context, c *ledgers, raw json.RawMessage) (any, error) {
 		var args A
 		if err := json.Unmarshal(raw, &args); err != nil {
 			return nil, fmt.Errorf("decode arguments: %w", err)
@@ -67,7 +71,7 @@ func typed[A, R any](do func(context.Context, *books, A) (R, error)) operation {
 }
 
 // adminHandler answers subcommands in the running server.
-func adminHandler(c *books) adminsock.Handler {
+func adminHandler(c *ledgers) adminsock.Handler {
 	known := operations()
 	return func(ctx context.Context, op string, args json.RawMessage) (any, error) {
 		do, ok := known[op]
@@ -180,7 +184,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &books{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{})}, raw)
+	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &ledgers{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{}), nil, false}, raw)
 	if err != nil {
 		return err
 	}

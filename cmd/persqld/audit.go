@@ -59,7 +59,7 @@ type auditList struct {
 	Entries []auditInfo `json:"entries"`
 }
 
-func readAudit(ctx context.Context, c *books, args auditArgs) (auditList, error) {
+func readAudit(ctx context.Context, c *ledgers, args auditArgs) (auditList, error) {
 	list := auditList{Entries: []auditInfo{}}
 	q := catalog.AuditQuery{All: args.Namespace == "", Action: args.Action, Before: args.Before, Limit: args.Limit}
 	if args.Namespace != "" {

@@ -68,7 +68,7 @@ func databaseInfoOf(ns string, d *catalog.Database) databaseInfo {
 	return databaseInfo{ID: d.ID, Namespace: ns, Slug: d.Slug, Name: d.Name, Status: d.Status, Region: d.Region, Test: d.Test, CreatedAt: d.CreatedAt}
 }
 
-func listDatabases(_ context.Context, c *books, args databaseListArgs) (databaseList, error) {
+func listDatabases(_ context.Context, c *ledgers, args databaseListArgs) (databaseList, error) {
 	namespaces := c.Namespaces()
 	if args.Namespace != "" {
 		ns, err := c.Namespace(args.Namespace)
@@ -108,7 +108,7 @@ func listDatabases(_ context.Context, c *books, args databaseListArgs) (database
 	return list, nil
 }
 
-func undeleteDatabase(ctx context.Context, c *books, args databaseUndeleteArgs) (databaseInfo, error) {
+func undeleteDatabase(ctx context.Context, c *ledgers, args databaseUndeleteArgs) (databaseInfo, error) {
 	into := ""
 	if args.Namespace != "" {
 		ns, err := c.Namespace(args.Namespace)

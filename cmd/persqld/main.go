@@ -34,6 +34,7 @@ type cli struct {
 	User        userCmd        `cmd:"" help:"Make and list the people who sign in, and reset their passwords."`
 	Audit       auditCmd       `cmd:"" help:"Print the audit log."`
 	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`
+	Credit      creditCmd      `cmd:"" help:"Put money into a namespace's prepaid balance."`
 	Backup      backupCmd      `cmd:"" help:"Copy the databases and the catalog, once, to a folder or to S3, also while the server runs."`
 	Restore     restoreCmd     `cmd:"" help:"Make a server, or a database, from a replica or a backup, as it was at any moment that is kept."`
 	Doctor      doctorCmd      `cmd:"" help:"Examine a data directory that no server uses; changes nothing."`

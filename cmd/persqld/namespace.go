@@ -68,7 +68,7 @@ type namespaceArgs struct {
 	Slug string `json:"slug"`
 }
 
-func createNamespace(ctx context.Context, c *books, args namespaceArgs) (namespaceInfo, error) {
+func createNamespace(ctx context.Context, c *ledgers, args namespaceArgs) (namespaceInfo, error) {
 	ns, err := c.CreateNamespace(ctx, args.Slug)
 	return infoOfNamespace(ns), err
 }
@@ -77,7 +77,7 @@ func infoOfNamespace(ns catalog.Namespace) namespaceInfo {
 	return namespaceInfo{ID: ns.ID, Slug: ns.Slug, CreatedAt: ns.CreatedAt}
 }
 
-func deleteNamespace(ctx context.Context, c *books, args namespaceDeleteArgs) (namespaceDeleted, error) {
+func deleteNamespace(ctx context.Context, c *ledgers, args namespaceDeleteArgs) (namespaceDeleted, error) {
 	ns, err := c.Namespace(args.Slug)
 	if err != nil {
 		return namespaceDeleted{}, fmt.Errorf("delete namespace %q: %w", args.Slug, err)
@@ -86,7 +86,7 @@ func deleteNamespace(ctx context.Context, c *books, args namespaceDeleteArgs) (n
 	return namespaceDeleted{infoOfNamespace(ns), len(ended)}, err
 }
 
-func listNamespaces(_ context.Context, c *books, _ struct{}) (namespaceList, error) {
+func listNamespaces(_ context.Context, c *ledgers, _ struct{}) (namespaceList, error) {
 	list := namespaceList{Namespaces: []namespaceInfo{}}
 	for _, ns := range c.Namespaces() {
 		list.Namespaces = append(list.Namespaces, infoOfNamespace(ns))

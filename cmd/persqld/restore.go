@@ -189,6 +189,10 @@ func (cmd *restoreCmd) database(ctx context.Context, a *app, from bucket.Bucket)
 	if err := f.rest(ctx); err != nil {
 		return err
 	}
+	// Before, so that no crash leaves a file whose counts the catalog takes for old ones.
+	if err := f.dir.MarkRestored(); err != nil {
+		return err
+	}
 	r := &replica.Restorer{Bucket: from, Temp: f.dir.Temp()}
 	before, got, err := r.Replace(ctx, f.dir, d.ID, target)
 	if err != nil {

@@ -110,6 +110,10 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	books, err := cmd.openBooks(ctx, dir, cat, logger)
+	if err != nil {
+		return err
+	}
 	var st *store.Store
 	keep := func(ctx context.Context, id string) error { return st.Keep(ctx, id) }
 	base := func(ctx context.Context, id string) error { return st.Base(ctx, id) }
@@ -127,12 +131,14 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		Tables: func(id string) []*sqlite.Table {
 			return []*sqlite.Table{qlog.Table(id), api.DatabaseListTable()}
 		},
+		Meter:  books.forStore(),
 		Logger: logger, Observer: metrics,
 	})
 	if err != nil {
 		return err
 	}
 	options := api.Options{
+		Billing: books.Books, FirstNamespace: cmd.Namespace,
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
 		Passwords: passwords, SignUp: cmd.SignUp, SignInPerAddress: cmd.SignInPerAddress, SignInPerAccount: cmd.SignInPerAccount,
 		Buffers: int64(cmd.Memory) / 4,
@@ -154,6 +160,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		options.Replica = past.ship
 	}
 	door := api.New(options)
+	if err := books.begin(ctx, st, metrics); err != nil {
+		return err
+	}
 	pastCtx, stopPast := context.WithCancel(context.Background())
 	defer stopPast()
 	pastDone := past.keep(pastCtx, cat, st, metrics, dir, logger)
@@ -190,7 +199,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&books{cat, door.Undelete, door.DeleteNamespace, passwords}), cat, st, dir)); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, books.Books, true}), cat, st, dir)); err != nil {
 			failed <- err
 		}
 	}()
@@ -223,6 +232,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	stopShip()
 	<-pastDone
 	err = errors.Join(err, shutDown(door, web, st))
+	err = errors.Join(err, books.end())
 	close(closed)
 	<-shipDone
 	err = errors.Join(err, past.close(err == nil))

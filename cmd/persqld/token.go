@@ -91,7 +91,7 @@ type tokenRevokeArgs struct {
 	ID string `json:"id"`
 }
 
-func infoOf(c *books, t *catalog.Token) tokenInfo {
+func infoOf(c *ledgers, t *catalog.Token) tokenInfo {
 	info := tokenInfo{ID: t.ID, Hint: t.Hint, Name: t.Name, Namespace: t.NamespaceSlug, Role: t.Role, Test: t.Test, TableScope: t.TableScope,
 		DatabaseID: t.Database, CreatedAt: t.CreatedAt, ExpiresAt: optional(t.ExpiresAt), RevokedAt: optional(t.RevokedAt)}
 	if t.Claims != nil {
@@ -110,7 +110,7 @@ func optional(t time.Time) *time.Time {
 	return &t
 }
 
-func createToken(ctx context.Context, c *books, args tokenCreateArgs) (tokenInfo, error) {
+func createToken(ctx context.Context, c *ledgers, args tokenCreateArgs) (tokenInfo, error) {
 	ns, err := c.Namespace(args.Namespace)
 	if err != nil {
 		return tokenInfo{}, fmt.Errorf("create token in %q: %w", args.Namespace, err)
@@ -138,7 +138,7 @@ func createToken(ctx context.Context, c *books, args tokenCreateArgs) (tokenInfo
 	return info, nil
 }
 
-func listTokens(ctx context.Context, c *books, args tokenListArgs) (tokenList, error) {
+func listTokens(ctx context.Context, c *ledgers, args tokenListArgs) (tokenList, error) {
 	namespaceID := ""
 	if args.Namespace != "" {
 		ns, err := c.Namespace(args.Namespace)
@@ -158,7 +158,7 @@ func listTokens(ctx context.Context, c *books, args tokenListArgs) (tokenList, e
 	return list, nil
 }
 
-func revokeToken(ctx context.Context, c *books, args tokenRevokeArgs) (tokenInfo, error) {
+func revokeToken(ctx context.Context, c *ledgers, args tokenRevokeArgs) (tokenInfo, error) {
 	t, err := c.RevokeToken(ctx, args.ID)
 	if err != nil {
 		return tokenInfo{}, err

@@ -100,7 +100,7 @@ type resetInfo struct {
 	SessionsEnded int `json:"sessionsEnded"`
 }
 
-func infoOfUser(c *books, u *catalog.User) userInfo {
+func infoOfUser(c *ledgers, u *catalog.User) userInfo {
 	info := userInfo{ID: u.ID, Email: u.Email, Name: u.Name, EmailVerified: u.EmailVerified, CreatedAt: u.CreatedAt, DisabledAt: optional(u.DisabledAt),
 		Sessions: len(c.Sessions(u.ID)), Namespaces: []membershipInfo{}}
 	for _, m := range c.Memberships(u.ID) {
@@ -109,7 +109,7 @@ func infoOfUser(c *books, u *catalog.User) userInfo {
 	return info
 }
 
-func createUser(ctx context.Context, c *books, args userArgs) (userInfo, error) {
+func createUser(ctx context.Context, c *ledgers, args userArgs) (userInfo, error) {
 	n := catalog.NewUser{Email: args.Email, Name: args.Name, Role: args.Role}
 	if args.Namespace != "" {
 		ns, err := c.Namespace(args.Namespace)
@@ -133,7 +133,7 @@ func createUser(ctx context.Context, c *books, args userArgs) (userInfo, error) 
 }
 
 // userOf is the user of an e-mail address, as the operator wrote it.
-func userOf(c *books, email string) (*catalog.User, error) {
+func userOf(c *ledgers, email string) (*catalog.User, error) {
 	folded, err := catalog.FoldEmail(email)
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func userOf(c *books, email string) (*catalog.User, error) {
 	return u, nil
 }
 
-func resetPassword(ctx context.Context, c *books, args userArgs) (resetInfo, error) {
+func resetPassword(ctx context.Context, c *ledgers, args userArgs) (resetInfo, error) {
 	u, err := userOf(c, args.Email)
 	if err != nil {
 		return resetInfo{}, err
@@ -161,7 +161,7 @@ func resetPassword(ctx context.Context, c *books, args userArgs) (resetInfo, err
 	return resetInfo{infoOfUser(c, u), ended}, nil
 }
 
-func disableUser(ctx context.Context, c *books, args userArgs) (userInfo, error) {
+func disableUser(ctx context.Context, c *ledgers, args userArgs) (userInfo, error) {
 	u, err := userOf(c, args.Email)
 	if err != nil {
 		return userInfo{}, err
@@ -172,7 +172,7 @@ func disableUser(ctx context.Context, c *books, args userArgs) (userInfo, error)
 	return infoOfUser(c, u), nil
 }
 
-func listUsers(_ context.Context, c *books, _ struct{}) (userList, error) {
+func listUsers(_ context.Context, c *ledgers, _ struct{}) (userList, error) {
 	list := userList{Users: []userInfo{}}
 	for _, u := range c.Users() {
 		list.Users = append(list.Users, infoOfUser(c, u))

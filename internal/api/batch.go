@@ -24,6 +24,7 @@ func (s *Server) batch(x *exchange) error {
 	if err := x.openDatabase(true); err != nil {
 		return err
 	}
+	x.reckons = true
 	x.gate.Batch = x.many.Transaction
 	x.request.Steps = !x.many.Transaction
 	x.run.at.Store(0)
@@ -137,7 +138,7 @@ func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
 	if x.parts == nil {
 		x.parts = []byte{} // nothing was kept, and the envelope says so
 	}
-	x.out = appendFault(x.out[:0], &f, x.id, x.parts)
+	x.out = x.appendSpent(x.appendFault(x.out[:0], &f, x.parts), tx.Spent())
 	x.key.retry = f.retry
 	if x.key.given && len(x.parts) > 0 && tx.Wrote() {
 		return x.keep(tx)

@@ -106,7 +106,7 @@ func countRows(tx *store.Tx, c *gate.Caller, t *tableInfo) error {
 		}
 		st.Done()
 	}
-	return tx.Query("SELECT count(*) FROM main."+quoteName(t.Table), nil, func(s *sqlite.Stmt) error {
+	return tx.Count("SELECT count(*) FROM main."+quoteName(t.Table), nil, func(s *sqlite.Stmt) error {
 		n := s.Column(0).Int
 		t.RowCount = &n
 		return nil

@@ -13,7 +13,6 @@ import (
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
-	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
 )
@@ -298,17 +297,10 @@ func (s *Server) getDatabase(x *exchange) error {
 	x.database = d
 	var size, tables int64
 	err = x.do(store.JobFunc(func(tx *store.Tx) error {
-		if err := tx.Query("SELECT page_count*page_size FROM pragma_page_count, pragma_page_size", nil, func(st *sqlite.Stmt) error {
-			size = st.Column(0).Int
-			return nil
-		}); err != nil {
+		var err error
+		if size, err = tx.StoredBytes(); err != nil {
 			return err
 		}
-		system, err := tx.SystemPages()
-		if err != nil {
-			return err
-		}
-		size -= system * sqlite.PageSize
 		list, err := userTables(tx, &x.gate.Caller)
 		tables = int64(len(list))
 		return err

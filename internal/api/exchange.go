@@ -44,6 +44,7 @@ type exchange struct {
 	one   wire.Query
 	many  wire.Batch
 
+	tab     tab
 	gate    gate.Gate
 	request store.Request
 	status  int // of the answer, if it isn't 200
@@ -57,6 +58,7 @@ type exchange struct {
 	entry   entry // how it came in
 	hurried bool  // the body has a deadline
 	waited  bool  // the body did not come with its header
+	reckons bool  // its failure tells what its statements cost
 	lent    bool  // an abandoned statement still uses the exchange's memory
 }
 
@@ -106,7 +108,8 @@ func (s *Server) give(x *exchange) {
 	x.request = store.Request{}
 	x.gate = gate.Gate{}
 	x.key = idempotency{}
-	x.engine, x.hurried, x.waited, x.sent = 0, false, false, false
+	x.tab = tab{}
+	x.engine, x.hurried, x.waited, x.sent, x.reckons = 0, false, false, false, false
 	x.run.reset()
 	s.exchanges.Put(x)
 }
@@ -120,6 +123,7 @@ type endpoint struct {
 	s       *Server
 	metric  *route
 	entry   entry
+	paid    bool // it is counted, and refused where nothing is left
 	handler handler
 }
 
@@ -139,10 +143,10 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, parts *pathPart
 		e.metric.done(status, s.opt.Now().Sub(start))
 		s.give(x)
 	}()
-	status = x.answer(x.handle(e.entry, e.handler))
+	status = x.answer(x.handle(e.entry, e.paid, e.handler))
 }
 
-func (x *exchange) handle(by entry, h handler) (err error) {
+func (x *exchange) handle(by entry, paid bool, h handler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -167,12 +171,14 @@ func (x *exchange) handle(by entry, h handler) (err error) {
 		return err
 	}
 	if by != entryBearer {
-		if err := x.enter(by); err != nil {
-			return err
-		}
-		return h(x)
+		err = x.enter(by)
+	} else {
+		x.token, err = x.s.opt.Catalog.Authenticate(bearerOf(x.r))
 	}
-	if x.token, err = x.s.opt.Catalog.Authenticate(bearerOf(x.r)); err != nil {
+	if err == nil && paid {
+		err = x.bill()
+	}
+	if err != nil {
 		return err
 	}
 	return h(x)
@@ -220,6 +226,7 @@ var (
 // answer sends what the handler wrote, or the failure, and returns the status.
 func (x *exchange) answer(err error) int {
 	if x.sent {
+		x.settle(x.status)
 		return x.status
 	}
 	h := x.w.Header()
@@ -252,10 +259,18 @@ func (x *exchange) answer(err error) int {
 		if f.atomic {
 			completed = []byte{}
 		}
-		out = appendFault(out[:0], f, x.id, completed)
+		out = x.appendFault(out[:0], f, completed)
+		if x.tab.worked && x.reckons && f.status != http.StatusTooManyRequests && f.status < http.StatusInternalServerError && !x.lent {
+			out = x.appendSpent(out, x.tab.spent)
+		}
 		if !x.lent {
 			x.out = out
 		}
+	}
+	if gone {
+		x.settle(statusClientGone)
+	} else {
+		x.settle(x.status)
 	}
 	h["Content-Type"] = jsonType
 	h["X-Request-Id"] = []string{x.id}
@@ -479,6 +494,9 @@ func (x *exchange) limit(standard, most int) (int, error) {
 func (x *exchange) do(job store.Job) error {
 	x.gate.Caller = x.caller()
 	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = &x.gate, job, x.token.NamespaceID, x.came
+	if err := x.onTab(&x.request); err != nil {
+		return err
+	}
 	ctx := x.r.Context()
 	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)
 	if err != nil {
@@ -490,5 +508,6 @@ func (x *exchange) do(job store.Job) error {
 		return err
 	}
 	x.engine = x.request.Stats.Engine
+	x.tab.ran(&x.request)
 	return err
 }

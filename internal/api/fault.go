@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/history"
@@ -30,6 +31,7 @@ type fault struct {
 	retry   time.Duration // of a 429 or 503: when to try again
 	index   int           // of the statement in a batch; -1 for none
 	atomic  bool          // the batch was one transaction: nothing of it was kept
+	empty   *billing.EmptyError
 }
 
 func (f *fault) Error() string { return f.message }
@@ -135,6 +137,9 @@ func (s *Server) faultOf(err error) *fault {
 	if errors.As(err, &f) {
 		return f
 	}
+	if f := emptyFault(err); f != nil {
+		return f
+	}
 	for i := range table {
 		if t := &table[i]; errors.Is(err, t.err) {
 			return &fault{status: t.status, code: t.code, message: t.message, hint: t.hint, retry: t.retry, index: -1}
@@ -200,6 +205,15 @@ func retrySeconds(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()
 
 // retryAfter is the header of that name.
 func retryAfter(d time.Duration) []string { return []string{strconv.Itoa(retrySeconds(d))} }
+
+// appendFault writes the failure envelope of a request.
+func (x *exchange) appendFault(b []byte, f *fault, completed []byte) []byte {
+	b = appendFault(b, f, x.id, completed)
+	if f.empty != nil && x.token != nil {
+		b = x.appendEmpty(b, f.empty)
+	}
+	return b
+}
 
 // appendFault writes the failure envelope. completed, if not nil, is the JSON array of a batch's results that stand.
 func appendFault(b []byte, f *fault, requestID string, completed []byte) []byte {

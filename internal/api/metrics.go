@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/persqld/persqld/internal/catalog"
 )
 
 // Metrics is what the server tells Prometheus. It is the store's Observer too. No metric has a label for a database.
@@ -126,6 +128,13 @@ func (m *Metrics) Asked(operation, outcome string, seconds float64) {
 
 // Parked counts a long statement that waits for its turn (1), or no longer (-1).
 func (m *Metrics) Parked(delta int) { m.parked.Add(float64(delta)) }
+
+// CountBilled has the meters tell the totals of what is billed.
+func (m *Metrics) CountBilled(totals func() catalog.Work) {
+	m.RegisterCounter("persqld_billed_requests_total", "Requests that were counted for namespaces.", func() float64 { return float64(totals().Requests) })
+	m.RegisterCounter("persqld_billed_rows_read_total", "Rows read that were counted for namespaces.", func() float64 { return float64(totals().RowsRead) })
+	m.RegisterCounter("persqld_billed_rows_written_total", "Rows written that were counted for namespaces, indexes included.", func() float64 { return float64(totals().RowsWritten) })
+}
 
 // rows counts what statements read and wrote.
 func (m *Metrics) rows(read, written int64) {

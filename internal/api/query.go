@@ -19,6 +19,7 @@ func (s *Server) query(x *exchange) error {
 	if err := x.openDatabase(true); err != nil {
 		return err
 	}
+	x.reckons = true
 	err := x.do((*queryJob)(&x.run))
 	if x.lent {
 		x.logAbandoned(x.one.SQL)

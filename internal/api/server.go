@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
@@ -28,8 +29,9 @@ type Options struct {
 	Placement store.Placement
 	QueryLog  *querylog.Log
 	Metrics   *Metrics
-	Past      Past    // the databases' history; nil is none
-	Replica   Replica // and that off this machine
+	Billing   *billing.Books // counts and balances; nil counts nothing
+	Past      Past           // the databases' history; nil is none
+	Replica   Replica        // and that off this machine
 	Version   string
 	BaseURL   string // the public origin, for the OpenAPI document
 
@@ -45,6 +47,7 @@ type Options struct {
 	TransferTimeout  time.Duration // of one of them; 1 h
 	Passwords        Passwords     // of the people who sign in; one with the defaults if nil
 	SignUp           string        // who may make an account: one of the SignUp words; SignUpInvite if empty
+	FirstNamespace   string        // slug of the namespace whose owners are the operator's people: they credit any namespace
 	SignInPerAddress int           // attempts to sign in or up a minute and address; 20
 	SignInPerAccount int           // attempts to sign in a minute and account, from addresses that it isn't signed in from; 10
 	Trash            time.Duration // how long a deleted database can be brought back; 0 is not at all
@@ -237,9 +240,21 @@ func (s *Server) routes() {
 	// v1 registers a call for tokens and, if there is one, its twin for members.
 	v1 := func(method, pattern string, h handler) *endpoint {
 		if twin := TwinOf(pattern); twin != "" {
-			add(entryMember, method, twin, h)
+			e := add(entryMember, method, twin, h)
+			e.paid = strings.HasSuffix(twin, "/query") || strings.HasSuffix(twin, "/batch")
 		}
-		return add(entryBearer, method, pattern, h)
+		e := add(entryBearer, method, pattern, h)
+		e.paid = true
+		return e
+	}
+	// These stay open to who has nothing left.
+	for _, e := range []*endpoint{
+		v1("GET", "/v1/usage", s.usage),
+		v1("GET", "/v1/billing/balance", s.balance),
+		v1("GET", "/v1/billing/caps", s.listCaps),
+		v1("PUT", "/v1/billing/caps", s.setCaps),
+	} {
+		e.paid = false
 	}
 	v1("GET", "/v1/me", s.me)
 	v1("GET", "/v1/whoami", s.me)
@@ -298,6 +313,8 @@ func (s *Server) routes() {
 	add(entryMember, "GET", ns+"/invitations", s.listInvitations)
 	add(entryMember, "POST", ns+"/invitations", s.createInvitation)
 	add(entryMember, "DELETE", ns+"/invitations/{id}", s.revokeInvitation)
+	add(entryMember, "GET", ns+"/billing/ledger", s.ledger)
+	add(entrySession, "POST", ns+"/billing/credits", s.addCredit)
 
 	for path, h := range map[string]handler{"/healthz": s.healthz, "/readyz": s.readyz, "/version": s.version,
 		"/api/openapi.json": s.openAPI, "/openapi.json": s.openAPI} {

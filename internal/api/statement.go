@@ -287,6 +287,9 @@ func (r *run) appendMeta(b []byte, statements int, d time.Duration) []byte {
 	b = appendMillis(b, d)
 	b = append(b, `,"statementCount":`...)
 	b = wire.AppendInt(b, int64(statements))
+	if !r.x.gate.Caller.Bound() {
+		b = r.x.appendCost(b, r.read, r.written)
+	}
 	if r.snapshot.ID != "" {
 		b = append(b, `,"snapshot":{"id":`...)
 		b = wire.AppendString(b, r.snapshot.ID)

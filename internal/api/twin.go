@@ -14,6 +14,8 @@ var twins = []struct{ v1, api string }{
 	{"/v1/databases", "/api/namespaces/{ns}/databases"},
 	{"/v1/tokens", "/api/namespaces/{ns}/tokens"},
 	{"/v1/audit", "/api/namespaces/{ns}/audit"},
+	{"/v1/usage", "/api/namespaces/{ns}/usage"},
+	{"/v1/billing", "/api/namespaces/{ns}/billing"},
 }
 
 // TwinOf is the path under /api that does for a member what a path under /v1 does for a token; "" if there is none.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -118,6 +119,17 @@ func (c *Catalog) Databases(namespaceID string, page Page) []*Database {
 		return nil
 	}
 	return pageOf(h.order, page, func(d *Database) bool { return d.Test || !page.TestOnly })
+}
+
+// DatabasesOf are all databases of a namespace, in the order of their making.
+func (c *Catalog) DatabasesOf(namespaceID string) []*Database {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	h, ok := c.mirror.byID[namespaceID]
+	if !ok {
+		return nil
+	}
+	return slices.Clone(h.order)
 }
 
 // pageOf is a page of what is shown of a list, the last first.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
 )
 
 // EnvPrefix begins the name of every environment variable that is a setting.
@@ -143,6 +145,8 @@ func measure(kind any, bound string) (int64, error) {
 	case Duration:
 		d, err := time.ParseDuration(bound)
 		return int64(d), err
+	case Dollars:
+		return catalog.ParseDollars(bound)
 	default:
 		return strconv.ParseInt(bound, 10, 64)
 	}
@@ -154,6 +158,8 @@ func number(value any) int64 {
 		return int64(v)
 	case Duration:
 		return int64(v.Duration)
+	case Dollars:
+		return int64(v)
 	default:
 		return reflect.ValueOf(v).Int()
 	}

@@ -82,6 +82,14 @@ type Settings struct {
 	ReplicaURL         string   `name:"replica-url" help:"Where the history is kept off this machine, for persqld restore and Litestream: s3://bucket/prefix?endpoint=…&region=… with the usual AWS_ variables, or file:///folder." placeholder:"URL"`
 	ReplicaInterval    Duration `default:"1s" range:"100ms..1h" unit:"time" help:"Between two uploads of a database that is written." placeholder:"TIME"`
 	ReplicaRequests    int      `default:"100" range:"1..10000" unit:"requests a second" help:"Requests to S3; what they aren't enough for waits." placeholder:"N"`
+	Billing            string   `default:"meter" enum:"off,meter,prepaid" help:"Counting of requests, rows and storage: not at all (off), with prices but without charging (meter), or from a prepaid balance (prepaid)." placeholder:"MODE"`
+	PriceRequests      Dollars  `default:"0.5" range:"0..1000000" unit:"dollars" help:"Price of a million requests, in US dollars." placeholder:"USD"`
+	PriceRowsRead      Dollars  `default:"0.005" range:"0..1000000" unit:"dollars" help:"Price of a million rows read." placeholder:"USD"`
+	PriceRowsWritten   Dollars  `default:"2" range:"0..1000000" unit:"dollars" help:"Price of a million rows written, index entries included." placeholder:"USD"`
+	PriceStorage       Dollars  `name:"price-storage-gb-month" default:"0.4" range:"0..1000000" unit:"dollars" help:"Price of a gigabyte stored for 30 days." placeholder:"USD"`
+	WelcomeCredit      Dollars  `default:"5" range:"0..1000000" unit:"dollars" help:"Balance that every namespace gets once, where balances are prepaid." placeholder:"USD"`
+	LowBalance         Dollars  `default:"1" range:"0..1000000" unit:"dollars" help:"Below it a balance is said to be low, in the log and the audit log; 0 says nothing." placeholder:"USD"`
+	BillingEstimated   bool     `help:"Charge also where this build only estimates rows read and written (GET /version: rowMeter)."`
 	QueryLogText       bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
 	IdempotencyMax     Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }
@@ -99,6 +107,9 @@ func (s *Settings) Validate() error {
 	}
 	if s.ReplicaURL != "" && s.History.Duration == 0 {
 		return fmt.Errorf("%s needs a history, of which it is a copy; %s is 0s", name("replica-url"), name("history"))
+	}
+	if err := s.checkPrices(); err != nil {
+		return err
 	}
 	if s.AdminListen != "" {
 		if err := checkAddress("admin-listen", s.AdminListen); err != nil {
@@ -137,6 +148,20 @@ func (s *Settings) Validate() error {
 			return fmt.Errorf("%s begins with psql_live_p1_, but its checksum is wrong; copy it again, or choose one without p1_", name("token"))
 		default:
 			return fmt.Errorf("%s must have 32 to 245 letters, digits, _ or - after psql_live_", name("token"))
+		}
+	}
+	return nil
+}
+
+// checkPrices refuses a price that is no whole number of nano-dollars a unit: sums of it would not be exact.
+func (s *Settings) checkPrices() error {
+	const million = 1_000_000
+	for _, p := range []struct {
+		flag, unit string
+		price      Dollars
+	}{{"price-requests", "request", s.PriceRequests}, {"price-rows-read", "row", s.PriceRowsRead}, {"price-rows-written", "row", s.PriceRowsWritten}} {
+		if p.price%million != 0 {
+			return fmt.Errorf("%s is %s, which is no whole number of nano-dollars a %s; give a price of a million in steps of 0.001", name(p.flag), p.price, p.unit)
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
 )
 
 // Size is a number of bytes. Its text is a number with or without a fraction and a unit: B, kB or KB, MB, GB, TB
@@ -74,3 +76,19 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	d.Duration = parsed
 	return nil
 }
+
+// Dollars is an amount of US dollars, in nano-dollars. Its text is a number with at most 9 decimals.
+type Dollars int64
+
+// UnmarshalText reads an amount.
+func (d *Dollars) UnmarshalText(text []byte) error {
+	nanos, err := catalog.ParseDollars(strings.TrimPrefix(strings.TrimSpace(string(text)), "$"))
+	if err != nil {
+		return fmt.Errorf("%q: %w", text, err)
+	}
+	*d = Dollars(nanos)
+	return nil
+}
+
+// String is the amount in dollars.
+func (d Dollars) String() string { return catalog.DollarText(int64(d)) }

@@ -17,6 +17,31 @@ var ErrNotEmpty = errors.New("the directory is not empty")
 // Restoring is the file that says that a restore is under way, or was interrupted.
 func (l Layout) Restoring() string { return filepath.Join(string(l), "restoring") }
 
+// Restored is the file that says that the directory, or a database in it, was restored since a server last ran on it.
+func (l Layout) Restored() string { return filepath.Join(string(l), "restored") }
+
+// MarkRestored makes that file, durably.
+func (d *Dir) MarkRestored() error {
+	if err := os.WriteFile(d.Restored(), []byte("what is here was restored; the next start begins counting anew\n"), 0o600); err != nil {
+		return fmt.Errorf("note the restore: %w", err)
+	}
+	return d.Sync()
+}
+
+// WasRestored tells whether the file is there.
+func (d *Dir) WasRestored() bool {
+	_, err := os.Lstat(d.Restored())
+	return err == nil
+}
+
+// ForgetRestored takes the file away.
+func (d *Dir) ForgetRestored() error {
+	if err := os.Remove(d.Restored()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.Sync()
+}
+
 // unfinished returns an ErrUnfinished where a restore hasn't ended.
 func (l Layout) unfinished() error {
 	_, err := os.Lstat(l.Restoring())
@@ -87,7 +112,7 @@ func OpenEmpty(path string) (dir *Dir, err error) {
 
 // clear takes away what a restore puts into the directory.
 func (l Layout) clear() error {
-	for _, path := range []string{l.Catalog(), l.Catalog() + "-wal", l.Databases(), l.History(), l.Temp()} {
+	for _, path := range []string{l.Catalog(), l.Catalog() + "-wal", l.Databases(), l.History(), l.Temp(), l.Restored()} {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
@@ -109,8 +134,8 @@ func (d *Dir) Abandon() error {
 
 // Filled says that all is in the directory that is to be there. Whoever filled it synced it.
 func (d *Dir) Filled() error {
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync data directory: %w", err)
+	if err := d.MarkRestored(); err != nil {
+		return err
 	}
 	if err := os.Remove(d.Restoring()); err != nil {
 		return fmt.Errorf("finish restore: %w", err)

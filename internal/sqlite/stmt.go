@@ -431,6 +431,15 @@ func (s *Stmt) Counts(changed int64) Counts {
 	return Counts{RowsRead: read, RowsWritten: satMul(changed, s.writesA)}
 }
 
+// Cost estimates the rows that the run has read so far. It may be asked while the statement runs.
+func (s *Stmt) Cost() Counts {
+	if s.ptr == 0 {
+		return Counts{}
+	}
+	v := (*sqlite3.TVdbe)(at(s.ptr))
+	return Counts{RowsRead: int64(v.FaCounter[0]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_FULLSCAN_STEP]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_AUTOINDEX])}
+}
+
 func satMul(a, b int64) int64 {
 	if a > math.MaxInt64/max(b, 1) {
 		return math.MaxInt64

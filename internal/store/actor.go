@@ -32,6 +32,7 @@ type actor struct {
 	tables tableSet
 	kept   keptState
 	past   past
+	meter  meterState
 	// checkpointAt is how long the log must be, in pages, for another checkpoint after one that failed.
 	checkpointAt int
 }
@@ -50,6 +51,7 @@ type worker struct {
 	at    int
 	group group
 	tx    Tx
+	clerk call      // stands for nobody's request: what the actor writes for itself
 	ended time.Time // when the last request's job had ended
 	watch func() error
 
@@ -88,7 +90,7 @@ func (s *Store) dispatch(a *actor) {
 	}
 	s.workers++
 	s.running++
-	w := &worker{store: s, work: make(chan *actor, 1), kick: make(chan struct{}, 1)}
+	w := &worker{store: s, work: make(chan *actor, 1), kick: make(chan struct{}, 1), clerk: call{req: &Request{}}}
 	s.atWork[w] = struct{}{}
 	s.mu.Unlock()
 	go w.loop(a)

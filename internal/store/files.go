@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Files is how the store makes and deletes files. The zero value works on the disk; tests put a function of their
@@ -120,4 +121,19 @@ func (s *Store) path(id string) (string, error) {
 		}
 	}
 	return filepath.Join(s.opt.Dir, id[len(id)-2:], id+".db"), nil
+}
+
+// Modified is when a database's files were last written to, as their file system says; zero if it has none.
+func (s *Store) Modified(database string) time.Time {
+	path, err := s.path(database)
+	if err != nil {
+		return time.Time{}
+	}
+	var last time.Time
+	for _, p := range []string{path, path + "-wal"} {
+		if fi, err := os.Stat(p); err == nil && fi.ModTime().After(last) {
+			last = fi.ModTime()
+		}
+	}
+	return last
 }

@@ -15,6 +15,7 @@ type group struct {
 	altered bool    // something in it changed the schema
 	pending []*call // requests that wait for its commit, in order, with their results
 	began   time.Time
+	bills   []bill // what its writes cost, by payer
 }
 
 // outcome is how the run of a call ended.
@@ -78,6 +79,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 		return w.settle(c, err)
 	}
 	a.conn.Forget()
+	c.req.Spent, c.req.Filed = sqlite.Counts{}, false
 	tx := &w.tx
 	*tx = Tx{w: w, a: a, c: c, lone: lone}
 
@@ -102,6 +104,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 		w.group.pending = w.group.pending[:0]
 	} else {
 		c.req.Stats = Stats{Wait: start.Sub(c.queued), Engine: end.Sub(start) - w.stats.parked, Parked: w.stats.parked}
+		c.req.Spent = tx.cost
 	}
 	s.opt.Observer.Request(start.Sub(c.queued), end.Sub(start)-w.stats.parked)
 
@@ -132,6 +135,10 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 		a.conn.ReleaseMemory()
 		s.relieve()
 		return apart
+	}
+	if err == nil && tx.sealed && tx.cost.RowsWritten > 0 && c.req.Payer.Token != "" && s.opt.Meter != nil {
+		w.group.charge(c.req.Payer, tx.cost)
+		c.req.Filed = true
 	}
 	return w.settle(c, translate(err, tx.quota))
 }
@@ -202,8 +209,15 @@ func (w *worker) commit(a *actor, alone bool) {
 		return
 	}
 	was := a.conn.Commits()
-	err := w.guard(a, func() error { return w.own(a, "COMMIT") })
+	var counted []meterEntry
+	err := w.guard(a, func() (err error) {
+		if counted, err = w.file(a); err != nil {
+			return err
+		}
+		return w.own(a, "COMMIT")
+	})
 	if err == nil {
+		w.filed(a, counted)
 		if a.conn.Commits() != was {
 			w.store.opt.Observer.Commit()
 			w.store.noteCommits(a)
@@ -219,6 +233,9 @@ func (w *worker) commit(a *actor, alone bool) {
 	w.rollback(a)
 	pending := append([]*call(nil), g.pending...)
 	g.reset()
+	for _, c := range pending {
+		c.req.Filed = false
+	}
 	if err == ErrFault { // how far it came is not known either
 		for _, c := range pending {
 			c.answer(err)
@@ -251,6 +268,8 @@ func (w *worker) commit(a *actor, alone bool) {
 func (g *group) reset() {
 	g.open, g.wrote, g.altered = false, false, false
 	g.pending = g.pending[:0]
+	clear(g.bills)
+	g.bills = g.bills[:0]
 }
 
 // begin opens the group's transaction if it isn't open.
@@ -348,6 +367,9 @@ func (w *worker) look() error {
 		return c.ctx.Err()
 	}
 	if err := w.evicted(c); err != nil {
+		return err
+	}
+	if err := w.tx.afford(); err != nil {
 		return err
 	}
 	if len(w.group.pending) > 0 && now.Sub(w.stats.stmt) > longStatement {

@@ -65,8 +65,16 @@ type Request struct {
 	// Alone asks for a commit boundary: the request runs in a group of its own.
 	Alone bool
 
+	// Payer is whom its rows are counted for, and Budget stops it where it costs too much; nil is no bound.
+	Payer  Payer
+	Budget Budget
+
 	// Stats is filled in before Do returns.
 	Stats Stats
+	// Spent is what its statements read and wrote, those that failed too. It is filled in before Do returns.
+	Spent sqlite.Counts
+	// Filed tells that the request and its rows are counted in the database's file, with what it wrote.
+	Filed bool
 }
 
 // Stats is where a request's time went.

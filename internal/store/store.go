@@ -40,6 +40,9 @@ type Options struct {
 	// PastFor is how far back that reaches: automatic snapshots of earlier moments are not kept. 0 keeps them.
 	PastFor time.Duration
 
+	// Meter takes what databases count of their writes; nil counts nothing.
+	Meter Meter
+
 	// Tables are the virtual tables that statements on a database can read.
 	Tables func(database string) []*sqlite.Table
 
@@ -151,7 +154,7 @@ func New(opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %s is no directory", opt.Dir)
 	}
 	s := &Store{
-		opt: opt, log: opt.Logger, system: systemSet{keptTable, notesTable, snapshotsTable},
+		opt: opt, log: opt.Logger, system: systemSet{keptTable, notesTable, snapshotsTable, meterTable},
 		actors: map[string]*actor{}, retired: map[string]struct{}{},
 		stop:   make(chan struct{}),
 		turns:  newTurns(opt.LongStatements),

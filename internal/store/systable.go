@@ -69,12 +69,14 @@ var (
 )
 
 // SystemTables is the registry: every table of the server's that a tenant's file may hold.
-func SystemTables() []SystemTable { return []SystemTable{keptTable, notesTable, snapshotsTable} }
+func SystemTables() []SystemTable {
+	return []SystemTable{keptTable, notesTable, snapshotsTable, meterTable}
+}
 
 // systemSet are the system tables as a store knows them.
-type systemSet struct{ kept, notes, snapshots SystemTable }
+type systemSet struct{ kept, notes, snapshots, meter SystemTable }
 
-func (s *systemSet) all() []SystemTable { return []SystemTable{s.kept, s.notes, s.snapshots} }
+func (s *systemSet) all() []SystemTable { return []SystemTable{s.kept, s.notes, s.snapshots, s.meter} }
 
 // check returns a *NewerError for a table that this version doesn't know.
 func (s *systemSet) check(name string) error {
@@ -98,7 +100,7 @@ func (s *systemSet) check(name string) error {
 // CheckSystemTable returns a *NewerError for a table that this version doesn't know, among those whose names begin with
 // SystemPrefix.
 func CheckSystemTable(name string) error {
-	set := systemSet{keptTable, notesTable, snapshotsTable}
+	set := systemSet{keptTable, notesTable, snapshotsTable, meterTable}
 	return set.check(strings.ToLower(name))
 }
 
@@ -291,6 +293,19 @@ func blobParam(b []byte) sqlite.Param {
 }
 func intParam(n int64) sqlite.Param {
 	return sqlite.Param{Value: sqlite.Value{Kind: sqlite.Integer, Int: n}}
+}
+
+// StoredBytes is what the database stores, in bytes: its file without the system tables that aren't the tenant's.
+func (tx *Tx) StoredBytes() (size int64, err error) {
+	err = tx.Query("SELECT page_count*page_size FROM pragma_page_count, pragma_page_size", nil, func(s *sqlite.Stmt) error {
+		size = s.Column(0).Int
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	system, err := tx.SystemPages()
+	return size - system*sqlite.PageSize, err
 }
 
 // SystemPages is the number of pages that system tables take which are not the tenant's storage.

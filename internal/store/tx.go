@@ -22,14 +22,20 @@ type Tx struct {
 	stepped bool // a savepoint inside that holds what was written since the last Commit
 	held    int  // how often Commit kept something
 	wrote   bool
-	again   error     // why the request must run again, whatever the Job makes of the error
-	ended   time.Time // what the Job last read from the clock
-	index   int       // statements run so far
-	lost    bool      // the transaction ended under the request
-	why     error     // what ended it
-	torn    bool      // a VACUUM failed at the disk: what of it the log holds is not known
-	quota   bool      // a FULL was the database's own limit
-	defers  bool      // it switched deferred foreign keys on
+	again   error         // why the request must run again, whatever the Job makes of the error
+	ended   time.Time     // what the Job last read from the clock
+	index   int           // statements run so far
+	lost    bool          // the transaction ended under the request
+	why     error         // what ended it
+	torn    bool          // a VACUUM failed at the disk: what of it the log holds is not known
+	quota   bool          // a FULL was the database's own limit
+	defers  bool          // it switched deferred foreign keys on
+	sealed  bool          // what it wrote is part of the group
+	broke   bool          // its budget stopped it
+	cost    sqlite.Counts // of its statements, those that failed or were undone too
+	running *sqlite.Stmt  // for the budget
+
+	uncounted bool // a statement of the server's own runs, which nobody pays for
 
 	keptBefore keptState // as it was when the savepoint was opened
 	stepBefore keptState
@@ -169,6 +175,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	if why := tx.c.again.poison[tx.index]; why != nil {
 		return r, why
 	}
+	if err := tx.afford(); err != nil {
+		return r, tx.check(err)
+	}
 	w, conn := tx.w, tx.a.conn
 	if s.Vacuum {
 		if tx.a.frozen.Load() {
@@ -213,17 +222,25 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		conn.SetLastInsertRowid(noRowid)
 	}
 
+	tx.running = s
 	if s.Vacuum {
 		err = conn.AllowVacuum(func() error { return steps(s, row) })
 	} else {
 		err = steps(s, row)
 	}
+	tx.running = nil
 	tx.c.deadline.Store(0)
 	w.stats.writing = false
 
 	changed := conn.TotalChanges() - total
 	counts := s.Counts(changed)
 	r.RowsRead, r.RowsWritten = counts.RowsRead, counts.RowsWritten
+	if !tx.uncounted {
+		tx.cost.RowsRead += counts.RowsRead
+		if !tx.broke { // a budget that is used up pays for what was read, and not for what was undone
+			tx.cost.RowsWritten += counts.RowsWritten
+		}
+	}
 	if changed != 0 {
 		r.Changes = conn.Changes()
 	}
@@ -312,8 +329,8 @@ func usesRowid(s *sqlite.Stmt) bool {
 	return false
 }
 
-// Query runs one of the server's own read statements, which no gate judges: what it shows is the caller's business.
-func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
+// Count is Query for a statement whose rows the request pays for.
+func (tx *Tx) Count(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
 	if tx.over() {
 		return errEnded
 	}
@@ -323,6 +340,36 @@ func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) er
 	}
 	defer s.Done()
 	_, err = tx.Run(s, params, row)
+	return err
+}
+
+// Query runs one of the server's own read statements, which no gate judges: what it shows is the caller's business. Nobody pays for it.
+func (tx *Tx) Query(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
+	tx.uncounted = true
+	defer func() { tx.uncounted = false }()
+	return tx.Count(sql, params, row)
+}
+
+// Spent is what the request's statements have read and written so far.
+func (tx *Tx) Spent() sqlite.Counts { return tx.cost }
+
+// afford asks the request's budget, if it has one.
+func (tx *Tx) afford() error {
+	b := tx.c.req.Budget
+	if b == nil {
+		return nil
+	}
+	cost := tx.cost
+	if tx.running != nil && !tx.uncounted {
+		more := tx.running.Cost()
+		cost.RowsRead += more.RowsRead
+		cost.RowsWritten += more.RowsWritten
+	}
+	err := b.Afford(cost)
+	if err != nil {
+		tx.broke = true
+		tx.cost.RowsWritten = 0
+	}
 	return err
 }
 
@@ -474,6 +521,7 @@ func (tx *Tx) seal() error {
 		tx.marked = false
 	}
 	tx.w.group.wrote = true
+	tx.sealed = true
 	return nil
 }
 

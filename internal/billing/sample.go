@@ -1,0 +1,131 @@
+package billing
+
+import (
+	"context"
+	"math/bits"
+	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/store"
+)
+
+const (
+	// sampleEvery is how often databases without a sample of the day are looked for: one that is made today has its first within the hour.
+	sampleEvery = time.Hour
+	// sampleRows is how many samples are written in one transaction.
+	sampleRows = 500
+)
+
+// Sample takes the day's sample of what each database stores, of those that have none, and does so again every hour until ctx ends. One is opened after the
+// other, and only those that were written to since their last sample.
+func (b *Books) Sample(ctx context.Context, owner store.Placement, files Files) {
+	for {
+		if err := b.SampleNow(ctx, owner, files); err != nil && ctx.Err() == nil {
+			b.log.Error("sample what databases store; it is tried again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(untilSample(b.opt.Now())):
+		}
+	}
+}
+
+// untilSample is the time to the next round: within the hour, and soon after midnight.
+func untilSample(now time.Time) time.Duration {
+	midnight := catalog.DayTime(catalog.Day(now) + 1).Sub(now)
+	return min(sampleEvery, midnight+settleAfter)
+}
+
+// SampleNow takes the samples that are missing.
+func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files Files) error {
+	day := catalog.Day(b.opt.Now())
+	var samples []catalog.Sample
+	keep := func() error {
+		if len(samples) == 0 {
+			return nil
+		}
+		charged, err := b.cat.KeepSamples(ctx, samples, b.opt.Prepaid)
+		if err != nil {
+			return err
+		}
+		samples = samples[:0]
+		for id, nanos := range charged {
+			a, err := b.Account(ctx, id)
+			if err != nil {
+				return err
+			}
+			a.correct(-nanos)
+			if a.stale.Load() {
+				a.watch(ctx)
+			}
+		}
+		return nil
+	}
+	for _, ns := range b.cat.Namespaces() {
+		// Before what is charged, since its first look at the balance would have that twice.
+		if _, err := b.Account(ctx, ns.ID); err != nil {
+			return err
+		}
+		last, err := b.cat.LastSamples(ctx, ns.ID)
+		if err != nil {
+			return err
+		}
+		for _, d := range b.cat.DatabasesOf(ns.ID) {
+			was := last[d.ID]
+			if was.Day == day && was.DatabaseID != "" {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			modified := files.Modified(d.ID).UnixNano()
+			bytes := was.Bytes
+			if was.DatabaseID == "" || was.Modified != modified {
+				if bytes, err = b.size(ctx, owner, d.ID); err != nil {
+					b.log.Warn("sample what a database stores; it is tried again", "database", d.ID, "error", err)
+					continue
+				}
+				// Opening it may have changed its files' times.
+				modified = files.Modified(d.ID).UnixNano()
+			}
+			s := catalog.Sample{NamespaceID: ns.ID, DatabaseID: d.ID, Day: day, Bytes: bytes, Modified: modified}
+			if !d.Test {
+				s.Nanos = b.storageDay(bytes)
+			}
+			if samples = append(samples, s); len(samples) >= sampleRows {
+				if err := keep(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return keep()
+}
+
+// size is what a database stores, in bytes, without the server's own tables.
+func (b *Books) size(ctx context.Context, placement store.Placement, id string) (bytes int64, err error) {
+	owner, err := placement.Owner(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	err = owner.Do(ctx, id, &store.Request{Job: store.JobFunc(func(tx *store.Tx) (err error) {
+		bytes, err = tx.StoredBytes()
+		return err
+	})})
+	return bytes, err
+}
+
+// storageMonth is the month that a price of storage is for, in days.
+const storageMonth = 30
+
+// storageDay is what a day of storage costs, rounded down to whole nano-dollars.
+func (b *Books) storageDay(bytes int64) int64 {
+	high, low := bits.Mul64(uint64(bytes), uint64(b.opt.Prices.StorageGBMonth))
+	const day = storageMonth * 1_000_000_000
+	if high >= day {
+		return 1<<63 - 1
+	}
+	n, _ := bits.Div64(high, low, day)
+	return int64(min(n, 1<<63-1))
+}
