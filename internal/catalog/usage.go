@@ -71,7 +71,7 @@ func DayTime(day int64) time.Time { return time.Unix(day*86400, 0).UTC() }
 func (c *Catalog) BeginSeries(ctx context.Context, prices Series, anew bool) (Series, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	err := c.change(ctx, func(tx *sql.Tx) error {
+	err := c.commit(ctx, func(tx *sql.Tx) error {
 		var last Series
 		err := tx.QueryRowContext(ctx, `SELECT id, request, row_read, row_written FROM series ORDER BY id DESC LIMIT 1`).Scan(&last.ID, &last.Request, &last.RowRead, &last.RowWritten)
 		if err != nil && err != sql.ErrNoRows {
@@ -118,7 +118,7 @@ func (c *Catalog) KeepUsage(ctx context.Context, changes []UsageChange, series m
 	kept := strconv.FormatInt(at.UnixMilli(), 10)
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	err = c.change(ctx, func(tx *sql.Tx) error {
+	err = c.commit(ctx, func(tx *sql.Tx) error {
 		k := usageKeeper{ctx: ctx, tx: tx}
 		if err := k.prepare(); err != nil {
 			return err
@@ -365,7 +365,7 @@ func (c *Catalog) KeepSamples(ctx context.Context, samples []Sample, charge bool
 	charged = map[string]int64{}
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	err = c.change(ctx, func(tx *sql.Tx) error {
+	err = c.commit(ctx, func(tx *sql.Tx) error {
 		for _, s := range samples {
 			r, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO storage (namespace_id, database_id, day, bytes, nanos, modified) VALUES (?, ?, ?, ?, ?, ?)`,
 				s.NamespaceID, s.DatabaseID, s.Day, s.Bytes, s.Nanos, s.Modified)
