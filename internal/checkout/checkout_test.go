@@ -46,6 +46,9 @@ func TestSession(t *testing.T) {
 	if len(calls) != 2 || calls[0].Header.Get("Idempotency-Key") == calls[1].Header.Get("Idempotency-Key") {
 		t.Fatalf("calls %v", calls)
 	}
+	if key := calls[0].Header.Get("Idempotency-Key"); !strings.HasPrefix(key, "persqld-") || len(key) < 30 {
+		t.Errorf("idempotency key %q", key)
+	}
 	sent := calls[0]
 	if sent.Header.Get("Authorization") != "Bearer "+checkouttest.Key || sent.Header.Get("Stripe-Version") == "" || sent.Header.Get("X-Stripe-Client-Telemetry") != "" {
 		t.Errorf("header %v", sent.Header)
@@ -68,7 +71,7 @@ func TestSession(t *testing.T) {
 
 // What Stripe answers is told apart: what helps to wait for, and what the operator has to mend. No key comes out.
 func TestSessionFails(t *testing.T) {
-	key := checkouttest.Key
+	key, elsewhere := checkouttest.Key, checkouttest.New(t)
 	tests := []struct {
 		name   string
 		answer http.HandlerFunc
@@ -92,7 +95,7 @@ func TestSessionFails(t *testing.T) {
 		{"another page", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, checkout.ErrUnreachable, ""},
 		{"an empty session", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }, checkout.ErrUnreachable, "no url"},
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "https://elsewhere.example.com", http.StatusTemporaryRedirect)
+			http.Redirect(w, r, elsewhere.URL+"/v1/checkout/sessions", http.StatusTemporaryRedirect)
 		}, checkout.ErrUnreachable, ""},
 	}
 	for _, tt := range tests {
@@ -111,6 +114,9 @@ func TestSessionFails(t *testing.T) {
 			}
 		})
 	}
+	if n := len(elsewhere.Calls()); n > 0 {
+		t.Errorf("the key went elsewhere %d times", n)
+	}
 	t.Run("nobody there", func(t *testing.T) {
 		_, err := open(t, checkout.Options{Endpoint: "http://127.0.0.1:1"}).Session(t.Context(), order)
 		if !errors.Is(err, checkout.ErrUnreachable) || strings.Contains(err.Error(), "test_") {
@@ -122,8 +128,9 @@ func TestSessionFails(t *testing.T) {
 		stripe.Answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		c := open(t, checkout.Options{Endpoint: stripe.URL})
 		c.SetCallTime(50 * time.Millisecond)
-		if _, err := c.Session(t.Context(), order); !errors.Is(err, checkout.ErrUnreachable) {
-			t.Error(err)
+		begin := time.Now()
+		if _, err := c.Session(t.Context(), order); !errors.Is(err, checkout.ErrUnreachable) || time.Since(begin) > 5*time.Second {
+			t.Errorf("%v after %s", err, time.Since(begin))
 		}
 	})
 	t.Run("who asked has left", func(t *testing.T) {

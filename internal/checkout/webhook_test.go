@@ -42,7 +42,8 @@ func TestPayment(t *testing.T) {
 		{"a payment link's", change("metadata", map[string]string{}), false, nil}, // client_reference_id is ours
 		{"without metadata", change("metadata", nil), false, nil},
 		{"live", change("livemode", true), false, checkout.ErrMode},
-		{"half live", bytes.Replace(paid, []byte(`"livemode":false`), []byte(`"livemode":true`), 1), false, checkout.ErrMode},
+		{"a live session in an event that isn't", bytes.Replace(paid, []byte(`"livemode":false`), []byte(`"livemode":true`), 1), false, checkout.ErrMode},
+		{"the other way round", bytes.Replace(change("livemode", true), []byte(`"livemode":true`), []byte(`"livemode":false`), 1), false, checkout.ErrMode},
 		{"euros", change("currency", "eur"), false, checkout.ErrCurrency},
 		{"no currency", change("currency", nil), false, checkout.ErrCurrency},
 		{"nothing", change("amount_total", 0), false, checkout.ErrAmount},
