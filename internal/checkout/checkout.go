@@ -41,7 +41,8 @@ type Options struct {
 
 // Checkout speaks with one account of Stripe's.
 type Checkout struct {
-	client        *stripe.Client
+	stripe        stripe.Backend
+	key           string
 	webhookSecret string
 	live          bool
 	callTime      time.Duration
@@ -72,8 +73,9 @@ func New(opt Options) (*Checkout, error) {
 		config.URL = stripe.String(opt.Endpoint)
 	}
 	return &Checkout{
-		client:        stripe.NewClient(opt.Key, stripe.WithBackends(stripe.NewBackendsWithConfig(config))),
-		webhookSecret: opt.WebhookSecret, live: liveKey(opt.Key), callTime: callTime, now: opt.Now, log: opt.Logger,
+		// Not stripe.Client, which has every call of Stripe's: the binary would be 7.9 MB larger, not 1.3.
+		stripe: stripe.GetBackendWithConfig(stripe.APIBackend, config),
+		key:    opt.Key, webhookSecret: opt.WebhookSecret, live: liveKey(opt.Key), callTime: callTime, now: opt.Now, log: opt.Logger,
 	}, nil
 }
 
@@ -153,8 +155,9 @@ func (c *Checkout) Session(ctx context.Context, o Order) (Session, error) {
 	}
 	// One key for all tries: a session whose answer got lost isn't made again. Another call is another order.
 	params.SetIdempotencyKey("persqld-" + rand.Text())
-	session, err := c.client.V1CheckoutSessions.Create(ctx, params)
-	if err != nil {
+	params.Context = ctx
+	var session stripe.CheckoutSession
+	if err := c.stripe.Call(http.MethodPost, "/v1/checkout/sessions", c.key, params, &session); err != nil {
 		return Session{}, fmt.Errorf("make a Checkout session: %w", sessionError(err))
 	}
 	if session.ID == "" || session.URL == "" {
