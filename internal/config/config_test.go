@@ -56,6 +56,7 @@ func TestDefaults(t *testing.T) {
 		PasswordMemory: 19 << 20, PasswordPasses: 2, PasswordChecks: 2,
 		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,
 		History: config.Duration{Duration: 720 * time.Hour}, HistoryExact: config.Duration{Duration: 24 * time.Hour},
+		Billing:         "meter",
 		ReplicaInterval: config.Duration{Duration: time.Second}, ReplicaRequests: 100,
 	}
 	s.TrustProxy = nil
@@ -119,6 +120,14 @@ func TestRefused(t *testing.T) {
 		{"no e-mail address", "", "admin-email: ada\nadmin-password: " + secret, []string{"PERSQLD_ADMIN_EMAIL", "name@example.com"}},
 		{"a short password", "", "admin-email: ada@example.com\nadmin-password: short77", []string{"PERSQLD_ADMIN_PASSWORD", "8 to 1024"}},
 		{"another token", "PERSQLD_TOKEN=secret" + secret, "", []string{"psql_live_"}},
+		{"half of Stripe", "PERSQLD_STRIPE_KEY=sk_test_" + secret, "", []string{"PERSQLD_STRIPE_KEY", "PERSQLD_STRIPE_WEBHOOK_SECRET", "both"}},
+		{"the other half", "PERSQLD_STRIPE_WEBHOOK_SECRET=whsec_" + secret, "", []string{"PERSQLD_STRIPE_KEY", "PERSQLD_STRIPE_WEBHOOK_SECRET", "both"}},
+		{"Stripe's address alone", "PERSQLD_STRIPE_URL=http://localhost:12111", "", []string{"PERSQLD_STRIPE_URL", "needs PERSQLD_STRIPE_KEY"}},
+		{"Stripe without a balance", "PERSQLD_BILLING=meter", "stripe-key: sk_test_" + secret + "\nstripe-webhook-secret: whsec_" + secret, []string{"PERSQLD_STRIPE_KEY", "PERSQLD_BILLING", "prepaid"}},
+		{"a publishable key", "PERSQLD_BILLING=prepaid", "stripe-key: pk_test_" + secret + "\nstripe-webhook-secret: whsec_" + secret, []string{"PERSQLD_STRIPE_KEY", "publishable"}},
+		{"another secret", "PERSQLD_BILLING=prepaid", "stripe-key: sk_test_" + secret + "\nstripe-webhook-secret: " + secret, []string{"PERSQLD_STRIPE_WEBHOOK_SECRET", "whsec_"}},
+		{"a live key by http", "PERSQLD_BILLING=prepaid", "stripe-key: sk_live_" + secret + "\nstripe-webhook-secret: whsec_" + secret + "\nstripe-url: http://mock", []string{"PERSQLD_STRIPE_URL", "https"}},
+		{"no such billing", "PERSQLD_BILLING=postpaid", "", []string{"off", "meter", "prepaid"}},
 		{"a mistyped token", "PERSQLD_TOKEN=psql_live_p1_" + strings.Repeat("x", 38), "", []string{"checksum"}},
 	}
 	for _, tt := range tests {
