@@ -248,7 +248,7 @@ func (s *Server) routes() {
 	v1 := func(method, pattern string, h handler) *endpoint {
 		if twin := TwinOf(pattern); twin != "" {
 			e := add(entryMember, method, twin, h)
-			e.paid = strings.HasSuffix(twin, "/query") || strings.HasSuffix(twin, "/batch")
+			e.paid = countedTwin(twin)
 		}
 		e := add(entryBearer, method, pattern, h)
 		e.paid = true

@@ -28,6 +28,11 @@ func TwinOf(v1 string) string {
 	return ""
 }
 
+// countedTwin tells whether the twin of a path is counted and charged: of what members call only statements are.
+func countedTwin(path string) bool {
+	return strings.HasSuffix(path, "/query") || strings.HasSuffix(path, "/batch")
+}
+
 // twinSuffix ends the operationId of a twin.
 const twinSuffix = "AsMember"
 
@@ -68,6 +73,9 @@ func makeTwin(op *yaml.Node, v1, method string) {
 		{Kind: yaml.MappingNode, Content: []*yaml.Node{textNode("session"), {Kind: yaml.SequenceNode}}}}})
 	responses := mappingValue(op, "responses")
 	setNode(responses, "401", refNode("responses/SignedOut"))
+	if !countedTwin(v1) {
+		dropNode(responses, "402")
+	}
 	for _, missing := range [][2]string{{"403", "Forbidden"}, {"404", "NamespaceNotFound"}} {
 		if mappingValue(responses, missing[0]) == nil {
 			setNode(responses, missing[0], refNode("responses/"+missing[1]))
@@ -90,6 +98,16 @@ func setNode(n *yaml.Node, key string, value *yaml.Node) {
 		}
 	}
 	n.Content = append(n.Content, textNode(key), value)
+}
+
+// dropNode takes a key and its value away, if they are there.
+func dropNode(n *yaml.Node, key string) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			n.Content = append(n.Content[:i], n.Content[i+2:]...)
+			return
+		}
+	}
 }
 
 func copyNode(n *yaml.Node) *yaml.Node {
