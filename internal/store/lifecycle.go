@@ -64,7 +64,8 @@ func (w *worker) delete(a *actor) error {
 		if err := files.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("delete database: %w", err)
 		}
-		if err := files.SyncDir(filepath.Dir(path)); err != nil {
+		// One that was never made may not even have a directory.
+		if err := files.SyncDir(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("delete database: %w", err)
 		}
 	}
