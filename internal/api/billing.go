@@ -205,7 +205,7 @@ func (s *Server) setCaps(x *exchange) error {
 	}
 	// The body is the list itself; an object that has it is good too.
 	body := x.body
-	if text := strings.TrimSpace(string(body)); strings.HasPrefix(text, "[") {
+	if text := strings.TrimSpace(string(body)); strings.HasPrefix(text, "[") && jsontext.Value(text).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) {
 		body = []byte(`{"caps":` + text + `}`)
 	}
 	if err := wire.DecodeObject(body, &list); err != nil {
@@ -280,7 +280,7 @@ func (x *exchange) capOf(r *capRequest) (catalog.Cap, error) {
 // dollars reads an amount of JSON, a number or a text of one, exactly.
 func dollars(v jsontext.Value) (int64, error) {
 	text := strings.Trim(string(v), `"`)
-	if strings.ContainsAny(text, "eE") {
+	if v.Kind() == '0' && strings.ContainsAny(text, "eE") {
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || math.Abs(f) > catalog.MaxNanos/1e9 {
 			return 0, catalog.ErrDollars
