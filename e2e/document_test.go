@@ -58,9 +58,9 @@ func copyOf(op *openapi.Operation, slug string) any {
 	return body{"slug": "made", "from": body{"database": slug}}
 }
 
-// forPeople tells whether a cookie opens a call, or leads to one.
+// forPeople tells whether a cookie opens a call, or leads to one. What is under /api/billing is Stripe's, and where its page sends people.
 func forPeople(op *openapi.Operation) bool {
-	return strings.HasPrefix(op.Path, "/api/") && op.Path != "/api/openapi.json" || strings.HasPrefix(op.Path, "/invite/")
+	return !strings.HasPrefix(op.Path, "/api/billing/") && (strings.HasPrefix(op.Path, "/api/") && op.Path != "/api/openapi.json" || strings.HasPrefix(op.Path, "/invite/"))
 }
 
 // TestDocumentedStatuses provokes what the OpenAPI document says of each call: that a request fails in this way, whatever

@@ -81,6 +81,8 @@ var unprovoked = map[string]string{
 	"createNamespace 408":  slowBody,
 	"setMemberRole 408":    slowBody,
 	"createInvitation 408": slowBody,
+	"startCheckout 408":    slowBody,
+	"stripeEvent 408":      slowBody,
 	"exportDatabase 408":   "an export over a second, the shortest limit, is one of a larger database than a test should make",
 	"restoreDatabase 408":  "a restore over a second, the shortest limit, is one of a larger database than a test should make",
 	"validate 408":         slowBody,

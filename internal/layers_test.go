@@ -20,12 +20,14 @@ var floors = [][]string{
 		"internal/password", // hashes of passwords
 		"internal/sqlite",   // the engine
 		"internal/bucket",   // objects in a folder or in S3
+		"internal/checkout", // payments by Stripe
 		"migrations",        // the catalog's schema
 	},
 	{
-		"internal/wire",              // JSON in and out; its values are the engine's
-		"internal/sqlite/crashfs",    // the simulated disk that tests lose power on
-		"internal/bucket/buckettest", // a real S3 server for tests, and what breaks the way to it
+		"internal/checkout/checkouttest", // what tests pay with
+		"internal/wire",                  // JSON in and out; its values are the engine's
+		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
+		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},
 	{"internal/history"}, // what every database was
 	{ // the rooms that keep something
@@ -66,7 +68,8 @@ var reserved = []struct {
 	{"modernc.org/sqlite/lib", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/libc", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/sqlite", engines, false, "databases are opened in one place"},
-	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
+	{"github.com/stripe/stripe-go/v85", []string{"internal/checkout"}, false, "money comes in by one place"},
+	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "internal/checkout", "internal/checkout/", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
 }
 
 // engines are the engine, the disk that its tests lose power on, and the floor that the bench judges it by.

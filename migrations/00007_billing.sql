@@ -25,7 +25,7 @@ CREATE TABLE usage (
   requests       INTEGER NOT NULL DEFAULT 0,
   rows_read      INTEGER NOT NULL DEFAULT 0,
   rows_written   INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (namespace_id, database_id, day, token_id, series, free)
+  PRIMARY KEY (namespace_id, day, database_id, token_id, series, free)
 ) STRICT, WITHOUT ROWID;
 
 -- The same without the databases, for sums over many of them.
@@ -41,15 +41,40 @@ CREATE TABLE usage_days (
   PRIMARY KEY (namespace_id, day, token_id, series, free)
 ) STRICT, WITHOUT ROWID;
 
--- A sample a day and database. modified is what its files were then, so that one that nobody wrote to since isn't opened for the next.
+-- The same by month (of the year 0) and without the tokens, for spans of time over many databases.
+CREATE TABLE usage_months (
+  namespace_id  TEXT    NOT NULL,
+  month         INTEGER NOT NULL,
+  database_id   TEXT    NOT NULL,
+  series        INTEGER NOT NULL,
+  free          INTEGER NOT NULL,
+  requests      INTEGER NOT NULL,
+  rows_read     INTEGER NOT NULL,
+  rows_written  INTEGER NOT NULL,
+  PRIMARY KEY (namespace_id, month, database_id, series, free)
+) STRICT, WITHOUT ROWID;
+
+-- A sample a day and database.
 CREATE TABLE storage (
   namespace_id  TEXT    NOT NULL,
+  day           INTEGER NOT NULL,
+  database_id   TEXT    NOT NULL,
+  bytes         INTEGER NOT NULL,
+  nanos         INTEGER NOT NULL,
+  PRIMARY KEY (namespace_id, day, database_id)
+) STRICT, WITHOUT ROWID;
+
+-- The last sample of a month, and what all of them cost. modified is what the files were then, so that a database that nobody wrote to since isn't opened for
+-- the next.
+CREATE TABLE storage_months (
+  namespace_id  TEXT    NOT NULL,
+  month         INTEGER NOT NULL,
   database_id   TEXT    NOT NULL,
   day           INTEGER NOT NULL,
   bytes         INTEGER NOT NULL,
   nanos         INTEGER NOT NULL,
   modified      INTEGER NOT NULL,
-  PRIMARY KEY (namespace_id, database_id, day)
+  PRIMARY KEY (namespace_id, month, database_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE storage_days (
@@ -107,7 +132,9 @@ DROP TABLE caps;
 DROP TABLE ledger;
 DROP TABLE charges;
 DROP TABLE storage_days;
+DROP TABLE storage_months;
 DROP TABLE storage;
 DROP TABLE usage_days;
+DROP TABLE usage_months;
 DROP TABLE usage;
 DROP TABLE series;

@@ -60,7 +60,7 @@ func openReplica(ctx context.Context, set *config.Settings, p *past, cat *catalo
 	}
 	ship := replica.New(replica.Options{
 		Bucket: b, Past: p.history, Keep: keep, Base: base, Size: sizeOf(dir), Databases: cat.DatabaseIDs,
-		CopyCatalog: cat.Copy, CatalogFiles: []string{dir.Catalog(), dir.Catalog() + "-wal"},
+		CopyCatalog: cat.Copy, CatalogVersion: cat.Version, CatalogFiles: []string{dir.Catalog(), dir.Catalog() + "-wal"},
 		Server: id, Temp: dir.Temp(), State: dir.ReplicaState(),
 		Interval: set.ReplicaInterval.Duration, KeepFor: set.History.Duration, Logger: logger, Observer: metrics,
 	})

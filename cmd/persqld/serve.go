@@ -18,6 +18,7 @@ import (
 	"github.com/persqld/persqld/internal/adminsock"
 	"github.com/persqld/persqld/internal/api"
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/checkout"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/password"
@@ -148,6 +149,13 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		AutoCreate: cmd.AutoCreate, Trash: cmd.Trash.Duration, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,
+	}
+	if cmd.StripeKey != "" {
+		options.Credit = books.Credit
+		if options.Checkout, err = checkout.New(checkout.Options{Key: cmd.StripeKey, WebhookSecret: cmd.StripeWebhookSecret, Endpoint: cmd.StripeURL, Logger: logger}); err != nil {
+			return err
+		}
+		logger.Info("payments by Stripe Checkout", "webhook", cmd.BaseURL+"/api/billing/stripe")
 	}
 	if cmd.LocalBaseURL() {
 		logger.Warn("the server's public address is not set: links that it gives lead to this machine", "baseURL", cmd.BaseURL, "setting", "PERSQLD_BASE_URL")

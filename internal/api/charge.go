@@ -42,18 +42,25 @@ func (x *exchange) afford() error {
 	return err
 }
 
-// onTab puts what runs on the database on the request's tab. A database may have a cap of its own.
+// chargeTo says which database the request is for: it may have a cap of its own.
+func (x *exchange) chargeTo(database string) error {
+	t := &x.tab
+	if !t.purse.Open() || t.purse.Database == database {
+		return nil
+	}
+	t.purse.Database = database
+	return x.afford()
+}
+
+// onTab puts what runs on the database on the request's tab.
 func (x *exchange) onTab(r *store.Request) error {
 	t := &x.tab
 	r.Payer, r.Budget = store.Payer{}, nil
 	if !t.purse.Open() {
 		return nil
 	}
-	if t.purse.Database != x.database.ID {
-		t.purse.Database = x.database.ID
-		if err := x.afford(); err != nil {
-			return err
-		}
+	if err := x.chargeTo(x.database.ID); err != nil {
+		return err
 	}
 	t.worked = true
 	r.Payer = store.Payer{Token: x.token.ID, Free: x.token.Test, Counted: t.inFile}
@@ -89,6 +96,15 @@ func (x *exchange) settle(status int) {
 	if w != (catalog.Work{}) {
 		t.purse.Spend(w)
 	}
+}
+
+// settleNow counts a request that went well, durably: the file that it made has counted nothing.
+func (x *exchange) settleNow() error {
+	x.settle(http.StatusOK)
+	if !x.tab.purse.Open() {
+		return nil
+	}
+	return x.s.opt.Billing.Flush(x.r.Context())
 }
 
 // cost is what the request costs with these rows, in nano-dollars.

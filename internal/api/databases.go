@@ -35,6 +35,9 @@ func (x *exchange) openDatabase(create bool) error {
 		}
 	}
 	x.database = d
+	if err == nil {
+		err = x.chargeTo(d.ID)
+	}
 	return err
 }
 

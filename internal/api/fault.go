@@ -12,6 +12,7 @@ import (
 
 	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/checkout"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/password"
@@ -85,6 +86,14 @@ var table = []struct {
 	{err: password.ErrLength, status: http.StatusBadRequest, code: "invalid_password", message: fmt.Sprintf("A password has %d to %d bytes", password.MinLength, password.MaxLength)},
 	{err: password.ErrText, status: http.StatusBadRequest, code: "invalid_password", message: "A password has no control characters"},
 	{err: password.ErrBusy, status: http.StatusTooManyRequests, code: "passwords_busy", message: "Too many passwords are being checked", hint: "try again after the time in Retry-After, or raise PERSQLD_PASSWORD_CHECKS", retry: time.Second},
+	{err: checkout.ErrUnreachable, status: http.StatusServiceUnavailable, code: "stripe_unreachable", message: "Stripe doesn't answer; nothing was paid", hint: "try again after the time in Retry-After", retry: 10 * time.Second},
+	{err: checkout.ErrRefused, status: http.StatusServiceUnavailable, code: "stripe_refused", message: "Stripe refused to begin the payment; nothing was paid", hint: "tell the operator: the server's log has Stripe's reason", retry: time.Minute},
+	{err: checkout.ErrSignature, status: http.StatusBadRequest, code: "invalid_signature", message: "The event is not signed by Stripe for this webhook", hint: "PERSQLD_STRIPE_WEBHOOK_SECRET is the signing secret of this very endpoint; a proxy must not change the body"},
+	{err: checkout.ErrStale, status: http.StatusBadRequest, code: "stale_signature", message: "The event was signed more than 5 minutes ago", hint: "set the server's clock"},
+	{err: checkout.ErrEvent, status: http.StatusBadRequest, code: "invalid_event", message: "The body is no event of a Checkout session", hint: "the webhook takes snapshot events, not thin ones"},
+	{err: checkout.ErrMode, status: http.StatusBadRequest, code: "wrong_mode", message: "The payment is of Stripe's test mode and the server's key is live, or the other way round", hint: "PERSQLD_STRIPE_KEY and the webhook must be of the same mode"},
+	{err: checkout.ErrCurrency, status: http.StatusBadRequest, code: "wrong_currency", message: "The payment is not in US dollars"},
+	{err: checkout.ErrAmount, status: http.StatusBadRequest, code: "wrong_amount", message: "The payment's amount can't be credited"},
 	{err: catalog.ErrSlug, status: http.StatusBadRequest, code: "invalid_slug", message: "A slug has 1 to 63 characters from a-z, 0-9 and -, and does not begin with -"},
 	{err: catalog.ErrSlugTaken, status: http.StatusConflict, code: codeSlugTaken, message: "Another database has this slug", hint: "give another one: {\"slug\": \"…\"}"},
 	{err: catalog.ErrDatabaseLives, status: http.StatusConflict, code: "not_deleted", message: "The database is not deleted", hint: "it lives under another slug; GET /v1/databases shows which"},

@@ -59,6 +59,10 @@ type Options struct {
 	RatePerAddress   int           // /v1 requests a second and address; 0 is no limit
 	// TrustProxy tells whether an address is a proxy's, whose X-Forwarded-For counts.
 	TrustProxy func(netip.Addr) bool
+	Checkout   Checkout // payments; nil is none
+	// Credit adds to a namespace's balance, once for each Ref, and tells whether it did so now. It returns catalog.ErrNamespaceNotFound where there is no such
+	// namespace. nil is no balance, and no payments.
+	Credit func(ctx context.Context, c catalog.Credit) (added bool, err error)
 	// AdminOnly moves /metrics and pprof to AdminHandler.
 	AdminOnly bool
 	// ForeignHost, if set, is called once, at the first request with a Host that isn't this machine.
@@ -93,6 +97,8 @@ type Server struct {
 	byAddress   *attempts // signing in and up
 	byAccount   *attempts
 	refusals    *attempts // entries of the audit log about failed sign-ins
+	payers      *attempts // beginning payments, by user
+	strays      *attempts // lines of the log about events that aren't Stripe's
 	budget      budget
 	interrupted context.Context // ends when transfers are to stop
 	interrupt   context.CancelFunc
@@ -164,6 +170,7 @@ func New(opt Options) *Server {
 	s.crossSite, s.passwords = newCrossSite(opt.BaseURL), opt.Passwords
 	s.byAddress, s.byAccount = newAttempts(opt.SignInPerAddress, opt.Now), newAttempts(opt.SignInPerAccount, opt.Now)
 	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
+	s.payers, s.strays = newAttempts(checkoutsPerMinute, opt.Now), newAttempts(straysPerMinute, opt.Now)
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
 	s.budget.limit = opt.Buffers
 	s.transfers = make(chan struct{}, opt.MaxTransfers)
@@ -315,6 +322,9 @@ func (s *Server) routes() {
 	add(entryMember, "DELETE", ns+"/invitations/{id}", s.revokeInvitation)
 	add(entryMember, "GET", ns+"/billing/ledger", s.ledger)
 	add(entrySession, "POST", ns+"/billing/credits", s.addCredit)
+	add(entryMember, "POST", ns+"/billing/checkout", s.startCheckout)
+	add(entryOpen, "POST", "/api/billing/stripe", s.stripeEvent)
+	add(entryOpen, "GET", "/api/billing/checkout/{outcome}", s.showCheckout)
 
 	for path, h := range map[string]handler{"/healthz": s.healthz, "/readyz": s.readyz, "/version": s.version,
 		"/api/openapi.json": s.openAPI, "/openapi.json": s.openAPI} {

@@ -273,12 +273,21 @@ func (s *Server) importFile(x *exchange) error {
 			beginning = store.FromCopy
 		}
 		before := x.before("import")
+		purse := x.tab.purse // a copy: a build that is left alone goes on beside the next request
+		afford := func(r *transfer.Report) error {
+			if !purse.Open() {
+				return nil
+			}
+			return purse.Afford(sqlite.Counts{RowsRead: r.RowsRead, RowsWritten: r.RowsWritten})
+		}
 		err = owner.Rebuild(ctx, x.database.ID, beginning, &before, func(path string) (err error) {
 			var report transfer.Report
 			defer func() { reports <- report }()
 			if answer.Format == "sql" {
-				report, err = transfer.Load(ctx, path, file, limits)
-				return err
+				if report, err = transfer.Load(ctx, path, file, limits); err != nil {
+					return err
+				}
+				return afford(&report)
 			}
 			if err := os.Rename(upload, path); err != nil {
 				return fmt.Errorf("take the upload over: %w", err)
@@ -286,8 +295,10 @@ func (s *Server) importFile(x *exchange) error {
 			if err := transfer.Adopt(ctx, path, s.opt.Limits); err != nil {
 				return err
 			}
-			report.RowsWritten, err = transfer.CountRows(ctx, path)
-			return err
+			if report.RowsWritten, err = transfer.CountRows(ctx, path); err != nil {
+				return err
+			}
+			return afford(&report)
 		})
 		select {
 		case report := <-reports:
@@ -295,6 +306,14 @@ func (s *Server) importFile(x *exchange) error {
 		default:
 		}
 		s.opt.Metrics.rows(answer.RowsRead, answer.RowsWritten)
+		x.tab.worked = true
+		x.tab.spent = sqlite.Counts{RowsRead: answer.RowsRead, RowsWritten: answer.RowsWritten}
+		if emptyFault(err) != nil {
+			x.tab.spent.RowsWritten = 0 // it was undone
+		}
+		if err == nil {
+			err = x.settleNow()
+		}
 		if err != nil {
 			return store.Translate(err, s.opt.Temp)
 		}

@@ -189,6 +189,12 @@ func (s *Server) purge(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	// What it counted of its last writes is gone with the file.
+	if s.opt.Billing != nil {
+		if err := s.opt.Billing.Flush(ctx); err != nil {
+			return err
+		}
+	}
 	if err := owner.Delete(ctx, id); err != nil {
 		return err
 	}

@@ -158,7 +158,9 @@ func (b *Books) payerOf(database string) (string, bool) {
 	if t, err := b.cat.Trashed(database); err == nil {
 		return t.NamespaceID, true
 	}
-	return "", false
+	// It is being deleted for good, and this is what was written to it last.
+	ns, err := b.cat.NamespaceOf(context.Background(), database)
+	return ns, err == nil
 }
 
 // Account is a namespace's account. The first call of a namespace reads it, and makes its welcome credit.

@@ -48,6 +48,12 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 	if b.opt.Restored {
 		since = time.Time{}
 	}
+	// First those that will soon be gone.
+	ids, err := b.cat.CondemnedIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids = append(ids, b.cat.DatabaseIDs()...)
 	work := make(chan string)
 	var group sync.WaitGroup
 	for range recountWorkers {
@@ -59,7 +65,7 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 	}
 	go func() {
 		defer close(finished)
-		for _, id := range b.cat.DatabaseIDs() {
+		for _, id := range ids {
 			if ctx.Err() == nil && files.Modified(id).After(since) {
 				work <- id
 			}

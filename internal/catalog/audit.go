@@ -88,6 +88,19 @@ func (c *Catalog) Record(ctx context.Context, action string, d *Database, metada
 	}, func(*mirror) {})
 }
 
+// RecordNamespace adds an entry about what was done for a namespace and isn't the catalog's: ErrNamespaceNotFound if it is gone.
+func (c *Catalog) RecordNamespace(ctx context.Context, action, namespaceID string, metadata map[string]any) error {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	ns, ok := c.namespaceByID(namespaceID)
+	if !ok {
+		return fmt.Errorf("record %s: %w", action, ErrNamespaceNotFound)
+	}
+	return c.change(ctx, func(tx *sql.Tx) error {
+		return c.audit(ctx, tx, namespaceEvent(action, ns, metadata))
+	}, func(*mirror) {})
+}
+
 // AuditQuery says which entries are listed.
 type AuditQuery struct {
 	NamespaceID string // "" for the entries that are of no namespace

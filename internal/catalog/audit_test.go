@@ -75,3 +75,31 @@ func TestAuditIsOfTheChange(t *testing.T) {
 		t.Errorf("the last: %s", got)
 	}
 }
+
+// What was done for a namespace is noted while the namespace is there.
+func TestRecordNamespace(t *testing.T) {
+	c, _, _ := fresh(t)
+	ctx := catalog.WithActor(t.Context(), catalog.Actor{Type: catalog.ActorUser, ID: "usr_1"})
+	ns, err := c.CreateNamespace(ctx, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RecordNamespace(ctx, "billing.checkout_started", ns.ID, map[string]any{"usd": 12.5}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := c.Audit(ctx, catalog.AuditQuery{NamespaceID: ns.ID, Limit: 1})
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	if e := list[0]; e.Action != "billing.checkout_started" || e.Actor.ID != "usr_1" || e.TargetType != "namespace" || e.TargetID != ns.ID || e.TargetName != "acme" || e.Metadata["usd"] != 12.5 {
+		t.Errorf("%+v", e)
+	}
+	if _, err := c.DeleteNamespace(ctx, catalog.Deletion{NamespaceID: ns.ID}); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{ns.ID, "ns_none", ""} {
+		if err := c.RecordNamespace(ctx, "billing.checkout_started", id, nil); !errors.Is(err, catalog.ErrNamespaceNotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -49,6 +50,7 @@ type Catalog struct {
 	// one after the other while look-ups go on.
 	changing sync.Mutex
 	closed   bool // under changing
+	version  atomic.Uint64
 
 	sessionIdle, sessionLife                   time.Duration
 	maxSessions, maxNamespaces, maxInvitations int
@@ -137,6 +139,18 @@ func (c *Catalog) migrate(ctx context.Context) error {
 // holds changing. An error means that nothing was changed, in the file or in memory; only where the commit itself
 // failed may the file, read at the next start, still have it.
 func (c *Catalog) change(ctx context.Context, do func(tx *sql.Tx) error, show func(m *mirror)) error {
+	err := c.commit(ctx, do, show)
+	if err == nil {
+		c.version.Add(1)
+	}
+	return err
+}
+
+// Version is another number after each change but those of usage, which is written every second.
+func (c *Catalog) Version() uint64 { return c.version.Load() }
+
+// commit is change for usage: it changes nothing that Version tells of.
+func (c *Catalog) commit(ctx context.Context, do func(tx *sql.Tx) error, show func(m *mirror)) error {
 	if c.closed {
 		return ErrClosed
 	}

@@ -214,19 +214,6 @@ func (c *Catalog) SetCaps(ctx context.Context, namespaceID string, caps []Cap) e
 	return nil
 }
 
-// RecordNamespace adds an entry to the audit log about a namespace.
-func (c *Catalog) RecordNamespace(ctx context.Context, action, namespaceID string, metadata map[string]any) error {
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	ns, err := c.NamespaceByID(namespaceID)
-	if err != nil {
-		return err
-	}
-	return c.change(ctx, func(tx *sql.Tx) error {
-		return c.audit(ctx, tx, namespaceEvent(action, ns, metadata))
-	}, func(*mirror) {})
-}
-
 // DollarText is an amount in dollars, exactly.
 func DollarText(nanos int64) string {
 	sign := ""

@@ -172,6 +172,29 @@ func (c *Catalog) UndeleteInto(ctx context.Context, id, slug, namespaceID string
 	return &d, nil
 }
 
+// CondemnedIDs are the ids of databases whose files are still there, or may be, though nothing brings them back.
+func (c *Catalog) CondemnedIDs(ctx context.Context) (ids []string, err error) {
+	err = each(ctx, c.db, `SELECT id FROM databases WHERE condemned_at IS NOT NULL`, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read condemned databases: %w", err)
+	}
+	return ids, nil
+}
+
+// NamespaceOf is the id of the namespace that a database belongs to, or did until it was deleted. It reads the file.
+func (c *Catalog) NamespaceOf(ctx context.Context, id string) (namespaceID string, err error) {
+	err = c.db.QueryRowContext(ctx, `SELECT namespace_id FROM databases WHERE id = ?`, id).Scan(&namespaceID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", ErrDatabaseNotFound
+	}
+	return namespaceID, err
+}
+
 // CondemnOverdue ends the time of the databases in the trash that are over it, and returns everything that is condemned:
 // their files may go, or went before a crash, and PurgeDatabase is to be told when they have. Nothing brings such a
 // database back, or an undelete could find its row without its file.

@@ -71,7 +71,7 @@ func DayTime(day int64) time.Time { return time.Unix(day*86400, 0).UTC() }
 func (c *Catalog) BeginSeries(ctx context.Context, prices Series, anew bool) (Series, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	err := c.change(ctx, func(tx *sql.Tx) error {
+	err := c.commit(ctx, func(tx *sql.Tx) error {
 		var last Series
 		err := tx.QueryRowContext(ctx, `SELECT id, request, row_read, row_written FROM series ORDER BY id DESC LIMIT 1`).Scan(&last.ID, &last.Request, &last.RowRead, &last.RowWritten)
 		if err != nil && err != sql.ErrNoRows {
@@ -118,7 +118,7 @@ func (c *Catalog) KeepUsage(ctx context.Context, changes []UsageChange, series m
 	kept := strconv.FormatInt(at.UnixMilli(), 10)
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	err = c.change(ctx, func(tx *sql.Tx) error {
+	err = c.commit(ctx, func(tx *sql.Tx) error {
 		k := usageKeeper{ctx: ctx, tx: tx}
 		if err := k.prepare(); err != nil {
 			return err
@@ -166,19 +166,21 @@ func addCharge(ctx context.Context, tx *sql.Tx, namespaceID string, day, nanos i
 
 // usageKeeper has the statements of KeepUsage.
 type usageKeeper struct {
-	ctx                context.Context
-	tx                 *sql.Tx
-	known, keepIt, sum *sql.Stmt
+	ctx                       context.Context
+	tx                        *sql.Tx
+	known, keepIt, sum, month *sql.Stmt
 }
 
 func (k *usageKeeper) prepare() (err error) {
 	for to, text := range map[**sql.Stmt]string{
 		&k.known: `SELECT filed_requests, filed_read, filed_written FROM usage
-			WHERE namespace_id = ? AND database_id = ? AND day = ? AND token_id = ? AND series = ? AND free = ?`,
+			WHERE namespace_id = ? AND day = ? AND database_id = ? AND token_id = ? AND series = ? AND free = ?`,
 		&k.keepIt: `INSERT INTO usage (namespace_id, database_id, day, token_id, series, free, filed_requests, filed_read, filed_written, requests, rows_read, rows_written)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET filed_requests = excluded.filed_requests, filed_read = excluded.filed_read,
 			filed_written = excluded.filed_written, requests = requests + excluded.requests, rows_read = rows_read + excluded.rows_read, rows_written = rows_written + excluded.rows_written`,
 		&k.sum: `INSERT INTO usage_days (namespace_id, day, token_id, series, free, requests, rows_read, rows_written) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, rows_read = rows_read + excluded.rows_read, rows_written = rows_written + excluded.rows_written`,
+		&k.month: `INSERT INTO usage_months (namespace_id, month, database_id, series, free, requests, rows_read, rows_written) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, rows_read = rows_read + excluded.rows_read, rows_written = rows_written + excluded.rows_written`,
 	} {
 		if *to, err = k.tx.PrepareContext(k.ctx, text); err != nil {
@@ -190,7 +192,7 @@ func (k *usageKeeper) prepare() (err error) {
 }
 
 func (k *usageKeeper) close() {
-	for _, s := range []*sql.Stmt{k.known, k.keepIt, k.sum} {
+	for _, s := range []*sql.Stmt{k.known, k.keepIt, k.sum, k.month} {
 		if s != nil {
 			s.Close()
 		}
@@ -201,7 +203,7 @@ func (k *usageKeeper) close() {
 func (k *usageKeeper) keep(ch *UsageChange) (Work, error) {
 	var was Work
 	if ch.Filed != (Work{}) || ch.DatabaseID != "" {
-		err := k.known.QueryRowContext(k.ctx, ch.NamespaceID, ch.DatabaseID, ch.Day, ch.TokenID, ch.Series, ch.Free).Scan(&was.Requests, &was.RowsRead, &was.RowsWritten)
+		err := k.known.QueryRowContext(k.ctx, ch.NamespaceID, ch.Day, ch.DatabaseID, ch.TokenID, ch.Series, ch.Free).Scan(&was.Requests, &was.RowsRead, &was.RowsWritten)
 		if err != nil && err != sql.ErrNoRows {
 			return Work{}, err
 		}
@@ -216,7 +218,10 @@ func (k *usageKeeper) keep(ch *UsageChange) (Work, error) {
 		is.Requests, is.RowsRead, is.RowsWritten, ch.Added.Requests, ch.Added.RowsRead, ch.Added.RowsWritten); err != nil {
 		return Work{}, err
 	}
-	_, err := k.sum.ExecContext(k.ctx, ch.NamespaceID, ch.Day, ch.TokenID, ch.Series, ch.Free, grown.Requests, grown.RowsRead, grown.RowsWritten)
+	if _, err := k.sum.ExecContext(k.ctx, ch.NamespaceID, ch.Day, ch.TokenID, ch.Series, ch.Free, grown.Requests, grown.RowsRead, grown.RowsWritten); err != nil {
+		return Work{}, err
+	}
+	_, err := k.month.ExecContext(k.ctx, ch.NamespaceID, monthOf(ch.Day), ch.DatabaseID, ch.Series, ch.Free, grown.Requests, grown.RowsRead, grown.RowsWritten)
 	return grown, err
 }
 
@@ -251,88 +256,155 @@ func (r *UsageRow) add(w Work, s Series, free bool) {
 	}
 }
 
-// Usage is what was used: in all, and by the groups, in the order of their keys. It reads the file.
+// Usage is what was used: in all, and by the groups, in no order. It reads the file.
 func (c *Catalog) Usage(ctx context.Context, q UsageQuery, series map[int64]Series) (total UsageRow, groups []*UsageRow, err error) {
-	byKey := map[string]*UsageRow{}
-	row := func(key string) *UsageRow {
-		r := byKey[key]
-		if r == nil {
-			r = &UsageRow{Key: key}
-			byKey[key] = r
-			groups = append(groups, r)
-		}
-		return r
-	}
-	key := map[string]string{"day": "day", "database": "database_id", "token": "token_id"}[q.GroupBy]
-	if key == "" {
+	r := usageReader{ctx: ctx, c: c, q: q, series: series, rows: map[string]*UsageRow{}, stored: map[string]int64{}}
+	switch {
+	case q.GroupBy != "day" && q.GroupBy != "database" && q.GroupBy != "token":
 		return total, nil, fmt.Errorf("usage by %q", q.GroupBy)
+	case q.DatabaseID != "":
+		err = r.ofDatabase()
+	case q.GroupBy == "database":
+		err = r.byDatabase()
+	default:
+		err = r.ofNamespace()
 	}
-	// By day and token the sums without databases are enough, of which there are few.
-	from := `SELECT ` + key + `, series, free, sum(requests), sum(rows_read), sum(rows_written) FROM usage_days WHERE namespace_id = ?1 AND day BETWEEN ?2 AND ?3 AND (?4 = '' OR token_id = ?4) AND ?5 = ''`
-	if q.GroupBy == "database" || q.DatabaseID != "" {
-		from = `SELECT ` + key + `, series, free, sum(requests + filed_requests), sum(rows_read + filed_read), sum(rows_written + filed_written) FROM usage
-			WHERE namespace_id = ?1 AND day BETWEEN ?2 AND ?3 AND (?4 = '' OR token_id = ?4) AND (?5 = '' OR database_id = ?5)`
-		if q.DatabaseID != "" {
-			from += ` AND database_id = ?5` // by the key
-		}
-	}
-	err = each(ctx, c.db, from+` GROUP BY 1, 2, 3 ORDER BY 1`, func(rows *sql.Rows) error {
-		var k string
-		var id int64
-		var free bool
-		var w Work
-		if err := rows.Scan(&k, &id, &free, &w.Requests, &w.RowsRead, &w.RowsWritten); err != nil {
-			return err
-		}
-		row(k).add(w, series[id], free)
-		total.add(w, series[id], free)
-		return nil
-	}, q.NamespaceID, q.From, q.To, q.TokenID, q.DatabaseID)
 	if err != nil {
 		return total, nil, fmt.Errorf("read usage: %w", err)
 	}
-	if q.TokenID == "" {
-		if err := c.storageUsage(ctx, q, &total, row); err != nil {
-			return total, nil, fmt.Errorf("read storage: %w", err)
-		}
-	}
-	return total, groups, nil
+	return r.total, r.groups, nil
 }
 
-// storageUsage adds what was stored: of each database, the sample of its last day in the span.
-func (c *Catalog) storageUsage(ctx context.Context, q UsageQuery, total *UsageRow, row func(string) *UsageRow) error {
-	// max(day) picks the row that bytes are of (a promise of SQLite's for bare columns).
-	text := `SELECT day, bytes, nanos FROM storage_days WHERE namespace_id = ?1 AND day BETWEEN ?2 AND ?3 AND ?4 = '' ORDER BY day`
-	switch {
-	case q.GroupBy == "database" && q.DatabaseID == "":
-		text = `SELECT database_id, bytes, sum(nanos), max(day) FROM storage WHERE namespace_id = ?1 AND day BETWEEN ?2 AND ?3 AND ?4 = '' GROUP BY database_id`
-	case q.GroupBy == "database":
-		text = `SELECT database_id, bytes, sum(nanos), max(day) FROM storage WHERE namespace_id = ?1 AND day BETWEEN ?2 AND ?3 AND database_id = ?4 GROUP BY database_id`
-	case q.DatabaseID != "":
-		text = `SELECT day, bytes, nanos FROM storage WHERE namespace_id = ?1 AND database_id = ?4 AND day BETWEEN ?2 AND ?3 ORDER BY day`
+// usageReader adds up what the tables have.
+type usageReader struct {
+	ctx    context.Context
+	c      *Catalog
+	q      UsageQuery
+	series map[int64]Series
+	total  UsageRow
+	rows   map[string]*UsageRow
+	groups []*UsageRow
+	stored map[string]int64 // the last sample, by database; "" for all of the namespace
+}
+
+func (r *usageReader) row(key string) *UsageRow {
+	row := r.rows[key]
+	if row == nil {
+		row = &UsageRow{Key: key}
+		r.rows[key] = row
+		r.groups = append(r.groups, row)
 	}
-	return each(ctx, c.db, text, func(rows *sql.Rows) error {
+	return row
+}
+
+// work adds rows of a key, a series, whether it is free, and three counts.
+func (r *usageReader) work(query string, args ...any) error {
+	return each(r.ctx, r.c.db, query, func(rows *sql.Rows) error {
 		var key string
-		var bytes, nanos, day int64
-		to := []any{&key, &bytes, &nanos, &day}
-		if q.GroupBy != "database" {
-			to = to[:3]
-		}
-		if err := rows.Scan(to...); err != nil {
+		var id int64
+		var free bool
+		var w Work
+		if err := rows.Scan(&key, &id, &free, &w.Requests, &w.RowsRead, &w.RowsWritten); err != nil {
 			return err
 		}
-		if q.GroupBy != "token" {
-			r := row(key)
-			r.StorageBytes, r.StorageNanos = bytes, nanos
-		}
-		if q.GroupBy == "database" {
-			total.StorageBytes += bytes
-		} else {
-			total.StorageBytes = bytes // the last day's stays
-		}
-		total.StorageNanos = satAdd(total.StorageNanos, nanos)
+		r.row(key).add(w, r.series[id], free)
+		r.total.add(w, r.series[id], free)
 		return nil
-	}, q.NamespaceID, q.From, q.To, q.DatabaseID)
+	}, args...)
+}
+
+// storage adds rows of a day, a database, bytes and what they cost, the earlier days first.
+func (r *usageReader) storage(query string, args ...any) error {
+	if r.q.TokenID != "" {
+		return nil // it is no token's
+	}
+	return each(r.ctx, r.c.db, query, func(rows *sql.Rows) error {
+		var day, database string
+		var bytes, nanos int64
+		if err := rows.Scan(&day, &database, &bytes, &nanos); err != nil {
+			return err
+		}
+		if key := map[string]string{"day": day, "database": database}[r.q.GroupBy]; key != "" {
+			row := r.row(key)
+			row.StorageBytes, row.StorageNanos = bytes, satAdd(row.StorageNanos, nanos)
+		}
+		r.total.StorageBytes += bytes - r.stored[database] // a database's last sample is what counts
+		r.stored[database] = bytes
+		r.total.StorageNanos = satAdd(r.total.StorageNanos, nanos)
+		return nil
+	}, args...)
+}
+
+// ofNamespace reads the sums without databases, of which there are few.
+func (r *usageReader) ofNamespace() error {
+	q := &r.q
+	key := map[string]string{"day": "day", "token": "token_id"}[q.GroupBy]
+	err := r.work(`SELECT `+key+`, series, free, sum(requests), sum(rows_read), sum(rows_written) FROM usage_days WHERE namespace_id = ?1 AND day BETWEEN ?2 AND ?3
+		AND (?4 = '' OR token_id = ?4) GROUP BY 1, 2, 3`, q.NamespaceID, q.From, q.To, q.TokenID)
+	if err != nil {
+		return err
+	}
+	return r.storage(`SELECT day, '', bytes, nanos FROM storage_days WHERE namespace_id = ? AND day BETWEEN ? AND ? ORDER BY day`, q.NamespaceID, q.From, q.To)
+}
+
+// days is a table of the days of a query, for a look-up by each: (?1, ?2) are the first and the last.
+const days = `WITH RECURSIVE days(d) AS (VALUES(?1) UNION ALL SELECT d + 1 FROM days WHERE d < ?2) `
+
+// ofDatabase reads what is of one database.
+func (r *usageReader) ofDatabase() error {
+	q := &r.q
+	key := map[string]string{"day": "day", "database": "database_id", "token": "token_id"}[q.GroupBy]
+	err := r.work(days+`SELECT `+key+`, series, free, sum(requests + filed_requests), sum(rows_read + filed_read), sum(rows_written + filed_written)
+		FROM days CROSS JOIN usage ON namespace_id = ?3 AND day = d AND database_id = ?4 WHERE (?5 = '' OR token_id = ?5) GROUP BY 1, 2, 3`, q.From, q.To, q.NamespaceID, q.DatabaseID, q.TokenID)
+	if err != nil {
+		return err
+	}
+	return r.storage(days+`SELECT day, database_id, bytes, nanos FROM days CROSS JOIN storage ON namespace_id = ?3 AND day = d AND database_id = ?4`,
+		q.From, q.To, q.NamespaceID, q.DatabaseID)
+}
+
+// byDatabase reads whole months from the sums of months, and the rest day by day.
+func (r *usageReader) byDatabase() error {
+	q := &r.q
+	for day := q.From; day <= q.To; {
+		month := monthOf(day)
+		last := monthStart(month+1) - 1
+		if today := Day(r.c.now()); month == monthOf(today) {
+			last = today // it isn't over
+		}
+		if day == monthStart(month) && q.To >= last && q.TokenID == "" {
+			err := r.work(`SELECT database_id, series, free, requests, rows_read, rows_written FROM usage_months WHERE namespace_id = ? AND month = ?`, q.NamespaceID, month)
+			if err == nil {
+				err = r.storage(`SELECT day, database_id, bytes, nanos FROM storage_months WHERE namespace_id = ? AND month = ?`, q.NamespaceID, month)
+			}
+			if err != nil {
+				return err
+			}
+			day = monthStart(month + 1)
+			continue
+		}
+		err := r.work(`SELECT database_id, series, free, requests + filed_requests, rows_read + filed_read, rows_written + filed_written FROM usage
+			WHERE namespace_id = ?1 AND day = ?2 AND (?3 = '' OR token_id = ?3)`, q.NamespaceID, day, q.TokenID)
+		if err == nil {
+			err = r.storage(`SELECT day, database_id, bytes, nanos FROM storage WHERE namespace_id = ? AND day = ?`, q.NamespaceID, day)
+		}
+		if err != nil {
+			return err
+		}
+		day++
+	}
+	return nil
+}
+
+// monthOf is the number of the month that a day is in, from the year 0 on.
+func monthOf(day int64) int64 {
+	t := DayTime(day)
+	return int64(t.Year())*12 + int64(t.Month()) - 1
+}
+
+// monthStart is the first day of a month.
+func monthStart(month int64) int64 {
+	return Day(time.Date(int(month/12), time.Month(month%12)+1, 1, 0, 0, 0, 0, time.UTC))
 }
 
 // Sample is what a database stored on a day.
@@ -345,15 +417,16 @@ type Sample struct {
 	Modified    int64 // what its files were, see the store
 }
 
-// LastSamples are the last samples of each database of a namespace, by its id.
+// LastSamples are the last samples of a namespace's databases, of this month or the one before, without what they cost, by id.
 func (c *Catalog) LastSamples(ctx context.Context, namespaceID string) (map[string]Sample, error) {
 	last := map[string]Sample{}
-	err := each(ctx, c.db, `SELECT database_id, max(day), bytes, nanos, modified FROM storage WHERE namespace_id = ? GROUP BY database_id`, func(rows *sql.Rows) error {
+	month := monthOf(Day(c.now()))
+	err := each(ctx, c.db, `SELECT database_id, day, bytes, modified FROM storage_months WHERE namespace_id = ? AND month BETWEEN ? AND ? ORDER BY month`, func(rows *sql.Rows) error {
 		s := Sample{NamespaceID: namespaceID}
-		err := rows.Scan(&s.DatabaseID, &s.Day, &s.Bytes, &s.Nanos, &s.Modified)
+		err := rows.Scan(&s.DatabaseID, &s.Day, &s.Bytes, &s.Modified)
 		last[s.DatabaseID] = s
 		return err
-	}, namespaceID)
+	}, namespaceID, month-1, month)
 	if err != nil {
 		return nil, fmt.Errorf("read samples: %w", err)
 	}
@@ -365,10 +438,10 @@ func (c *Catalog) KeepSamples(ctx context.Context, samples []Sample, charge bool
 	charged = map[string]int64{}
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	err = c.change(ctx, func(tx *sql.Tx) error {
+	err = c.commit(ctx, func(tx *sql.Tx) error {
 		for _, s := range samples {
-			r, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO storage (namespace_id, database_id, day, bytes, nanos, modified) VALUES (?, ?, ?, ?, ?, ?)`,
-				s.NamespaceID, s.DatabaseID, s.Day, s.Bytes, s.Nanos, s.Modified)
+			r, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO storage (namespace_id, day, database_id, bytes, nanos) VALUES (?, ?, ?, ?, ?)`,
+				s.NamespaceID, s.Day, s.DatabaseID, s.Bytes, s.Nanos)
 			if err != nil {
 				return err
 			}
@@ -380,6 +453,11 @@ func (c *Catalog) KeepSamples(ctx context.Context, samples []Sample, charge bool
 			}
 			if _, err := tx.ExecContext(ctx, `INSERT INTO storage_days (namespace_id, day, bytes, nanos) VALUES (?, ?, ?, ?)
 				ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes, nanos = nanos + excluded.nanos`, s.NamespaceID, s.Day, s.Bytes, s.Nanos); err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, `INSERT INTO storage_months (namespace_id, month, database_id, day, bytes, nanos, modified) VALUES (?, ?, ?, ?, ?, ?, ?)
+				ON CONFLICT DO UPDATE SET day = excluded.day, bytes = excluded.bytes, nanos = nanos + excluded.nanos, modified = excluded.modified`,
+				s.NamespaceID, monthOf(s.Day), s.DatabaseID, s.Day, s.Bytes, s.Nanos, s.Modified); err != nil {
 				return err
 			}
 			if charge && s.Nanos != 0 {

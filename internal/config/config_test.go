@@ -129,6 +129,13 @@ func TestRefused(t *testing.T) {
 		{"half a nano-dollar a row read", "PERSQLD_PRICE_ROWS_READ=0.0005", "", []string{"PERSQLD_PRICE_ROWS_READ (--price-rows-read) is 0.0005", "nano-dollars a row", "steps of 0.001"}},
 		{"a fraction a row written", "", "price-rows-written: 2.0001", []string{"PERSQLD_PRICE_ROWS_WRITTEN (--price-rows-written) is 2.0001", "nano-dollars a row"}},
 		{"a fraction a request", "", "price-requests: 0.000000001", []string{"PERSQLD_PRICE_REQUESTS (--price-requests) is 0.000000001", "nano-dollars a request"}},
+		{"half of Stripe", "PERSQLD_STRIPE_KEY=sk_test_" + secret, "", []string{"PERSQLD_STRIPE_KEY", "PERSQLD_STRIPE_WEBHOOK_SECRET", "both"}},
+		{"the other half", "PERSQLD_STRIPE_WEBHOOK_SECRET=whsec_" + secret, "", []string{"PERSQLD_STRIPE_KEY", "PERSQLD_STRIPE_WEBHOOK_SECRET", "both"}},
+		{"Stripe's address alone", "PERSQLD_STRIPE_URL=http://localhost:12111", "", []string{"PERSQLD_STRIPE_URL", "needs PERSQLD_STRIPE_KEY"}},
+		{"Stripe without a balance", "PERSQLD_BILLING=meter", "stripe-key: sk_test_" + secret + "\nstripe-webhook-secret: whsec_" + secret, []string{"PERSQLD_STRIPE_KEY", "PERSQLD_BILLING", "prepaid"}},
+		{"a publishable key", "PERSQLD_BILLING=prepaid", "stripe-key: pk_test_" + secret + "\nstripe-webhook-secret: whsec_" + secret, []string{"PERSQLD_STRIPE_KEY", "publishable"}},
+		{"another secret", "PERSQLD_BILLING=prepaid", "stripe-key: sk_test_" + secret + "\nstripe-webhook-secret: " + secret, []string{"PERSQLD_STRIPE_WEBHOOK_SECRET", "whsec_"}},
+		{"a live key by http", "PERSQLD_BILLING=prepaid", "stripe-key: sk_live_" + secret + "\nstripe-webhook-secret: whsec_" + secret + "\nstripe-url: http://mock", []string{"PERSQLD_STRIPE_URL", "https"}},
 		{"a mistyped token", "PERSQLD_TOKEN=psql_live_p1_" + strings.Repeat("x", 38), "", []string{"checksum"}},
 	}
 	for _, tt := range tests {

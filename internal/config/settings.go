@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/checkout"
 	"github.com/persqld/persqld/internal/password"
 )
 
@@ -38,60 +39,63 @@ type Settings struct {
 	Location `embed:""`
 	Address  `embed:""`
 
-	BaseURL            string   `name:"base-url" auto:"http://localhost:<port>" help:"Public origin of the server." placeholder:"URL"`
-	Namespace          string   `default:"default" help:"Namespace made at the first start." placeholder:"SLUG"`
-	Token              string   `auto:"generated" secret:"true" help:"Admin token of that namespace: psql_live_ and at least 32 letters, digits, _ or -. If it is not given, one is generated and printed once, at the first start." placeholder:"TOKEN"`
-	AdminEmail         string   `help:"E-mail address of the first user of the console, who becomes owner of that namespace; made at a start if there is no such user, then left as it is. Without one the first start prints a sign-up link." placeholder:"EMAIL"`
-	AdminPassword      string   `secret:"true" help:"That user's first password, 8 to 1,024 bytes." placeholder:"PASSWORD"`
-	SignUp             string   `name:"signup" default:"invite" enum:"open,invite,closed" help:"Who may make an account: anybody (open), who has an invitation (invite), or the operator alone (closed)." placeholder:"WHO"`
-	SessionIdle        Duration `default:"168h" range:"1m..8760h" unit:"time" help:"A session ends that long after its last request." placeholder:"TIME"`
-	SessionLife        Duration `default:"720h" range:"1m..8760h" unit:"time" help:"A session ends that long after its sign-in, however much it is used." placeholder:"TIME"`
-	MaxSessions        int      `default:"100" range:"1..10000" unit:"sessions" help:"Sessions a user; the oldest ends for the next." placeholder:"N"`
-	MaxNamespaces      int      `default:"20" range:"1..100000" unit:"namespaces" help:"Namespaces that a user makes; beyond them 409." placeholder:"N"`
-	MaxInvitations     int      `default:"100" range:"1..10000" unit:"invitations" help:"Open invitations a namespace; beyond them 409." placeholder:"N"`
-	SignInPerAddress   int      `default:"20" range:"1..1000000" unit:"attempts a minute" help:"Attempts to sign in or up a minute and client address, then 429." placeholder:"N"`
-	SignInPerAccount   int      `default:"10" range:"1..1000000" unit:"attempts a minute" help:"Attempts to sign in a minute and account, from addresses that the account is not signed in from, then 429." placeholder:"N"`
-	PasswordMemory     Size     `default:"19MiB" range:"8MiB..1GiB" unit:"bytes" help:"Memory that the hash of a password takes (argon2id). A change counts for each user at the next sign-in." placeholder:"SIZE"`
-	PasswordPasses     int      `default:"2" range:"1..100" unit:"passes" help:"Passes over that memory." placeholder:"N"`
-	PasswordChecks     int      `default:"2" range:"1..1000" unit:"passwords" help:"Passwords that are hashed at the same time; others wait a second for their turn, then 429." placeholder:"N"`
-	AutoCreate         bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
-	MaxOpen            int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`
-	QueueDepth         int      `default:"1024" range:"1..1000000" unit:"requests" help:"Waiting requests a database; beyond them 429." placeholder:"N"`
-	Memory             Size     `auto:"half of the machine's or cgroup's" range:"32MiB..64TiB" unit:"bytes" help:"SQLite's heap, and the buffers of requests and results." placeholder:"SIZE"`
-	StatementTimeout   Duration `default:"30s" range:"10ms..24h" unit:"time" help:"Longest time of a statement; then 408." placeholder:"TIME"`
-	ParkTimeout        Duration `default:"30s" range:"100ms..24h" unit:"time" help:"Longest that a long statement waits for its turns among other long ones, in all; then 503." placeholder:"TIME"`
-	MaxRequest         Size     `default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest request body; beyond it 413." placeholder:"SIZE"`
-	MaxResult          Size     `default:"32MB" range:"1KB..1GB" unit:"bytes" help:"Largest result; beyond it 413." placeholder:"SIZE"`
-	MaxImport          Size     `default:"1GB" range:"1KB..1TB" unit:"bytes" help:"Largest file of an import; beyond it 413." placeholder:"SIZE"`
-	MaxCSV             Size     `name:"max-csv" default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest text of load-csv; beyond it 413." placeholder:"SIZE"`
-	MaxCSVRows         int      `name:"max-csv-rows" default:"100000" range:"1..10000000" unit:"rows" help:"Rows of load-csv; beyond them 413." placeholder:"N"`
-	MaxTransfers       int      `default:"4" range:"1..1000" unit:"transfers" help:"Exports and imports at the same time; beyond them 429." placeholder:"N"`
-	TransferTimeout    Duration `default:"1h" range:"1s..168h" unit:"time" help:"Longest time of an export or import; then 408." placeholder:"TIME"`
-	MaxSQL             Size     `name:"max-sql" default:"100KB" range:"1KB..100MB" unit:"bytes" help:"Longest SQL of a statement." placeholder:"SIZE"`
-	MaxDatabase        Size     `default:"10GB" range:"1MB..16TB" unit:"bytes" help:"Largest database." placeholder:"SIZE"`
-	MaxStatements      int      `default:"100" range:"1..100000" unit:"statements" help:"Statements a batch." placeholder:"N"`
-	RatePerAddress     int      `default:"0" range:"0..1000000" unit:"requests a second" help:"Requests to /v1 and /api a second and client address, then 429; 0 for no limit." placeholder:"N"`
-	TrustProxy         Networks `help:"Networks of proxies whose X-Forwarded-For and X-Forwarded-Proto count, as CIDRs with commas between them." placeholder:"CIDR,..."`
-	AdminListen        string   `help:"Address of a listener of its own for /metrics and pprof, which then leave the public one." placeholder:"ADDRESS"`
-	Log                string   `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error." placeholder:"LEVEL"`
-	Trash              Duration `default:"168h" range:"0s..87600h" unit:"time" help:"How long a deleted database can be brought back; 0s deletes for good at once. It counts at the deletion: a change leaves what is in the trash already as it is." placeholder:"TIME"`
-	History            Duration `default:"720h" range:"0s..87600h" unit:"time" help:"How far back any moment of a database can be restored; 0s keeps no history." placeholder:"TIME"`
-	HistoryExact       Duration `default:"24h" range:"0s..87600h" unit:"time" help:"How far back every single commit can be restored; before that, moments at most 30 s apart and every snapshot." placeholder:"TIME"`
-	HistoryMax         Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of all databases; beyond it the oldest exactness goes first, then the oldest moments. 0 for no limit." placeholder:"SIZE"`
-	HistoryMaxDatabase Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of one database, likewise." placeholder:"SIZE"`
-	ReplicaURL         string   `name:"replica-url" help:"Where the history is kept off this machine, for persqld restore and Litestream: s3://bucket/prefix?endpoint=…&region=… with the usual AWS_ variables, or file:///folder." placeholder:"URL"`
-	ReplicaInterval    Duration `default:"1s" range:"100ms..1h" unit:"time" help:"Between two uploads of a database that is written." placeholder:"TIME"`
-	ReplicaRequests    int      `default:"100" range:"1..10000" unit:"requests a second" help:"Requests to S3; what they aren't enough for waits." placeholder:"N"`
-	Billing            string   `default:"meter" enum:"off,meter,prepaid" help:"Counting of requests, rows and storage: not at all (off), with prices but without charging (meter), or from a prepaid balance (prepaid)." placeholder:"MODE"`
-	PriceRequests      Dollars  `default:"0.5" range:"0..1000000" unit:"dollars" help:"Price of a million requests, in US dollars." placeholder:"USD"`
-	PriceRowsRead      Dollars  `default:"0.005" range:"0..1000000" unit:"dollars" help:"Price of a million rows read." placeholder:"USD"`
-	PriceRowsWritten   Dollars  `default:"2" range:"0..1000000" unit:"dollars" help:"Price of a million rows written, index entries included." placeholder:"USD"`
-	PriceStorage       Dollars  `name:"price-storage-gb-month" default:"0.4" range:"0..1000000" unit:"dollars" help:"Price of a gigabyte stored for 30 days." placeholder:"USD"`
-	WelcomeCredit      Dollars  `default:"5" range:"0..1000000" unit:"dollars" help:"Balance that every namespace gets once, where balances are prepaid." placeholder:"USD"`
-	LowBalance         Dollars  `default:"1" range:"0..1000000" unit:"dollars" help:"Below it a balance is said to be low, in the log and the audit log; 0 says nothing." placeholder:"USD"`
-	BillingEstimated   bool     `help:"Charge also where this build only estimates rows read and written (GET /version: rowMeter)."`
-	QueryLogText       bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
-	IdempotencyMax     Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
+	BaseURL             string   `name:"base-url" auto:"http://localhost:<port>" help:"Public origin of the server." placeholder:"URL"`
+	Namespace           string   `default:"default" help:"Namespace made at the first start." placeholder:"SLUG"`
+	Token               string   `auto:"generated" secret:"true" help:"Admin token of that namespace: psql_live_ and at least 32 letters, digits, _ or -. If it is not given, one is generated and printed once, at the first start." placeholder:"TOKEN"`
+	AdminEmail          string   `help:"E-mail address of the first user of the console, who becomes owner of that namespace; made at a start if there is no such user, then left as it is. Without one the first start prints a sign-up link." placeholder:"EMAIL"`
+	AdminPassword       string   `secret:"true" help:"That user's first password, 8 to 1,024 bytes." placeholder:"PASSWORD"`
+	SignUp              string   `name:"signup" default:"invite" enum:"open,invite,closed" help:"Who may make an account: anybody (open), who has an invitation (invite), or the operator alone (closed)." placeholder:"WHO"`
+	SessionIdle         Duration `default:"168h" range:"1m..8760h" unit:"time" help:"A session ends that long after its last request." placeholder:"TIME"`
+	SessionLife         Duration `default:"720h" range:"1m..8760h" unit:"time" help:"A session ends that long after its sign-in, however much it is used." placeholder:"TIME"`
+	MaxSessions         int      `default:"100" range:"1..10000" unit:"sessions" help:"Sessions a user; the oldest ends for the next." placeholder:"N"`
+	MaxNamespaces       int      `default:"20" range:"1..100000" unit:"namespaces" help:"Namespaces that a user makes; beyond them 409." placeholder:"N"`
+	MaxInvitations      int      `default:"100" range:"1..10000" unit:"invitations" help:"Open invitations a namespace; beyond them 409." placeholder:"N"`
+	SignInPerAddress    int      `default:"20" range:"1..1000000" unit:"attempts a minute" help:"Attempts to sign in or up a minute and client address, then 429." placeholder:"N"`
+	SignInPerAccount    int      `default:"10" range:"1..1000000" unit:"attempts a minute" help:"Attempts to sign in a minute and account, from addresses that the account is not signed in from, then 429." placeholder:"N"`
+	PasswordMemory      Size     `default:"19MiB" range:"8MiB..1GiB" unit:"bytes" help:"Memory that the hash of a password takes (argon2id). A change counts for each user at the next sign-in." placeholder:"SIZE"`
+	PasswordPasses      int      `default:"2" range:"1..100" unit:"passes" help:"Passes over that memory." placeholder:"N"`
+	PasswordChecks      int      `default:"2" range:"1..1000" unit:"passwords" help:"Passwords that are hashed at the same time; others wait a second for their turn, then 429." placeholder:"N"`
+	AutoCreate          bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
+	MaxOpen             int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`
+	QueueDepth          int      `default:"1024" range:"1..1000000" unit:"requests" help:"Waiting requests a database; beyond them 429." placeholder:"N"`
+	Memory              Size     `auto:"half of the machine's or cgroup's" range:"32MiB..64TiB" unit:"bytes" help:"SQLite's heap, and the buffers of requests and results." placeholder:"SIZE"`
+	StatementTimeout    Duration `default:"30s" range:"10ms..24h" unit:"time" help:"Longest time of a statement; then 408." placeholder:"TIME"`
+	ParkTimeout         Duration `default:"30s" range:"100ms..24h" unit:"time" help:"Longest that a long statement waits for its turns among other long ones, in all; then 503." placeholder:"TIME"`
+	MaxRequest          Size     `default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest request body; beyond it 413." placeholder:"SIZE"`
+	MaxResult           Size     `default:"32MB" range:"1KB..1GB" unit:"bytes" help:"Largest result; beyond it 413." placeholder:"SIZE"`
+	MaxImport           Size     `default:"1GB" range:"1KB..1TB" unit:"bytes" help:"Largest file of an import; beyond it 413." placeholder:"SIZE"`
+	MaxCSV              Size     `name:"max-csv" default:"10MB" range:"1KB..1GB" unit:"bytes" help:"Largest text of load-csv; beyond it 413." placeholder:"SIZE"`
+	MaxCSVRows          int      `name:"max-csv-rows" default:"100000" range:"1..10000000" unit:"rows" help:"Rows of load-csv; beyond them 413." placeholder:"N"`
+	MaxTransfers        int      `default:"4" range:"1..1000" unit:"transfers" help:"Exports and imports at the same time; beyond them 429." placeholder:"N"`
+	TransferTimeout     Duration `default:"1h" range:"1s..168h" unit:"time" help:"Longest time of an export or import; then 408." placeholder:"TIME"`
+	MaxSQL              Size     `name:"max-sql" default:"100KB" range:"1KB..100MB" unit:"bytes" help:"Longest SQL of a statement." placeholder:"SIZE"`
+	MaxDatabase         Size     `default:"10GB" range:"1MB..16TB" unit:"bytes" help:"Largest database." placeholder:"SIZE"`
+	MaxStatements       int      `default:"100" range:"1..100000" unit:"statements" help:"Statements a batch." placeholder:"N"`
+	RatePerAddress      int      `default:"0" range:"0..1000000" unit:"requests a second" help:"Requests to /v1 and /api a second and client address, then 429; 0 for no limit." placeholder:"N"`
+	TrustProxy          Networks `help:"Networks of proxies whose X-Forwarded-For and X-Forwarded-Proto count, as CIDRs with commas between them." placeholder:"CIDR,..."`
+	AdminListen         string   `help:"Address of a listener of its own for /metrics and pprof, which then leave the public one." placeholder:"ADDRESS"`
+	Log                 string   `default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error." placeholder:"LEVEL"`
+	Trash               Duration `default:"168h" range:"0s..87600h" unit:"time" help:"How long a deleted database can be brought back; 0s deletes for good at once. It counts at the deletion: a change leaves what is in the trash already as it is." placeholder:"TIME"`
+	History             Duration `default:"720h" range:"0s..87600h" unit:"time" help:"How far back any moment of a database can be restored; 0s keeps no history." placeholder:"TIME"`
+	HistoryExact        Duration `default:"24h" range:"0s..87600h" unit:"time" help:"How far back every single commit can be restored; before that, moments at most 30 s apart and every snapshot." placeholder:"TIME"`
+	HistoryMax          Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of all databases; beyond it the oldest exactness goes first, then the oldest moments. 0 for no limit." placeholder:"SIZE"`
+	HistoryMaxDatabase  Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of one database, likewise." placeholder:"SIZE"`
+	ReplicaURL          string   `name:"replica-url" help:"Where the history is kept off this machine, for persqld restore and Litestream: s3://bucket/prefix?endpoint=…&region=… with the usual AWS_ variables, or file:///folder." placeholder:"URL"`
+	ReplicaInterval     Duration `default:"1s" range:"100ms..1h" unit:"time" help:"Between two uploads of a database that is written." placeholder:"TIME"`
+	ReplicaRequests     int      `default:"100" range:"1..10000" unit:"requests a second" help:"Requests to S3; what they aren't enough for waits." placeholder:"N"`
+	Billing             string   `default:"meter" enum:"off,meter,prepaid" help:"Counting of requests, rows and storage: not at all (off), with prices but without charging (meter), or from a prepaid balance (prepaid)." placeholder:"MODE"`
+	PriceRequests       Dollars  `default:"0.5" range:"0..1000000" unit:"dollars" help:"Price of a million requests, in US dollars." placeholder:"USD"`
+	PriceRowsRead       Dollars  `default:"0.005" range:"0..1000000" unit:"dollars" help:"Price of a million rows read." placeholder:"USD"`
+	PriceRowsWritten    Dollars  `default:"2" range:"0..1000000" unit:"dollars" help:"Price of a million rows written, index entries included." placeholder:"USD"`
+	PriceStorage        Dollars  `name:"price-storage-gb-month" default:"0.4" range:"0..1000000" unit:"dollars" help:"Price of a gigabyte stored for 30 days." placeholder:"USD"`
+	WelcomeCredit       Dollars  `default:"5" range:"0..1000000" unit:"dollars" help:"Balance that every namespace gets once, where balances are prepaid." placeholder:"USD"`
+	LowBalance          Dollars  `default:"1" range:"0..1000000" unit:"dollars" help:"Below it a balance is said to be low, in the log and the audit log; 0 says nothing." placeholder:"USD"`
+	BillingEstimated    bool     `help:"Charge also where this build only estimates rows read and written (GET /version: rowMeter)."`
+	StripeKey           string   `secret:"true" help:"Secret or restricted key of Stripe's, sk_… or rk_…: a prepaid balance is then topped up by Stripe Checkout." placeholder:"KEY"`
+	StripeWebhookSecret string   `secret:"true" help:"Signing secret, whsec_…, of the webhook by which Stripe tells of payments: its address is /api/billing/stripe." placeholder:"SECRET"`
+	StripeURL           string   `name:"stripe-url" help:"Another API than Stripe's, such as a stripe-mock." placeholder:"URL"`
+	QueryLogText        bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
+	IdempotencyMax      Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }
 
 // Validate returns an error that names the setting whose value is out of its range or not of its form.
@@ -109,6 +113,9 @@ func (s *Settings) Validate() error {
 		return fmt.Errorf("%s needs a history, of which it is a copy; %s is 0s", name("replica-url"), name("history"))
 	}
 	if err := s.checkPrices(); err != nil {
+		return err
+	}
+	if err := s.checkStripe(); err != nil {
 		return err
 	}
 	if s.AdminListen != "" {
@@ -163,6 +170,26 @@ func (s *Settings) checkPrices() error {
 		if p.price%million != 0 {
 			return fmt.Errorf("%s is %s, which is no whole number of nano-dollars a %s; give a price of a million in steps of 0.001", name(p.flag), p.price, p.unit)
 		}
+	}
+	return nil
+}
+
+// checkStripe returns an error where payments could begin and not be credited.
+func (s *Settings) checkStripe() error {
+	if (s.StripeKey == "") != (s.StripeWebhookSecret == "") {
+		return fmt.Errorf("%s and %s go together; give both or neither", name("stripe-key"), name("stripe-webhook-secret"))
+	}
+	if s.StripeKey == "" {
+		if s.StripeURL != "" {
+			return fmt.Errorf("%s needs %s", name("stripe-url"), name("stripe-key"))
+		}
+		return nil
+	}
+	if s.Billing != "prepaid" {
+		return fmt.Errorf("%s needs a balance to top up; set %s to prepaid, not %s", name("stripe-key"), name("billing"), s.Billing)
+	}
+	if err := checkout.Check(s.StripeKey, s.StripeWebhookSecret, s.StripeURL); err != nil {
+		return fmt.Errorf("%s, %s, %s: %w", name("stripe-key"), name("stripe-webhook-secret"), name("stripe-url"), err)
 	}
 	return nil
 }

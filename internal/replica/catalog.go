@@ -27,6 +27,8 @@ type catalogTrack struct {
 	took   time.Duration // the last copy
 	at     time.Time     // when that was
 
+	version uint64 // of the catalog, as it was then
+
 	snapAt   time.Time
 	snapLen  int64
 	grown    int64
@@ -67,6 +69,10 @@ func (s *Shipper) runCatalog(ctx context.Context) {
 	}
 }
 
+// countsEvery is how old the usage in the replica may get while nothing else of the catalog changes: it is written every second, and each time the whole catalog
+// is copied to find what changed.
+const countsEvery = 10 * time.Second
+
 // settleTime is how old the last change of a file must be for its time to tell it from the next one: clocks of file systems tick that slowly.
 const settleTime = 20 * time.Millisecond
 
@@ -99,6 +105,13 @@ func (s *Shipper) shipCatalog(ctx context.Context) error {
 		}
 	}
 	seen, changed := s.catalogChanged()
+	var version uint64
+	if s.opt.CatalogVersion != nil {
+		version = s.opt.CatalogVersion()
+		if changed && len(b.seen) > 0 && version == b.version && now.Sub(b.at) < countsEvery {
+			changed = false // counts alone
+		}
+	}
 	due := !b.since.IsZero() && now.Sub(b.since) >= momentEvery
 	if !changed && !due {
 		return nil
@@ -126,7 +139,7 @@ func (s *Shipper) shipCatalog(ctx context.Context) error {
 	if err := s.shipCopy(ctx, f, path, sums, now); err != nil {
 		return err
 	}
-	b.seen = seen
+	b.seen, b.version = seen, version
 	if now.Sub(b.tidied) >= tidyEvery {
 		if err := s.tidy(ctx, catalogName, now); err != nil {
 			return err

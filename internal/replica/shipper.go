@@ -48,9 +48,11 @@ type Options struct {
 	CopyCatalog func(ctx context.Context, to string) error
 	// CatalogFiles are those that change when the catalog does.
 	CatalogFiles []string
-	Server       string // the server's id: a replica belongs to one
-	Temp         string // a directory for files that are being built
-	State        string // a file that remembers what was shipped
+	// CatalogVersion is another number after a change of the catalog, and the same after one of the counts in it; nil is always another.
+	CatalogVersion func() uint64
+	Server         string // the server's id: a replica belongs to one
+	Temp           string // a directory for files that are being built
+	State          string // a file that remembers what was shipped
 
 	Interval time.Duration // between two files of level 0 of a database; 1 s
 	Workers  int           // databases that are shipped at the same time; 8
@@ -400,6 +402,7 @@ func (s *Shipper) flush(ctx context.Context) {
 	close(work)
 	workers.Wait()
 	if ctx.Err() == nil {
+		s.books.at = time.Time{} // the last counts too
 		if err := s.shipCatalog(ctx); err != nil {
 			s.log.Warn("ship the catalog to the replica", "error", err)
 		}

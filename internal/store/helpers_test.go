@@ -52,6 +52,8 @@ type house struct {
 	t   testing.TB
 	rec *crashfs.Recorder
 	opt store.Options
+
+	payer string // a token whose requests are counted; "" for none
 }
 
 func newHouse(t testing.TB, opt store.Options, setup ...string) *house {
@@ -240,7 +242,7 @@ func (h *house) on(db string, j *job) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	r := &store.Request{Gate: open{}, Job: j, Steps: j.steps, Alone: j.alone}
+	r := &store.Request{Gate: open{}, Job: j, Steps: j.steps, Alone: j.alone, Payer: store.Payer{Token: h.payer}}
 	j.err = h.Do(ctx, db, r)
 	if !errors.Is(j.err, store.ErrAbandoned) {
 		j.stats = r.Stats

@@ -73,7 +73,7 @@ func (w work) live(t *testing.T) *crashfs.Recorder {
 		rec.DropSyncs(w.drop)
 	}
 	// One open database at most: each use of another closes one, with a checkpoint.
-	s, err := store.New(store.Options{Dir: rec.Root(), VFS: vfs, Files: recorded(rec), MaxOpen: 1, StatementTimeout: time.Minute})
+	s, err := store.New(store.Options{Dir: rec.Root(), VFS: vfs, Files: recorded(rec), MaxOpen: 1, StatementTimeout: time.Minute, Meter: &meter{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func (w work) live(t *testing.T) *crashfs.Recorder {
 			t.Fatal(err)
 		}
 		rec.Mark(created{id})
-		h := &house{t: t, Store: s}
+		h := &house{t: t, Store: s, payer: "tok_a"}
 		made := script("CREATE TABLE t(client, n, body, PRIMARY KEY(client, n))", "CREATE TABLE total(n)", "INSERT INTO total VALUES(0)", "CREATE TABLE big(a)", "INSERT INTO big VALUES(0)")
 		if h.on(id, made); made.err != nil {
 			t.Fatal(made.err)
@@ -117,7 +117,7 @@ func (w work) live(t *testing.T) *crashfs.Recorder {
 			t.Fatal(err)
 		}
 		j := script(fmt.Sprintf("INSERT INTO t VALUES(%d, 0, NULL)", w.clients), "UPDATE total SET n=n+1")
-		if (&house{t: t, Store: s}).on(id, j); j.err != nil {
+		if (&house{t: t, Store: s, payer: "tok_a"}).on(id, j); j.err != nil {
 			t.Error(j.err)
 		}
 		rec.Mark(wrote{db, w.clients, 0})
@@ -213,7 +213,7 @@ func holds(path string, thread *sqlite.Thread, writes []wrote) (err error) {
 	if err != nil || len(tables) == 0 && len(writes) == 0 {
 		return err // its tables were not acknowledged
 	}
-	if len(tables) != 3 {
+	if len(tables) != 4 { // and that of the counts
 		return fmt.Errorf("tables %v", tables)
 	}
 	rows, err := column("SELECT client || '.' || n FROM t")
@@ -222,6 +222,10 @@ func holds(path string, thread *sqlite.Thread, writes []wrote) (err error) {
 	}
 	if total, err := column("SELECT n FROM total"); err != nil || total[0] != fmt.Sprint(len(rows)) {
 		return fmt.Errorf("half a transaction: %d rows, counted as %v, %w", len(rows), total, err)
+	}
+	// A write and its count, and one of the making of the tables.
+	if counted, err := column("SELECT sum(requests) FROM sqlite_persql_meter_v1"); err != nil || counted[0] != fmt.Sprint(len(rows)+1) {
+		return fmt.Errorf("%d requests are there, and counted as %v, %w", len(rows)+1, counted, err)
 	}
 	have := map[string]bool{}
 	for _, r := range rows {

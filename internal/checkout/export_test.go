@@ -1,0 +1,6 @@
+package checkout
+
+import "time"
+
+// SetCallTime makes the time of a call short.
+func (c *Checkout) SetCallTime(d time.Duration) { c.callTime = d }
