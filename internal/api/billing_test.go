@@ -24,8 +24,8 @@ import (
 // The default prices, in nano-dollars.
 var defaultPrices = billing.Prices{Request: 500, RowRead: 5, RowWritten: 2000, StorageGBMonth: 400_000_000}
 
-// till is a server that counts, with an admin token of the namespace acme, on 15 July 2026 at noon.
-type till struct {
+// metered is a server that counts, with an admin token of the namespace acme, on 15 July 2026 at noon.
+type metered struct {
 	t      testing.TB
 	cat    *catalog.Catalog
 	st     *store.Store
@@ -38,15 +38,15 @@ type till struct {
 	began  time.Time
 }
 
-func (s *till) now() time.Time {
+func (s *metered) now() time.Time {
 	return time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC).Add(time.Since(s.began)).Add(time.Duration(s.later.Load()))
 }
 
-// newTill starts one in a mode of PERSQLD_BILLING. The welcome credit is in nano-dollars.
-func newTill(t testing.TB, mode string, welcome int64, change ...func(*api.Options)) *till {
+// newMetered starts one in a mode of PERSQLD_BILLING. The welcome credit is in nano-dollars.
+func newMetered(t testing.TB, mode string, welcome int64, change ...func(*api.Options)) *metered {
 	t.Helper()
 	dir := t.TempDir()
-	s := &till{t: t, began: time.Now()}
+	s := &metered{t: t, began: time.Now()}
 	ctx := context.Background()
 	var err error
 	if s.cat, err = catalog.Open(ctx, filepath.Join(dir, "catalog.db"), catalog.Options{Now: s.now, Reserved: "first"}); err != nil {
@@ -83,7 +83,7 @@ func newTill(t testing.TB, mode string, welcome int64, change ...func(*api.Optio
 	return s
 }
 
-func (s *till) newToken(n catalog.NewToken) (*catalog.Token, string) {
+func (s *metered) newToken(n catalog.NewToken) (*catalog.Token, string) {
 	s.t.Helper()
 	n.NamespaceID = s.ns.ID
 	token, secret, err := s.cat.CreateToken(context.Background(), n)
@@ -94,7 +94,7 @@ func (s *till) newToken(n catalog.NewToken) (*catalog.Token, string) {
 }
 
 // enrol makes a member of a namespace, and signs them in: it returns the cookie.
-func (s *till) enrol(email string, ns catalog.Namespace, role string) string {
+func (s *metered) enrol(email string, ns catalog.Namespace, role string) string {
 	s.t.Helper()
 	ctx := context.Background()
 	u, err := s.cat.CreateUser(ctx, catalog.NewUser{Email: email, PasswordHash: "hash"})
@@ -111,8 +111,8 @@ func (s *till) enrol(email string, ns catalog.Namespace, role string) string {
 	return "persql_session=" + cookie
 }
 
-// reply is an answer.
-type reply struct {
+// answered is an answer to a request.
+type answered struct {
 	t      testing.TB
 	what   string
 	status int
@@ -127,7 +127,7 @@ type reply struct {
 }
 
 // send sends a request by a token, or by a cookie.
-func (s *till) send(by, method, path, body string, headers ...string) *reply {
+func (s *metered) send(by, method, path, body string, headers ...string) *answered {
 	s.t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	if strings.HasPrefix(by, "persql_session=") {
@@ -140,22 +140,22 @@ func (s *till) send(by, method, path, body string, headers ...string) *reply {
 	}
 	w := httptest.NewRecorder()
 	s.door.ServeHTTP(w, r)
-	a := &reply{t: s.t, what: method + " " + path + " " + body, status: w.Code, raw: w.Body.String()}
+	a := &answered{t: s.t, what: method + " " + path + " " + body, status: w.Code, raw: w.Body.String()}
 	if err := json.Unmarshal(w.Body.Bytes(), a); err != nil {
 		s.t.Errorf("%s: %v: %s", a.what, err, a.raw)
 	}
 	return a
 }
 
-func (s *till) get(path string) *reply { s.t.Helper(); return s.send(s.secret, "GET", path, "") }
+func (s *metered) get(path string) *answered { s.t.Helper(); return s.send(s.secret, "GET", path, "") }
 
 // query runs a statement in a database of acme, by the admin token.
-func (s *till) query(db, sql string) *reply {
+func (s *metered) query(db, sql string) *answered {
 	s.t.Helper()
 	return s.queryBy(s.secret, db, sql)
 }
 
-func (s *till) queryBy(by, db, sql string, headers ...string) *reply {
+func (s *metered) queryBy(by, db, sql string, headers ...string) *answered {
 	s.t.Helper()
 	body, _ := json.Marshal(map[string]string{"sql": sql})
 	path := "/v1/db/acme/" + db + "/query"
@@ -165,7 +165,7 @@ func (s *till) queryBy(by, db, sql string, headers ...string) *reply {
 	return s.send(by, "POST", path, string(body), headers...)
 }
 
-func (s *till) batch(db string, atomic bool, sql ...string) *reply {
+func (s *metered) batch(db string, atomic bool, sql ...string) *answered {
 	s.t.Helper()
 	var list []map[string]string
 	for _, text := range sql {
@@ -175,7 +175,7 @@ func (s *till) batch(db string, atomic bool, sql ...string) *reply {
 	return s.send(s.secret, "POST", "/v1/db/acme/"+db+"/batch", string(body))
 }
 
-func (a *reply) ok() *reply {
+func (a *answered) ok() *answered {
 	a.t.Helper()
 	if a.status != http.StatusOK {
 		a.t.Fatalf("%s: %d %s", a.what, a.status, a.raw)
@@ -183,7 +183,7 @@ func (a *reply) ok() *reply {
 	return a
 }
 
-func (a *reply) fails(status int, code string) *reply {
+func (a *answered) fails(status int, code string) *answered {
 	a.t.Helper()
 	if a.status != status || a.Code != code {
 		a.t.Errorf("%s: %d %s, want %d %s", a.what, a.status, a.raw, status, code)
@@ -192,7 +192,7 @@ func (a *reply) fails(status int, code string) *reply {
 }
 
 // is compares data.
-func (a *reply) is(want string) *reply {
+func (a *answered) is(want string) *answered {
 	a.t.Helper()
 	if string(a.ok().Data) != want {
 		a.t.Errorf("%s:\ngot  %s\nwant %s", a.what, a.Data, want)
@@ -200,7 +200,7 @@ func (a *reply) is(want string) *reply {
 	return a
 }
 
-func (a *reply) has(parts ...string) *reply {
+func (a *answered) has(parts ...string) *answered {
 	a.t.Helper()
 	for _, p := range parts {
 		if !strings.Contains(a.raw, p) {
@@ -210,7 +210,7 @@ func (a *reply) has(parts ...string) *reply {
 	return a
 }
 
-func (a *reply) lacks(parts ...string) *reply {
+func (a *answered) lacks(parts ...string) *answered {
 	a.t.Helper()
 	for _, p := range parts {
 		if strings.Contains(a.raw, p) {
@@ -221,14 +221,14 @@ func (a *reply) lacks(parts ...string) *reply {
 }
 
 // work is what a call counts: itself, and the rows that its answer tells of.
-func (a *reply) work() catalog.Work {
+func (a *answered) work() catalog.Work {
 	return catalog.Work{Requests: 1, RowsRead: a.Meta.RowsRead, RowsWritten: a.Meta.RowsWritten}
 }
 
 func costOf(w catalog.Work) int64 { return 500*w.Requests + 5*w.RowsRead + 2000*w.RowsWritten }
 
 // costs compares costUsd with what the rows that the answer tells of cost.
-func (a *reply) costs() *reply {
+func (a *answered) costs() *answered {
 	a.t.Helper()
 	if got, want := a.Meta.CostUSD.String(), catalog.DollarText(costOf(a.work())); got != want {
 		a.t.Errorf("%s: costUsd %s, want %s: %s", a.what, got, want, a.raw)
@@ -259,12 +259,12 @@ func report(total string, lines ...string) string {
 }
 
 // total compares the usage of this month.
-func (s *till) total(want catalog.Work) {
+func (s *metered) total(want catalog.Work) {
 	s.t.Helper()
 	s.get("/v1/usage?groupBy=meter").has(`"totals":` + used("", want) + `,`)
 }
 
-func (s *till) balance(nanos int64) {
+func (s *metered) balance(nanos int64) {
 	s.t.Helper()
 	s.get("/v1/billing/balance").ok().has(`"balanceUsd":` + catalog.DollarText(nanos) + `,"currency":"usd"`)
 }
@@ -272,7 +272,7 @@ func (s *till) balance(nanos int64) {
 func TestUsage(t *testing.T) {
 	for _, mode := range []string{"meter", "prepaid"} {
 		t.Run(mode, func(t *testing.T) {
-			s := newTill(t, mode, 5_000_000_000)
+			s := newMetered(t, mode, 5_000_000_000)
 			reader, readerSecret := s.newToken(catalog.NewToken{Role: "readonly"})
 			s.get("/v1/usage").is(report(used("", catalog.Work{})))
 			var made struct{ ID string }
@@ -365,7 +365,7 @@ func TestUsage(t *testing.T) {
 
 // TestStorageInUsage: the last sample of the days that are asked for, and what all of them cost.
 func TestStorageInUsage(t *testing.T) {
-	s := newTill(t, "prepaid", 5_000_000_000)
+	s := newMetered(t, "prepaid", 5_000_000_000)
 	s.query("shop", "CREATE TABLE t(a)").ok()
 	s.query("empty", "SELECT 1").ok()
 	s.query("shop", "INSERT INTO t VALUES(zeroblob(9000000))").ok()
@@ -437,7 +437,7 @@ func TestStorageInUsage(t *testing.T) {
 }
 
 func TestUsageRefuses(t *testing.T) {
-	s := newTill(t, "meter", 0)
+	s := newMetered(t, "meter", 0)
 	for _, query := range []string{"from=yesterday", "to=-1", "from=2026-13-01", "from=2026-07-15&to=2026-07-14", "from=2026-07-16", "groupBy=year", "groupBy=Day",
 		"groupBy=namespace", "to=99999999999999999", "from=253402300800000&to=253402300800000", "from=1e3", "to=2026-07-15%2012:00"} {
 		s.get("/v1/usage?"+query).fails(400, "bad_request")
@@ -467,7 +467,7 @@ func TestUsageRefuses(t *testing.T) {
 
 func TestBillingModes(t *testing.T) {
 	t.Run("off", func(t *testing.T) {
-		s := newTill(t, "off", 0)
+		s := newMetered(t, "off", 0)
 		s.query("shop", "CREATE TABLE t(a)").ok().has(`"costUsd":0`)
 		s.query("shop", "SELECT b FROM t").fails(400, "unknown_column").lacks("costUsd")
 		s.get("/v1/usage").is(report(used("", catalog.Work{})))
@@ -478,7 +478,7 @@ func TestBillingModes(t *testing.T) {
 		s.send(owner, "GET", "/api/namespaces/acme/billing/ledger", "").fails(404, "not_prepaid")
 	})
 	t.Run("meter", func(t *testing.T) {
-		s := newTill(t, "meter", 5_000_000_000)
+		s := newMetered(t, "meter", 5_000_000_000)
 		w := s.query("shop", "CREATE TABLE t(a)").ok().costs().work()
 		s.get("/v1/billing/balance").is(`{"balanceUsd":null,"currency":"usd","burnPerDayUsd":` + catalog.DollarText(costOf(w)) + `,"runwayDays":null}`)
 		owner := s.enrol("owner@example.com", s.ns, catalog.MemberOwner)
@@ -486,7 +486,7 @@ func TestBillingModes(t *testing.T) {
 		s.get("/v1/billing/caps").is(`[]`)
 	})
 	t.Run("prepaid", func(t *testing.T) {
-		s := newTill(t, "prepaid", 1_000_000)
+		s := newMetered(t, "prepaid", 1_000_000)
 		s.get("/v1/billing/balance").is(`{"balanceUsd":0.001,"currency":"usd","burnPerDayUsd":0,"runwayDays":null}`)
 		s.query("shop", "SELECT 1").ok()
 		w := s.query("shop", "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100) SELECT count(*) FROM c").ok().costs().work()
@@ -509,13 +509,13 @@ func TestBillingModes(t *testing.T) {
 }
 
 func TestCapsAreSet(t *testing.T) {
-	s := newTill(t, "meter", 0)
+	s := newMetered(t, "meter", 0)
 	s.query("shop", "CREATE TABLE t(a)").ok()
 	d, err := s.cat.Database(s.ns.ID, "shop")
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := func(body string) *reply { t.Helper(); return s.send(s.secret, "PUT", "/v1/billing/caps", body) }
+	set := func(body string) *answered { t.Helper(); return s.send(s.secret, "PUT", "/v1/billing/caps", body) }
 	s.get("/v1/billing/caps").is(`[]`)
 	set(`[{"scope":"namespace","window":"month","usd":50}]`).is(`[{"scope":"namespace","window":"month","usd":50}]`)
 	full := `[{"scope":"database","id":"` + d.ID + `","window":"day","usd":0.5},{"scope":"namespace","window":"day","usd":0},{"scope":"namespace","window":"month","usd":1000000},` +
@@ -599,7 +599,7 @@ func TestCapsAreSet(t *testing.T) {
 func TestCapsHold(t *testing.T) {
 	for _, mode := range []string{"meter", "prepaid"} {
 		t.Run(mode, func(t *testing.T) {
-			s := newTill(t, mode, 5_000_000_000)
+			s := newMetered(t, mode, 5_000_000_000)
 			s.query("shop", "CREATE TABLE t(a)").ok()
 			s.query("other", "CREATE TABLE t(a)").ok()
 			_, second := s.newToken(catalog.NewToken{})
@@ -610,7 +610,7 @@ func TestCapsHold(t *testing.T) {
 				t.Fatal(err)
 			}
 			set := func(body string) { t.Helper(); s.send(s.secret, "PUT", "/v1/billing/caps", body).ok() }
-			reached := func(a *reply, c string) {
+			reached := func(a *answered, c string) {
 				t.Helper()
 				a.fails(402, "spend_cap_reached").has(`"cap":`+c+`}`).lacks("balanceUsd", "topUpUrl")
 			}
@@ -627,7 +627,7 @@ func TestCapsHold(t *testing.T) {
 			nothing := `{"scope":"namespace","window":"day","usd":0}`
 			set("[" + nothing + "]")
 			usage := s.get("/v1/usage").ok().raw
-			for _, a := range []*reply{s.query("shop", "SELECT * FROM t"), s.batch("shop", false, "SELECT 1"), s.get("/v1/databases"), s.get("/v1/me"), s.get("/v1/db/acme/shop/tables"),
+			for _, a := range []*answered{s.query("shop", "SELECT * FROM t"), s.batch("shop", false, "SELECT 1"), s.get("/v1/databases"), s.get("/v1/me"), s.get("/v1/db/acme/shop/tables"),
 				s.get("/v1/tokens"), s.send(s.secret, "POST", "/v1/databases", `{"slug":"new"}`), s.query("none", "SELECT 1"), s.query("shop", "nonsense"), s.get("/v1/db/acme/shop/export"),
 				s.queryBy(second, "shop", "SELECT 1"), s.queryBy(viewer, "shop", "SELECT 1"), s.send(viewer, "POST", "/api/namespaces/acme/databases/shop/batch", `{"statements":[{"sql":"SELECT 1"}]}`)} {
 				reached(a, nothing)
@@ -694,7 +694,7 @@ const (
 
 // TestStatementIsStopped: one whose cost passes what is left, and it is charged what it read until then.
 func TestStatementIsStopped(t *testing.T) {
-	s := newTill(t, "prepaid", 10_000_000) // a cent: 2,000,000 rows read
+	s := newMetered(t, "prepaid", 10_000_000) // a cent: 2,000,000 rows read
 	s.query("shop", "CREATE TABLE t(a)").ok()
 	s.query("shop", "CREATE TABLE n(n)").ok()
 	s.query("shop", thousand).ok()
@@ -722,7 +722,7 @@ func TestBatchIsStopped(t *testing.T) {
 		if i > 1 {
 			second = strings.TrimPrefix(endless, "INSERT INTO t ")
 		}
-		s := newTill(t, "prepaid", 1_000_000_000)
+		s := newMetered(t, "prepaid", 1_000_000_000)
 		first := sum(s.query("shop", "CREATE TABLE t(a)").ok().work(), s.query("shop", "CREATE TABLE n(n)").ok().work(), s.query("shop", thousand).ok().work())
 		s.send(s.secret, "PUT", "/v1/billing/caps", `[{"scope":"namespace","window":"day","usd":0.01}]`).ok()
 		body, _ := json.Marshal(map[string]any{"statements": []map[string]string{{"sql": "INSERT INTO t VALUES(1),(2),(3)"}, {"sql": second}}})
@@ -744,12 +744,12 @@ func TestBatchIsStopped(t *testing.T) {
 }
 
 func TestBalanceIsChecked(t *testing.T) {
-	s := newTill(t, "prepaid", 1_000) // two requests
+	s := newMetered(t, "prepaid", 1_000) // two requests
 	s.get("/v1/me").ok()
 	s.get("/v1/databases").ok()
 	viewer := s.enrol("viewer@example.com", s.ns, catalog.MemberViewer)
 	owner := s.enrol("owner@example.com", s.ns, catalog.MemberOwner)
-	for _, a := range []*reply{s.get("/v1/me"), s.get("/v1/databases"), s.query("shop", "SELECT 1"), s.queryBy(viewer, "shop", "SELECT 1")} {
+	for _, a := range []*answered{s.get("/v1/me"), s.get("/v1/databases"), s.query("shop", "SELECT 1"), s.queryBy(viewer, "shop", "SELECT 1")} {
 		a.fails(402, "balance_exhausted").has(`"error":"Prepaid balance exhausted. Top up to continue."`, `"balanceUsd":0,"topUpUrl":"https://sql.example.com/acme/billing"`, `"requestId":"`).lacks(`"cap"`)
 	}
 	s.get("/v1/usage").ok()
@@ -763,7 +763,7 @@ func TestBalanceIsChecked(t *testing.T) {
 }
 
 func TestLedgerAndCredits(t *testing.T) {
-	s := newTill(t, "prepaid", 5_000_000_000)
+	s := newMetered(t, "prepaid", 5_000_000_000)
 	first, err := s.cat.CreateNamespace(t.Context(), "first")
 	if err != nil {
 		t.Fatal(err)
@@ -874,16 +874,16 @@ func TestLedgerAndCredits(t *testing.T) {
 
 // TestWhatCounts: who isn't let in, is refused before the work, or meets a fault of the server's doesn't count; a failure of one's own does.
 func TestWhatCounts(t *testing.T) {
-	s := newTill(t, "prepaid", 5_000_000_000)
+	s := newMetered(t, "prepaid", 5_000_000_000)
 	n := s.query("shop", "CREATE TABLE t(a UNIQUE)").ok().costs().work()
 	s.total(n)
-	counts := func(a *reply, w catalog.Work) {
+	counts := func(a *answered, w catalog.Work) {
 		t.Helper()
 		n.Add(w)
 		s.total(n)
 		s.balance(5_000_000_000 - costOf(n))
 	}
-	for _, a := range []*reply{
+	for _, a := range []*answered{
 		s.send("", "GET", "/v1/me", "").fails(401, "unauthorized"),
 		s.send(s.secret+"x", "GET", "/v1/me", "").fails(401, "unauthorized"),
 		s.send("", "GET", "/healthz", ""), s.send("", "GET", "/api/openapi.json", ""), s.get("/v1/none").fails(404, "not_found"), s.send(s.secret, "PATCH", "/v1/me", "").fails(405, "method_not_allowed"),
@@ -972,7 +972,7 @@ func TestWhatCounts(t *testing.T) {
 
 // TestNotCounted: 429 and 5xx.
 func TestNotCounted(t *testing.T) {
-	s := newTill(t, "prepaid", 5_000_000_000, func(o *api.Options) { o.RatePerAddress = 1 })
+	s := newMetered(t, "prepaid", 5_000_000_000, func(o *api.Options) { o.RatePerAddress = 1 })
 	limited := 0
 	for range 20 {
 		if a := s.get("/v1/me"); a.status == http.StatusTooManyRequests {
@@ -989,7 +989,7 @@ func TestNotCounted(t *testing.T) {
 		t.Errorf("%d of 20 were refused: the balance is %d (%v), want %d", limited, st.Balance, err, want)
 	}
 
-	s = newTill(t, "prepaid", 5_000_000_000)
+	s = newMetered(t, "prepaid", 5_000_000_000)
 	w := s.query("shop", "CREATE TABLE t(a)").ok().work()
 	if err := s.st.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -1001,7 +1001,7 @@ func TestNotCounted(t *testing.T) {
 }
 
 func TestBoundAndTestTokens(t *testing.T) {
-	s := newTill(t, "prepaid", 5_000_000_000)
+	s := newMetered(t, "prepaid", 5_000_000_000)
 	s.query("shop", "CREATE TABLE t(owner, a)").ok()
 	s.query("shop", "INSERT INTO t VALUES('ada', 1), ('bob', 2)").ok()
 	s.send(s.secret, "POST", "/v1/db/acme/shop/policies", `{"name":"own","tableName":"t","expression":"owner = :auth_sub"}`).ok()
