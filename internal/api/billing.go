@@ -369,7 +369,7 @@ func (s *Server) addCredit(x *exchange) error {
 		return err
 	}
 	var req creditRequest
-	if err := x.object(&req); err != nil {
+	if err := x.accountObject(&req); err != nil {
 		return err
 	}
 	nanos, err := dollars(req.USD)

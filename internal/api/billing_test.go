@@ -803,7 +803,7 @@ func TestLedgerAndCredits(t *testing.T) {
 	s.send(operator, "POST", "/api/namespaces/none/billing/credits", `{"usd":5}`).fails(404, "not_found")
 	for body, code := range map[string]string{`{}`: "invalid_amount", `{"usd":0}`: "invalid_amount", `{"usd":1000000.000000001}`: "invalid_amount", `{"usd":-1000001}`: "invalid_amount",
 		`{"usd":"five"}`: "invalid_amount", `{"usd":null}`: "invalid_amount", `{"usd":0.0000000001}`: "invalid_amount", `{"usd":5,"note":"` + strings.Repeat("x", 501) + `"}`: "invalid_amount",
-		`{"usd":5,"note":"a\nb"}`: "invalid_amount", `{"usd":5,"note":5}`: "bad_request", `[]`: "bad_request", `{`: "bad_json"} {
+		`{"usd":5,"note":"a\nb"}`: "invalid_amount", `{"usd":5,"note":5}`: "bad_request", `{"usd":5,"usdd":50}`: "bad_json", `[]`: "bad_request", `{`: "bad_json"} {
 		s.send(operator, "POST", credits, body).fails(400, code)
 	}
 	s.balance(5_000_000_000)
