@@ -436,6 +436,26 @@ func TestStorageInUsage(t *testing.T) {
 	s.balance(5_000_000_000 - nanos - got)
 }
 
+// TestStorageCountsForCaps: of the namespace and the database, and not of a token.
+func TestStorageCountsForCaps(t *testing.T) {
+	for _, mode := range []string{"meter", "prepaid"} {
+		s := newMetered(t, mode, 5_000_000_000)
+		s.query("shop", "CREATE TABLE t(a)").ok()
+		s.query("shop", "INSERT INTO t VALUES(zeroblob(9000000))").ok() // 120,000 nano-dollars a day
+		for scope, want := range map[string]int{`"namespace"`: 402, `"database","id":"shop"`: 402, `"token","id":"` + s.token.ID + `"`: 200} {
+			s.send(s.secret, "PUT", "/v1/billing/caps", `[{"scope":`+scope+`,"window":"day","usd":0.0001}]`).ok()
+			s.query("shop", "SELECT 1").ok()
+			if err := s.books.SampleNow(t.Context(), s.st, s.st); err != nil {
+				t.Fatal(err)
+			}
+			if a := s.query("shop", "SELECT 1"); a.status != want {
+				t.Errorf("%s: a cap of %s: %d %s, want %d", mode, scope, a.status, a.raw, want)
+			}
+			s.later.Add(int64(24 * time.Hour))
+		}
+	}
+}
+
 func TestUsageRefuses(t *testing.T) {
 	s := newMetered(t, "meter", 0)
 	for _, query := range []string{"from=yesterday", "to=-1", "from=2026-13-01", "from=2026-07-15&to=2026-07-14", "from=2026-07-16", "groupBy=year", "groupBy=Day",
