@@ -27,6 +27,7 @@ func trials() []trial {
 		{"restore", measureRestore},
 		{"disk of history", measureDisk},
 		{"10,000 databases, 100 written", measureBackground},
+		{"usage", measureUsage},
 	}
 }
 

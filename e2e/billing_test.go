@@ -194,6 +194,7 @@ func furnish(t testing.TB, d *harness.DB, sum *spending) {
 
 // TestEveryAnswerAddsUp sends 10,000 random statements. What the answers say, in all, is the usage, the ledger and the balance, to the unit.
 func TestEveryAnswerAddsUp(t *testing.T) {
+	row(t, "DP-BILL-1", "DP-BILL-2", "DP-BILL-4", "DP-BILL-6")
 	s := harness.Start(t, binary, harness.Options{Env: append(prepaid("PERSQLD_WELCOME_CREDIT=1000", "PERSQLD_PRICE_STORAGE_GB_MONTH=0"), ownerEnv...)})
 	c := s.Client(t, harness.Token).Apart()
 	d := c.DB("shop")
@@ -236,6 +237,7 @@ func TestEveryAnswerAddsUp(t *testing.T) {
 
 // TestUsageAfterCrash kills the server under load, again and again. Each write has its count, once: a write is a row here, and costs one.
 func TestUsageAfterCrash(t *testing.T) {
+	row(t, "DP-BILL-7")
 	data := filepath.Join(t.TempDir(), "data")
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
 	slugs := []string{"a", "b", "c"}
@@ -303,6 +305,7 @@ func TestUsageAfterCrash(t *testing.T) {
 
 // TestBalanceUnderLoad has 200 requests at once on a balance for 100, over and over.
 func TestBalanceUnderLoad(t *testing.T) {
+	row(t, "DP-BILL-5", "DP-BILL-8", "DP-BILL-9")
 	const workers = 200
 	s := harness.Start(t, binary, harness.Options{Env: append(prepaid("PERSQLD_PRICE_REQUESTS=10000", "PERSQLD_PRICE_ROWS_READ=0", "PERSQLD_PRICE_ROWS_WRITTEN=0", "PERSQLD_WELCOME_CREDIT=1"), ownerEnv...)})
 	c := s.Client(t, harness.Token).Apart()
@@ -343,6 +346,7 @@ func TestBalanceUnderLoad(t *testing.T) {
 
 // TestRunawayScanStops has a balance for few rows, and a statement that would read many.
 func TestRunawayScanStops(t *testing.T) {
+	row(t, "DP-BILL-8")
 	s := harness.Start(t, binary, harness.Options{Env: append(prepaid("PERSQLD_PRICE_REQUESTS=0", "PERSQLD_PRICE_ROWS_READ=1000", "PERSQLD_PRICE_ROWS_WRITTEN=0", "PERSQLD_WELCOME_CREDIT=50"), ownerEnv...)})
 	c := s.Client(t, harness.Token).Apart()
 	d := c.DB("d")
@@ -364,5 +368,47 @@ func TestRunawayScanStops(t *testing.T) {
 	}
 	if got := d.One("SELECT count(*) FROM t"); got != "1000" {
 		t.Errorf("%s rows: the INSERT was not undone", got)
+	}
+}
+
+// TestBillingModes starts servers that charge nothing, count nothing, and refuse to charge by an estimate.
+func TestBillingModes(t *testing.T) {
+	row(t, "DP-BILL-2", "DP-BILL-3", "DP-BILL-8", "DP-BILL-10")
+	s := harness.Start(t, binary, harness.Options{})
+	c := s.Client(t, harness.Token)
+	d := c.DB("d")
+	d.Query("CREATE TABLE t(a)").OK()
+	if got := nanos(t, d.Query("INSERT INTO t VALUES(1), (2)").OK().At("meta.costUsd")); got != requestPrice+2*writtenPrice {
+		t.Errorf("two rows cost %d nano-dollars", got)
+	}
+	c.Get("/v1/billing/balance").OK().Is("data.balanceUsd", "null").Is("data.runwayDays", "null")
+	cap := func(scope, id string, usd float64) body { return body{"scope": scope, "id": id, "window": "day", "usd": usd} }
+	c.Do("PUT", "/v1/billing/caps", []body{cap("database", "d", 0)}).OK()
+	d.Query("SELECT 1").Fails(http.StatusPaymentRequired, "spend_cap_reached").Is("cap.scope", "database").Is("cap.usd", "0")
+	c.DB("e").Query("SELECT 1").OK()
+	c.Get("/v1/usage").OK()
+	c.Do("PUT", "/v1/billing/caps", []body{}).OK()
+	d.Query("SELECT 1").OK()
+	if _, out, code := s.CLI(t, "credit", "--namespace", "default", "--usd", "5"); code == 0 || !strings.Contains(out, "PERSQLD_BILLING=prepaid") {
+		t.Errorf("a credit where nothing is prepaid: %d %s", code, out)
+	}
+	exact := c.Get("/version").Body["rowMeter"] == "exact"
+
+	s = harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_BILLING=off"}})
+	c = s.Client(t, harness.Token)
+	c.DB("d").Query("SELECT 1").OK().Is("meta.costUsd", "0")
+	c.Get("/v1/usage").OK().Is("data.totals.requests", "0")
+	c.Get("/v1/billing/caps").Fails(http.StatusNotFound, "billing_off")
+
+	p, err := harness.Run(binary, harness.Options{Data: filepath.Join(t.TempDir(), "data"), Env: []string{"PERSQLD_BILLING=prepaid"}})
+	if err == nil {
+		defer p.Kill()
+	}
+	if exact != (err == nil) || !exact && !strings.Contains(err.Error(), "PERSQLD_BILLING_ESTIMATED") {
+		t.Errorf("prepaid on a build whose meter is exact %v: %v", exact, err)
+	}
+	_, err = harness.Run(binary, harness.Options{Data: filepath.Join(t.TempDir(), "data"), Env: []string{"PERSQLD_PRICE_ROWS_READ=0.0005"}})
+	if err == nil || !strings.Contains(err.Error(), "PERSQLD_PRICE_ROWS_READ") {
+		t.Errorf("a price of half a nano-dollar a row: %v", err)
 	}
 }

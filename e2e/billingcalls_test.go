@@ -9,7 +9,7 @@ import (
 )
 
 func TestUsageCall(t *testing.T) {
-	row(t, "DP-BILL-1", "DP-BILL-2", "DP-BILL-8")
+	row(t, "DP-BILL-1", "DP-BILL-2", "DP-BILL-6")
 	s := people(t, prepaid()...)
 	c := s.Client(t, harness.Token)
 	d := newDB(t, c)
@@ -39,7 +39,7 @@ func TestUsageCall(t *testing.T) {
 }
 
 func TestCapsCall(t *testing.T) {
-	row(t, "DP-BILL-4", "DP-BILL-5", "DP-BILL-6")
+	row(t, "DP-BILL-3", "DP-BILL-8")
 	s := people(t, prepaid()...)
 	c := s.Client(t, harness.Token)
 	viewer := enrol(t, s, "viewer@example.com", "default", "viewer")
@@ -81,7 +81,7 @@ func TestCapsCall(t *testing.T) {
 }
 
 func TestLedgerCalls(t *testing.T) {
-	row(t, "DP-BILL-3", "DP-BILL-7")
+	row(t, "DP-BILL-4", "DP-BILL-5")
 	s := people(t, prepaid("PERSQLD_WELCOME_CREDIT=0.000001")...)
 	operator := enrol(t, s, "operator@example.com", "default", "owner")
 	ada := enrol(t, s, "ada@example.com", "", "") // with a namespace of her own
@@ -118,7 +118,7 @@ func TestLedgerCalls(t *testing.T) {
 }
 
 func TestBillingOff(t *testing.T) {
-	row(t, "DP-BILL-9")
+	row(t, "DP-BILL-10")
 	s := people(t, "PERSQLD_BILLING=off")
 	owner := enrol(t, s, "owner@example.com", "default", "owner")
 	c := s.Client(t, harness.Token)
