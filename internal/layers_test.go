@@ -41,6 +41,7 @@ var floors = [][]string{
 		"internal/config",  // settings, checked by the rules of the packages that they are for
 	},
 	{
+		"internal/branch",   // what branches begin with
 		"internal/transfer", // data in and out, on files that nobody else has open
 		"internal/doctor",   // what is wrong with a directory that nobody serves
 		"internal/replica",  // the databases' history off this machine, and back

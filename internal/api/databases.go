@@ -64,9 +64,31 @@ func unescape(part string) string {
 	return part
 }
 
+// named is the database of a slug, or the branch of <parent>.<ref>. One whose time is over isn't there, though it may still have to be taken away.
+func (s *Server) named(namespace, slug string) (*catalog.Database, error) {
+	d, err := s.opt.Catalog.Database(namespace, slug)
+	if err != nil {
+		parent, ref, both := strings.Cut(slug, ".")
+		if !both {
+			return nil, err
+		}
+		p, perr := s.opt.Catalog.Database(namespace, parent)
+		if perr != nil {
+			return nil, perr
+		}
+		if d, err = s.opt.Catalog.Branch(p.ID, ref); err != nil {
+			return nil, err
+		}
+	}
+	if d.Expired(s.opt.Now()) {
+		return nil, catalog.ErrDatabaseEnded
+	}
+	return d, nil
+}
+
 // find is the database of a slug that the token may see.
 func (x *exchange) find(slug string) (*catalog.Database, error) {
-	d, err := x.s.opt.Catalog.Database(x.token.NamespaceID, slug)
+	d, err := x.s.named(x.token.NamespaceID, slug)
 	if x.token.Database != "" && (err != nil || d.ID != x.token.Database) {
 		return nil, errNotScoped
 	}
@@ -207,17 +229,32 @@ func appendDatabase(b []byte, d *catalog.Database) []byte {
 	b = wire.AppendString(b, d.Status)
 	b = append(b, `,"region":`...)
 	b = wire.AppendString(b, d.Region)
-	b = append(b, `,"forkedFromId":null,"expiresAt":null,"createdAt":`...)
+	var f catalog.Fork
+	if d.Fork != nil {
+		f = *d.Fork
+	}
+	b = append(b, `,"forkedFromId":`...)
+	if f.From == "" {
+		b = append(b, `null`...)
+	} else {
+		b = wire.AppendString(b, f.From)
+	}
+	if f.Ref != "" {
+		b = append(b, `,"branchRef":`...)
+		b = wire.AppendString(b, f.Ref)
+	}
+	b = append(b, `,"expiresAt":`...)
+	b = appendTime(b, f.ExpiresAt)
+	b = append(b, `,"createdAt":`...)
 	return appendTime(b, d.CreatedAt)
 }
 
 // databaseRequest is the body of POST /v1/databases.
 type databaseRequest struct {
-	Name   string `json:"name"`
-	Slug   string `json:"slug"`
-	Region string `json:"region"`
-	// A database that lasts, in the place of what was asked for, would be worse than a refusal.
-	TTLDays any            `json:"ttlDays"`
+	Name    string         `json:"name"`
+	Slug    string         `json:"slug"`
+	Region  string         `json:"region"`
+	TTLDays *float64       `json:"ttlDays"`
 	From    jsontext.Value `json:"from"`
 }
 
@@ -243,10 +280,13 @@ func (s *Server) createDatabase(x *exchange) error {
 		}
 		return f
 	}
-	if req.TTLDays != nil {
-		return newFault(http.StatusBadRequest, "not_supported", "This server can't make a database for a time yet", "leave ttlDays out")
-	}
 	n := catalog.NewDatabase{NamespaceID: x.token.NamespaceID, Slug: req.Slug, Name: req.Name, Region: req.Region, Test: x.token.Test}
+	if req.TTLDays != nil {
+		var err error
+		if n.ExpiresAt, err = s.daysFromNow(*req.TTLDays); err != nil {
+			return err
+		}
+	}
 	if len(req.From) > 0 && req.From.Kind() != 'n' {
 		var from fromRequest
 		if err := from.read(req.From); err != nil {

@@ -36,6 +36,7 @@ type Options struct {
 	BaseURL   string // the public origin, for the OpenAPI document
 
 	AutoCreate       bool
+	BranchContent    string        // of a branch that doesn't say: schema
 	StatementTimeout time.Duration // of a load-csv as a whole; 30 s
 	MemoryLimit      int64         // bytes of the engine's memory, of which an export or import may hold a part; 0 is no limit
 	Temp             string        // directory for the files of exports and imports
@@ -90,6 +91,7 @@ type Server struct {
 	exchanges   sync.Pool
 	creating    singleflight.Group
 	ending      keyedMutex // a database's, by its id, while it goes to the trash or comes from there
+	branching   keyedMutex // a branch, by its parent's id and its ref, while it is made or deleted
 	ruling      keyedMutex // a database's, by its id, while a policy is made
 	flood       *flood
 	crossSite   *http.CrossOriginProtection
@@ -153,6 +155,9 @@ func New(opt Options) *Server {
 	}
 	if opt.Metrics == nil {
 		opt.Metrics = NewMetrics()
+	}
+	if opt.BranchContent == "" {
+		opt.BranchContent = catalog.ContentSchema
 	}
 	if opt.SignUp == "" {
 		opt.SignUp = SignUpInvite
@@ -301,6 +306,15 @@ func (s *Server) routes() {
 	v1("GET", db+"/export", s.export)
 	v1("POST", db+"/import", s.importFile)
 	v1("POST", db+"/load-csv", s.loadCSV)
+	v1("GET", db+"/branches", s.listBranches)
+	v1("POST", db+"/fork", s.fork)
+	// Making a branch costs nothing.
+	v1("POST", db+"/claim_branch", s.claimBranch).paid = false
+	for _, method := range []string{"GET", "PUT", "POST", "DELETE"} {
+		v1(method, db+"/branches/*", s.branch).paid = method != "PUT"
+	}
+	add(entryOpen, "POST", "/v1/handoff", s.redeemHandoff)
+	add(entryOpen, "POST", "/v1/handoffs/redeem", s.redeemHandoff)
 
 	add(entryPublic, "POST", "/api/session", s.signIn)
 	add(entrySession, "GET", "/api/session", s.getSession)

@@ -61,15 +61,41 @@ func (s *Server) deleteDatabase(x *exchange) error {
 	if err := x.needUnscoped("DELETE /v1/databases"); err != nil {
 		return err
 	}
+	force := false
+	switch x.r.URL.Query().Get("force") {
+	case "", "false":
+	case "true":
+		force = true
+	default:
+		return newFault(http.StatusBadRequest, codeBadRequest, "force must be true or false", "")
+	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	until, err := s.delete(ctx, d.ID)
+	until, err := s.deleteTree(ctx, d.ID, force)
 	if err != nil {
 		return err
 	}
 	x.success()
 	x.out = append(appendTime(append(x.out, `{"deleted":true,"restorableUntil":`...), until), `}}`...)
 	return nil
+}
+
+// deleteTree deletes a database with its branches, if those may go too.
+func (s *Server) deleteTree(ctx context.Context, id string, force bool) (restorableUntil time.Time, err error) {
+	for {
+		if force {
+			for _, b := range s.opt.Catalog.Branches(id) {
+				if _, err := s.deleteTree(ctx, b.ID, true); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
+					return time.Time{}, err
+				}
+			}
+		}
+		until, err := s.delete(ctx, id)
+		if force && errors.Is(err, catalog.ErrHasBranches) && ctx.Err() == nil {
+			continue // another one was made meanwhile
+		}
+		return until, err
+	}
 }
 
 // delete moves a database to the trash, or ends it for good where there is none.
@@ -224,14 +250,15 @@ func (s *Server) purge(ctx context.Context, id string) error {
 const forgetTime = 10 * time.Second
 
 // sweepEvery is the time between two looks at the trash; less where databases stay there for less than ten times that.
-const sweepEvery = time.Minute
+const sweepEvery = 30 * time.Second
 
 // Sweep purges what is over its time in the trash, and what a crash left of a purge, and sweeps sessions and invitations, at
-// once and then every minute, until ctx ends.
+// once and then every half minute, until ctx ends.
 func (s *Server) Sweep(ctx context.Context) {
 	tick := time.NewTicker(min(sweepEvery, max(time.Second, s.opt.Trash/10)))
 	defer tick.Stop()
 	for {
+		s.expire(ctx)
 		s.sweep(ctx)
 		if err := errors.Join(s.opt.Catalog.SweepSessions(ctx), s.opt.Catalog.SweepInvitations(ctx)); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep sessions and invitations; it is tried again", "error", err)
@@ -244,6 +271,15 @@ func (s *Server) Sweep(ctx context.Context) {
 	}
 }
 
+// expire deletes databases whose time is over, with their branches.
+func (s *Server) expire(ctx context.Context) {
+	for _, id := range s.opt.Catalog.Overdue() {
+		if _, err := s.deleteTree(ctx, id, true); err != nil && ctx.Err() == nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
+			s.log.Warn("delete a database whose time is over; it is tried again", "database", id, "error", err)
+		}
+	}
+}
+
 func (s *Server) sweep(ctx context.Context) {
 	list, err := s.opt.Catalog.CondemnOverdue(ctx)
 	if err != nil && ctx.Err() == nil {
@@ -251,7 +287,11 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 	for _, d := range list {
 		unlock := s.ending.lock(d.ID)
-		err := s.purge(ctx, d.ID)
+		var err error
+		// What was being made when the list was made may be there by now.
+		if _, lives := s.opt.Catalog.DatabaseByID(d.ID); lives != nil {
+			err = s.purge(ctx, d.ID)
+		}
 		unlock()
 		if ctx.Err() != nil {
 			return

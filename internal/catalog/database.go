@@ -27,6 +27,7 @@ type Database struct {
 	Test        bool // made by a test token
 	CreatedAt   time.Time
 	Policies    *PolicyList // nil for none
+	Fork        *Fork       // of a branch or fork, and of what ends by itself; nil for any other
 
 	seq int64 // the order of creation
 }
@@ -46,6 +47,8 @@ type NewDatabase struct {
 	// Use says that the database is made because a request named it, not because somebody asked for it: then the slug
 	// of a database that was deleted is refused with ErrDatabaseEnded.
 	Use bool
+	// ExpiresAt is when it ends by itself; zero for never.
+	ExpiresAt time.Time
 	// From, if set, is the database of which this one is a copy: it begins with that one's policies, as they are when it is made.
 	From *Origin
 }
@@ -211,6 +214,10 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 		CreatedAt:   c.moment(),
 	}
 	metadata := map[string]any{"region": d.Region}
+	if !n.ExpiresAt.IsZero() {
+		d.Fork = &Fork{ExpiresAt: n.ExpiresAt.UTC().Truncate(time.Millisecond)}
+		metadata["expiresAt"] = d.Fork.ExpiresAt
+	}
 	var inherited []*Policy
 	if n.From != nil {
 		from := map[string]any{"databaseId": n.From.DatabaseID, "bookmark": nil}
@@ -244,9 +251,13 @@ func (c *Catalog) CreateDatabase(ctx context.Context, n NewDatabase) (d *Databas
 
 // insertDatabase writes a database that is new.
 func (c *Catalog) insertDatabase(ctx context.Context, tx *sql.Tx, d *Database, metadata map[string]any) error {
-	result, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		d.ID, d.NamespaceID, d.Slug, d.Name, d.Region, d.Status, d.Test, d.CreatedAt.UnixMilli())
+	var f Fork
+	if d.Fork != nil {
+		f = *d.Fork
+	}
+	result, err := tx.ExecContext(ctx, `INSERT INTO databases (id, namespace_id, slug, name, region, status, test, created_at, forked_from, branch_ref, content, forked_at, expires_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		d.ID, d.NamespaceID, d.Slug, d.Name, d.Region, d.Status, d.Test, d.CreatedAt.UnixMilli(), nullText(f.From), nullText(f.Ref), nullText(f.Content), nullMillis(f.At), nullMillis(f.ExpiresAt))
 	if err != nil {
 		return err
 	}
@@ -270,15 +281,21 @@ func (c *Catalog) namespaceByID(id string) (Namespace, bool) {
 	return h.Namespace, true
 }
 
-const selectDatabases = `SELECT seq, id, namespace_id, slug, name, region, status, test, created_at, deleted_at, restorable_until FROM databases`
+const selectDatabases = `SELECT seq, id, namespace_id, slug, name, region, status, test, created_at, deleted_at, restorable_until,
+	forked_from, branch_ref, content, forked_at, expires_at FROM databases`
 
 // scanDatabase reads a row of selectDatabases; a living database's has no times of the trash.
 func scanDatabase(rows *sql.Rows) (*Trashed, error) {
 	var d Trashed
 	var created int64
-	var deleted, until sql.NullInt64
-	if err := rows.Scan(&d.seq, &d.ID, &d.NamespaceID, &d.Slug, &d.Name, &d.Region, &d.Status, &d.Test, &created, &deleted, &until); err != nil {
+	var deleted, until, forked, expires sql.NullInt64
+	var from, ref, content sql.NullString
+	if err := rows.Scan(&d.seq, &d.ID, &d.NamespaceID, &d.Slug, &d.Name, &d.Region, &d.Status, &d.Test, &created, &deleted, &until,
+		&from, &ref, &content, &forked, &expires); err != nil {
 		return nil, err
+	}
+	if from.Valid || expires.Valid {
+		d.Fork = &Fork{From: from.String, Ref: ref.String, Content: content.String, At: fromNullMillis(forked), ExpiresAt: fromNullMillis(expires)}
 	}
 	d.CreatedAt, d.DeletedAt, d.RestorableUntil = fromMillis(created), fromNullMillis(deleted), fromNullMillis(until)
 	return &d, nil

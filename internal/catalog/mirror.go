@@ -18,6 +18,8 @@ type mirror struct {
 	trash      map[string]*Trashed // deleted, not yet condemned; the time of one may be over
 	tokens     map[Hash]*Token     // not revoked; an expired one may still be here
 	settings   map[string]string
+	branches   map[string]map[string]*Database // by the id of what they are of, then the ref
+	leased     map[string]struct{}             // ids of living databases that end by themselves
 
 	users        map[string]*User              // by id
 	byEmail      map[string]*User              // the same, by folded e-mail address
@@ -58,12 +60,18 @@ func (m *mirror) addDatabase(d *Database) {
 	h.order = slices.Insert(h.order, at, d)
 	delete(h.ended, d.Slug)
 	m.databases[d.ID] = d
+	m.addBranch(d)
+	if d.Fork != nil && !d.Fork.ExpiresAt.IsZero() {
+		m.leased[d.ID] = struct{}{}
+	}
 }
 
 func (m *mirror) endDatabase(d *Database) {
 	h := m.byID[d.NamespaceID]
 	delete(h.bySlug, d.Slug)
 	delete(m.databases, d.ID)
+	delete(m.leased, d.ID)
+	m.endBranch(d)
 	// Newest are deleted most often: look from the end.
 	for i := len(h.order) - 1; i >= 0; i-- {
 		if h.order[i].ID == d.ID {
@@ -96,6 +104,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	m.trash = map[string]*Trashed{}
 	m.tokens = map[Hash]*Token{}
 	m.settings = map[string]string{}
+	m.branches, m.leased = map[string]map[string]*Database{}, map[string]struct{}{}
 	m.users = map[string]*User{}
 	m.byEmail = map[string]*User{}
 	m.sessions = map[Hash]*Session{}

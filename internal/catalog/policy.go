@@ -71,6 +71,7 @@ func (m *mirror) replaceDatabase(d *Database) {
 	h := m.byID[d.NamespaceID]
 	h.bySlug[d.Slug] = d
 	m.databases[d.ID] = d
+	m.addBranch(d)
 	for i := len(h.order) - 1; i >= 0; i-- {
 		if h.order[i].ID == d.ID {
 			h.order[i] = d

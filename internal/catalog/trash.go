@@ -18,7 +18,8 @@ type Trashed struct {
 
 // DeleteDatabase ends a database: from now on nobody finds it, and its slug is dead until CreateDatabase or
 // UndeleteDatabase gives it to one. It stays in the trash for keep, until the moment that is returned; the zero time
-// stands for one that can't be brought back, since keep is not positive. It returns ErrDatabaseNotFound.
+// stands for one that can't be brought back, since keep is not positive or it is a branch without its parent's rows. A branch's tokens and handoffs end with it.
+// It returns ErrDatabaseNotFound, or ErrHasBranches where branches of it live.
 func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Duration) (restorableUntil time.Time, err error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -26,8 +27,20 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 	if err != nil {
 		return time.Time{}, fmt.Errorf("delete database: %w", err)
 	}
+	if len(c.Branches(id)) > 0 {
+		return time.Time{}, fmt.Errorf("delete database %q: %w", d.Slug, ErrHasBranches)
+	}
 	var t *Trashed
+	var dead []Hash
 	err = c.change(ctx, func(tx *sql.Tx) error {
+		if d.IsBranch() {
+			if d.Fork.Content == ContentSchema {
+				keep = 0
+			}
+			if dead, err = c.revokePinned(ctx, tx, id); err != nil {
+				return err
+			}
+		}
 		if t, err = c.trash(ctx, tx, d, keep); err != nil {
 			return err
 		}
@@ -36,6 +49,9 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 		return err
 	}, func(m *mirror) {
 		m.endDatabase(d)
+		for _, h := range dead {
+			delete(m.tokens, h)
+		}
 		if !t.RestorableUntil.IsZero() {
 			m.addTrashed(t)
 		}
@@ -150,8 +166,18 @@ func (c *Catalog) UndeleteInto(ctx context.Context, id, slug, namespaceID string
 	if _, err := c.Database(d.NamespaceID, d.Slug); err == nil {
 		return nil, fmt.Errorf("undelete database %s as %q: %w", id, d.Slug, ErrSlugTaken)
 	}
+	if d.Fork != nil {
+		// Its time may be over, and its ref another one's: who brings it back wants to keep it.
+		fork := *d.Fork
+		fork.ExpiresAt = time.Time{}
+		if _, err := c.Branch(fork.From, fork.Ref); err == nil || d.NamespaceID != t.NamespaceID {
+			fork.Ref = ""
+		}
+		d.Fork = &fork
+	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE databases SET namespace_id = ?, slug = ?, deleted_at = NULL, restorable_until = NULL WHERE id = ?`, d.NamespaceID, d.Slug, id); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE databases SET namespace_id = ?, slug = ?, deleted_at = NULL, restorable_until = NULL, expires_at = NULL,
+			branch_ref = iif(?, branch_ref, NULL) WHERE id = ?`, d.NamespaceID, d.Slug, d.IsBranch(), id); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM ended_slugs WHERE namespace_id = ? AND slug = ?`, d.NamespaceID, d.Slug); err != nil {

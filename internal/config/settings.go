@@ -56,6 +56,7 @@ type Settings struct {
 	PasswordPasses      int      `default:"2" range:"1..100" unit:"passes" help:"Passes over that memory." placeholder:"N"`
 	PasswordChecks      int      `default:"2" range:"1..1000" unit:"passwords" help:"Passwords that are hashed at the same time; others wait a second for their turn, then 429." placeholder:"N"`
 	AutoCreate          bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
+	BranchContent       string   `default:"schema" enum:"schema,full" help:"What a branch has where the request doesn't say: the objects without rows (schema), or the rows too (full)." placeholder:"WHAT"`
 	MaxOpen             int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`
 	QueueDepth          int      `default:"1024" range:"1..1000000" unit:"requests" help:"Waiting requests a database; beyond them 429." placeholder:"N"`
 	Memory              Size     `auto:"half of the machine's or cgroup's" range:"32MiB..64TiB" unit:"bytes" help:"SQLite's heap, and the buffers of requests and results." placeholder:"SIZE"`
