@@ -359,6 +359,9 @@ type creditRequest struct {
 func (s *Server) addCredit(x *exchange) error {
 	first, err := s.opt.Catalog.Membership(s.opt.FirstNamespace, x.user.ID)
 	if err != nil || first.Role != catalog.MemberOwner {
+		if _, err := s.opt.Catalog.Membership(unescape(x.param("ns")), x.user.ID); err != nil {
+			return errNoNamespace
+		}
 		return newFault(http.StatusForbidden, codeForbidden, "Credits are given by owners of the server's first namespace", "persqld credit does it on the server's machine")
 	}
 	if s.opt.Billing == nil || !s.opt.Billing.Prepaid() {

@@ -814,9 +814,14 @@ func TestLedgerAndCredits(t *testing.T) {
 	}
 
 	// Credits are the operator's.
-	for _, by := range []string{people["owner"], people["admin"], stranger, officer} {
+	for _, by := range []string{people["owner"], people["admin"]} {
 		s.send(by, "POST", credits, `{"usd":5}`).fails(403, "forbidden")
 	}
+	for _, by := range []string{stranger, officer} { // to whom it isn't there
+		s.send(by, "POST", credits, `{"usd":5}`).fails(404, "not_found")
+		s.send(by, "POST", "/api/namespaces/none/billing/credits", `{"usd":5}`).fails(404, "not_found")
+	}
+	s.send(officer, "POST", "/api/namespaces/first/billing/credits", `{"usd":5}`).fails(403, "forbidden")
 	s.send("", "POST", credits, `{"usd":5}`).fails(401, "unauthorized")
 	s.send(s.secret, "POST", credits, `{"usd":5}`).fails(401, "unauthorized")
 	s.send(operator, "POST", credits, `{"usd":5}`, "Sec-Fetch-Site", "cross-site").fails(403, "forbidden")
