@@ -50,6 +50,7 @@ var floors = [][]string{
 		"internal", // this test
 		"bench", "bench/floor",
 		"internal/tools/testsummary",
+		"internal/sqlite/rowmeter",
 		"e2e/harness",
 	},
 	{"e2e"},
