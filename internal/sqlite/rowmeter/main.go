@@ -220,6 +220,13 @@ func (s *source) addMeter(proof bool) error {
 		if err != nil {
 			return fmt.Errorf("read the program: %w", err)
 		}
+		if name == "proof" {
+			b = append(b, "\n// MeterAnchors are the names of MeterOff's bits, from the first.\nvar MeterAnchors = []string{\n"...)
+			for _, a := range anchors[:counting] {
+				b = fmt.Appendf(b, "\t%q,\n", a.name)
+			}
+			b = append(b, "}\n"...)
+		}
 		// A name that no file of the library has.
 		file := "lib/rowmeter_" + name + ".go"
 		if _, taken := s.files[file]; taken {
