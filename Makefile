@@ -41,7 +41,7 @@ image:
 ## test: vet, then every test, the end-to-end suite and the fuzz corpora included. CI=1 makes a skipped test a failure.
 test:
 	@scripts/test-setup
-	@export GOFLAGS="$(METER)"; set -x; $(GO) vet ./...
+	GOFLAGS="$(METER)" $(GO) vet ./...
 	@export GOFLAGS="$(METER)"; if command -v gcc >/dev/null; then \
 		CGO_ENABLED=1 exec $(GO) run ./internal/tools/testsummary -count=1 $(RACE) ./... \
 			-- PERSQLD_RACE=1 -count=1 $(RACE) -run '$(CONCURRENT)' ./e2e; \
