@@ -45,7 +45,7 @@ func rowMeterTests(t *testing.T, flags string, named ...string) {
 func command(t *testing.T, flags string, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Env = append(os.Environ(), "GOFLAGS="+flags, "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOFLAGS="+flags)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
