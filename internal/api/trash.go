@@ -171,6 +171,12 @@ func (x *exchange) ownsTrashed(id string) bool {
 // are those of catalog.UndeleteInto.
 func (s *Server) Undelete(ctx context.Context, id, slug, namespaceID string) (*catalog.Database, error) {
 	defer s.ending.lock(id)()
+	if s.opt.Billing != nil && namespaceID != "" {
+		// What it counted in its former namespace is that one's to pay.
+		if err := s.opt.Billing.Flush(ctx); err != nil {
+			return nil, err
+		}
+	}
 	d, err := s.opt.Catalog.UndeleteInto(ctx, id, slug, namespaceID)
 	if err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,7 +55,10 @@ type Books struct {
 	told     atomic.Uint64 // numbers given out by Filed
 	taken    atomic.Uint64 // of which these are durable
 	flushing sync.Mutex
-	settled  int64 // the day that all days before are settled of; under flushing
+	// owed is since when databases may have counted what nobody has asked them for, while that is being done; nil when it is. Until then a crash must
+	// have the next start ask all of them again.
+	owed    atomic.Pointer[time.Time]
+	settled int64 // the day that all days before are settled of; under flushing
 
 	totals struct{ requests, read, written atomic.Int64 }
 }
@@ -127,12 +129,12 @@ func (b *Books) Filed(database string, rows []store.MeterRow) uint64 {
 	ns, known := b.payerOf(database)
 	if !known {
 		// It has no name yet, or no longer. The file keeps what it has.
-		return math.MaxUint64
+		return store.Untold
 	}
 	a, err := b.Account(context.Background(), ns)
 	if err != nil {
 		b.log.Error("open a namespace's account", "namespace", ns, "error", err)
-		return math.MaxUint64
+		return store.Untold
 	}
 	for i := range rows {
 		r := &rows[i]
@@ -189,6 +191,10 @@ func (b *Books) Flush(ctx context.Context) error {
 	b.flushing.Lock()
 	defer b.flushing.Unlock()
 	now := b.opt.Now()
+	kept := now
+	if owed := b.owed.Load(); owed != nil {
+		kept = *owed
+	}
 	upto := b.told.Load()
 	b.dirty.Lock()
 	accounts := b.dirty.list
@@ -196,7 +202,7 @@ func (b *Books) Flush(ctx context.Context) error {
 	b.dirty.Unlock()
 	var failed error
 	if len(accounts) > 0 {
-		failed = b.write(ctx, accounts, now)
+		failed = b.write(ctx, accounts, kept)
 	}
 	if failed != nil {
 		return failed
@@ -205,18 +211,15 @@ func (b *Books) Flush(ctx context.Context) error {
 	return b.settle(ctx, now)
 }
 
-// write writes the counts of some accounts. What can't be written goes back to them.
-func (b *Books) write(ctx context.Context, accounts []*Account, now time.Time) error {
+// write writes the counts of some accounts. What can't be written goes back to them. kept is the moment from which on counts may be missing, when all is written.
+func (b *Books) write(ctx context.Context, accounts []*Account, kept time.Time) error {
 	series := b.everySeries()
 	var changes []catalog.UsageChange
 	spent := map[string]int64{} // of the changes, in memory
 	byID := map[string]*Account{}
 	var taken []takenPending
-	flush := func() error {
-		if len(changes) == 0 {
-			return nil
-		}
-		charged, err := b.cat.KeepUsage(ctx, changes, series, b.opt.Prepaid, now)
+	flush := func(kept time.Time) error {
+		charged, err := b.cat.KeepUsage(ctx, changes, series, b.opt.Prepaid, kept)
 		if err != nil {
 			return err
 		}
@@ -244,12 +247,12 @@ func (b *Books) write(ctx context.Context, accounts []*Account, now time.Time) e
 			taken = append(taken, takenPending{a, key, p})
 			spent[a.id] += p.nanos
 			if len(changes) >= flushRows {
-				failed = flush()
+				failed = flush(time.Time{})
 			}
 		}
 	}
 	if failed == nil {
-		failed = flush()
+		failed = flush(kept)
 	}
 	if failed != nil {
 		for _, t := range taken {
@@ -292,6 +295,9 @@ func (b *Books) settle(ctx context.Context, now time.Time) error {
 func (b *Books) Close(ctx context.Context) error {
 	if err := b.Flush(ctx); err != nil {
 		return fmt.Errorf("keep usage: %w", err)
+	}
+	if b.owed.Load() != nil {
+		return nil // the next start asks the rest
 	}
 	return b.cat.SetSetting(ctx, catalog.UsageKeptAt, "")
 }

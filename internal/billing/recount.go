@@ -32,11 +32,11 @@ type Files interface {
 func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files) (done <-chan struct{}, err error) {
 	finished := make(chan struct{})
 	kept, there := b.cat.Setting(catalog.UsageKeptAt)
-	// From here on what is counted may be missing until it is kept.
-	if err := b.cat.SetSetting(ctx, catalog.UsageKeptAt, strconv.FormatInt(b.opt.Now().UnixMilli(), 10)); err != nil {
-		return nil, err
-	}
 	if !there || kept == "" {
+		// From here on what is counted may be missing until it is kept.
+		if err := b.cat.SetSetting(ctx, catalog.UsageKeptAt, strconv.FormatInt(b.opt.Now().UnixMilli(), 10)); err != nil {
+			return nil, err
+		}
 		close(finished)
 		return finished, nil
 	}
@@ -44,7 +44,9 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 	if err != nil {
 		return nil, fmt.Errorf("the catalog's setting %s is %q", catalog.UsageKeptAt, kept)
 	}
-	since := time.UnixMilli(ms).Add(-recountMargin)
+	owed := time.UnixMilli(ms)
+	b.owed.Store(&owed)
+	since := owed.Add(-recountMargin)
 	if b.opt.Restored {
 		since = time.Time{}
 	}
@@ -72,6 +74,9 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 		}
 		close(work)
 		group.Wait()
+		if ctx.Err() == nil {
+			b.owed.Store(nil) // the next writing has what was told
+		}
 	}()
 	select {
 	case <-finished:

@@ -144,11 +144,15 @@ func (b *Books) SetCaps(ctx context.Context, namespaceID string, caps []catalog.
 	if err != nil {
 		return err
 	}
-	if err := b.Flush(ctx); err != nil {
-		return err
-	}
+	b.flushing.Lock()
+	defer b.flushing.Unlock()
 	if err := b.cat.SetCaps(ctx, namespaceID, caps); err != nil {
 		return err
 	}
-	return a.loadCaps(ctx)
+	// They are set, whoever leaves now.
+	err = a.loadCaps(context.WithoutCancel(ctx))
+	if err != nil {
+		a.stale.Store(true)
+	}
+	return err
 }

@@ -57,7 +57,9 @@ func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files File
 			}
 			a.correct(-nanos)
 			if a.stale.Load() {
+				b.flushing.Lock()
 				a.watch(ctx)
+				b.flushing.Unlock()
 			}
 		}
 		return nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -24,11 +25,15 @@ type Budget interface {
 type Meter interface {
 	// Series is a number that rows carry. Rows of another one are other rows, and a new series begins at zero.
 	Series() int64
-	// Filed is told what a database's file holds, durably: running totals, and what the last commit added to them. The answer is a number for Taken.
+	// Filed is told what a database's file holds, durably: running totals, and what the last commit added to them. The answer is a number for Taken, or
+	// Untold: then it is told all of them again with the next commit.
 	Filed(database string, rows []MeterRow) uint64
 	// Taken tells whether what came with a number's call, and before it, is durable at the meter too, so that the file needs it no longer.
 	Taken(uint64) bool
 }
+
+// Untold is Filed's answer where it couldn't take in what it was told.
+const Untold = math.MaxUint64
 
 // MeterRow is what writes of one payer on one day cost, in one database.
 type MeterRow struct {
@@ -175,7 +180,7 @@ func (w *worker) filed(a *actor, rows []meterEntry) {
 	var changed []MeterRow
 	for i := range rows {
 		m.next = max(m.next, rows[i].id+1)
-		if rows[i].Added != (Work{}) {
+		if rows[i].Added != (Work{}) || m.told == Untold {
 			changed = append(changed, rows[i].MeterRow)
 			rows[i].Added = Work{}
 		}
@@ -185,7 +190,7 @@ func (w *worker) filed(a *actor, rows []meterEntry) {
 
 // dropTaken deletes the rows of other days and series that the meter has.
 func (w *worker) dropTaken(tx *Tx, rows []meterEntry, changed []int, series, day int64) ([]meterEntry, []int, error) {
-	if !w.store.opt.Meter.Taken(tx.a.meter.told) {
+	if told := tx.a.meter.told; told == Untold || !w.store.opt.Meter.Taken(told) {
 		return rows, changed, nil
 	}
 	var kept []meterEntry
