@@ -23,6 +23,7 @@ type meter struct {
 	taken  uint64
 	totals map[string]store.Work // the last of each row
 	added  store.Work
+	away   bool // it takes nothing in
 }
 
 func (m *meter) Series() int64 { return m.series }
@@ -30,6 +31,9 @@ func (m *meter) Series() int64 { return m.series }
 func (m *meter) Filed(database string, rows []store.MeterRow) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.away {
+		rows = nil
+	}
 	for _, r := range rows {
 		if m.totals == nil {
 			m.totals = map[string]store.Work{}
@@ -38,6 +42,9 @@ func (m *meter) Filed(database string, rows []store.MeterRow) uint64 {
 		m.added.Requests += r.Added.Requests
 		m.added.RowsRead += r.Added.RowsRead
 		m.added.RowsWritten += r.Added.RowsWritten
+	}
+	if m.away {
+		return store.Untold
 	}
 	m.told++
 	return m.told
@@ -194,6 +201,31 @@ func TestOldCountsGo(t *testing.T) {
 	}
 	if got := m.sum(); got.RowsWritten != 5 || got.Requests != 5 {
 		t.Errorf("the meter was told %+v in all, want 5", got)
+	}
+}
+
+// TestUntoldIsToldAgain has a meter that can't take in what it is told, on the day before it takes all of it as kept.
+func TestUntoldIsToldAgain(t *testing.T) {
+	clock := newClock()
+	m := &meter{away: true}
+	h := newHouse(t, store.Options{Meter: m, Now: clock.Now}, "CREATE TABLE t(a)")
+	write := func(token string) {
+		t.Helper()
+		if _, err := h.pay(token, script("INSERT INTO t VALUES(1)")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("tok_a")
+	clock.Advance(24 * time.Hour)
+	m.mu.Lock()
+	m.away, m.taken = false, 1<<40
+	m.mu.Unlock()
+	for range 3 {
+		write("tok_b")
+		clock.Advance(24 * time.Hour)
+	}
+	if got := m.sum(); got.RowsWritten != 4 || got.Requests != 4 {
+		t.Errorf("the meter was told %+v, want 4", got)
 	}
 }
 
