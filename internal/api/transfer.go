@@ -201,6 +201,7 @@ func (d *download) broken(err error) error {
 	if d.x.r.Context().Err() == nil {
 		d.x.s.log.Warn("an export broke off", "database", d.x.database.ID, "error", err)
 	}
+	d.x.settle(http.StatusOK) // nothing answers it any more
 	panic(http.ErrAbortHandler)
 }
 

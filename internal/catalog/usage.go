@@ -385,6 +385,14 @@ func (r *usageReader) ofDatabase() error {
 // byDatabase reads whole months from the sums of months, and the rest day by day.
 func (r *usageReader) byDatabase() error {
 	q := &r.q
+	// Whoever asks for all times is asked for those that have something: each month is a look-up.
+	var first, end sql.NullInt64
+	err := r.c.db.QueryRowContext(r.ctx, `SELECT min(first), max(last) FROM (SELECT min(month) AS first, max(month) AS last FROM usage_months WHERE namespace_id = ?1
+		UNION ALL SELECT min(month), max(month) FROM storage_months WHERE namespace_id = ?1)`, q.NamespaceID).Scan(&first, &end)
+	if err != nil || !first.Valid {
+		return err
+	}
+	q.From, q.To = max(q.From, monthStart(first.Int64)), min(q.To, monthStart(end.Int64+1)-1)
 	for day := q.From; day <= q.To; {
 		month := monthOf(day)
 		last := monthStart(month+1) - 1
