@@ -116,3 +116,16 @@ func TestBatchCannotOutspend(t *testing.T) {
 		t.Errorf("%d nano-dollars are left of %d, %d were used", left, credits, used)
 	}
 }
+
+// TestScopedTokenIsToldNoBalance has a token of one database stopped in the middle: what the namespace has left is not its matter.
+func TestScopedTokenIsToldNoBalance(t *testing.T) {
+	row(t, "DP-BILL-8")
+	s := harness.Start(t, binary, harness.Options{Env: prepaid("PERSQLD_PRICE_REQUESTS=0", "PERSQLD_PRICE_ROWS_READ=1000", "PERSQLD_PRICE_ROWS_WRITTEN=0", "PERSQLD_WELCOME_CREDIT=50")})
+	c := s.Client(t, harness.Token).Apart()
+	d := c.DB("d")
+	d.Query("CREATE TABLE t(a)").OK()
+	d.Query("INSERT INTO t SELECT value FROM json_each('" + numbers(1000) + "')").OK()
+	token := c.Post("/v1/tokens", body{"name": "one", "role": "readonly", "database": "d"}).OK().Str("data.token")
+	scan := "SELECT count(*) FROM t a, t b, t c WHERE a.a+b.a+c.a=-1"
+	c.As(token).DB("d").Query(scan).Fails(http.StatusPaymentRequired, "balance_exhausted").Is("balanceUsd", "0")
+}

@@ -131,12 +131,16 @@ func (x *exchange) appendSpent(b []byte, c sqlite.Counts) []byte {
 	return append(b, `}}`...)
 }
 
-// appendEmpty adds to a 402 what is left and where to top up, or which cap is reached.
+// appendEmpty adds to a 402 what is left, to who may know it, and where to top up, or which cap is reached.
 func (x *exchange) appendEmpty(b []byte, e *billing.EmptyError) []byte {
 	b = b[:len(b)-1]
 	if e.Cap == nil {
 		b = append(b, `,"balanceUsd":`...)
-		b = append(b, catalog.DollarText(max(0, e.BalanceNanos))...)
+		left := max(0, e.BalanceNanos)
+		if x.mayAccount() != nil {
+			left = 0 // what is left is the namespace's matter
+		}
+		b = append(b, catalog.DollarText(left)...)
 		b = append(b, `,"topUpUrl":`...)
 		b = wire.AppendString(b, x.s.opt.BaseURL+"/"+x.token.NamespaceSlug+"/billing")
 		return append(b, '}')

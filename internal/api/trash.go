@@ -195,8 +195,11 @@ func (s *Server) purge(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	// What it counted of its last writes is gone with the file.
+	// What it counted of its last writes is gone with the file: nothing may write to it any more when that is written down.
 	if s.opt.Billing != nil {
+		if err := owner.Retire(ctx, id); err != nil {
+			s.log.Warn("close database before it is purged", "database", id, "error", err)
+		}
 		if err := s.opt.Billing.Flush(ctx); err != nil {
 			return err
 		}

@@ -192,15 +192,21 @@ func TestOldCountsGo(t *testing.T) {
 	if _, err := h.pay("tok_a", script("INSERT INTO t VALUES(1)")); err != nil {
 		t.Fatal(err)
 	}
-	if got := days(); got != "1" {
-		t.Errorf("%s rows, want that of today alone", got)
+	if got := days(); got != "2" {
+		t.Errorf("%s rows, want those of today and yesterday", got)
 	}
+	// A clock that is set back finds what it had counted then.
+	clock.Advance(-24 * time.Hour)
+	if _, err := h.pay("tok_a", script("INSERT INTO t VALUES(1)")); err != nil {
+		t.Fatal(err)
+	}
+	clock.Advance(24 * time.Hour)
 	m.series++
 	if _, err := h.pay("tok_a", script("INSERT INTO t VALUES(1)")); err != nil {
 		t.Fatal(err)
 	}
-	if got := m.sum(); got.RowsWritten != 5 || got.Requests != 5 {
-		t.Errorf("the meter was told %+v in all, want 5", got)
+	if got := m.sum(); got.RowsWritten != 6 || got.Requests != 6 {
+		t.Errorf("the meter was told %+v in all, want 6", got)
 	}
 }
 
