@@ -129,3 +129,28 @@ func TestScopedTokenIsToldNoBalance(t *testing.T) {
 	scan := "SELECT count(*) FROM t a, t b, t c WHERE a.a+b.a+c.a=-1"
 	c.As(token).DB("d").Query(scan).Fails(http.StatusPaymentRequired, "balance_exhausted").Is("balanceUsd", "0")
 }
+
+// TestImportStopsAtTheBalance has an import whose text would read and write without end, and one that fails: each pays what it read.
+func TestImportStopsAtTheBalance(t *testing.T) {
+	row(t, "DP-BILL-8")
+	s := harness.Start(t, binary, harness.Options{Env: append(prepaid("PERSQLD_PRICE_REQUESTS=0", "PERSQLD_PRICE_ROWS_READ=1000", "PERSQLD_PRICE_ROWS_WRITTEN=0", "PERSQLD_PRICE_STORAGE_GB_MONTH=0", "PERSQLD_WELCOME_CREDIT=50"), ownerEnv...)})
+	c := s.Client(t, harness.Token).Apart()
+	d := c.DB("d")
+	d.Query("CREATE TABLE t(a)").OK()
+	d.Query("INSERT INTO t SELECT value FROM json_each('" + numbers(1000) + "')").OK()
+	balance := func() int64 { return nanos(t, c.Get("/v1/billing/balance").OK().At("data.balanceUsd")) }
+	before := balance()
+	c.Do("POST", d.Path("import"), harness.Raw("SELECT CASE WHEN a = (SELECT max(a) FROM t) THEN abs(-9223372036854775807 - 1) END FROM t;")).Fails(http.StatusBadRequest, "import_statement")
+	if read := before - balance(); read < 1000*1_000_000 {
+		t.Errorf("an import that failed paid %d nano-dollars for 1000 rows that it read", read)
+	}
+	began := time.Now()
+	before = balance()
+	c.Do("POST", d.Path("import"), harness.Raw("CREATE TABLE u(a); INSERT INTO u SELECT a.a FROM t a, t b, t c;")).Fails(http.StatusPaymentRequired, "balance_exhausted")
+	if left := balance(); time.Since(began) > 10*time.Second || left > 0 || left < -before {
+		t.Errorf("after %s an import had taken the balance from %d to %d nano-dollars", time.Since(began), before, left)
+	}
+	if got := ledgerBalance(t, owner(t, s), "default"); got != balance() {
+		t.Errorf("the ledger comes to %d, the balance is %d", got, balance())
+	}
+}
