@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,5 +153,63 @@ func TestImportStopsAtTheBalance(t *testing.T) {
 	}
 	if got := ledgerBalance(t, owner(t, s), "default"); got != balance() {
 		t.Errorf("the ledger comes to %d, the balance is %d", got, balance())
+	}
+}
+
+// TestCapsOutliveTheirDatabase sends the list of caps back as it was read, with one whose database is deleted.
+func TestCapsOutliveTheirDatabase(t *testing.T) {
+	row(t, "DP-BILL-9")
+	s := harness.Start(t, binary, harness.Options{Env: prepaid()})
+	c := s.Client(t, harness.Token).Apart()
+	c.DB("d").Query("SELECT 1").OK()
+	c.Do("PUT", "/v1/billing/caps", []body{{"scope": "database", "id": "d", "window": "day", "usd": 0}}).OK()
+	id := c.Get("/v1/billing/caps").OK().Str("data.0.id")
+	gone := c.Post("/v1/databases", body{"slug": "other"}).OK().Str("data.id")
+	c.Do("DELETE", "/v1/databases/other", nil).OK()
+	c.Do("PUT", "/v1/billing/caps", []body{{"scope": "database", "id": gone, "window": "day", "usd": 0}}).Fails(http.StatusBadRequest, "invalid_cap")
+	c.Do("DELETE", "/v1/databases/d", nil).OK()
+	c.Do("PUT", "/v1/billing/caps", c.Get("/v1/billing/caps").OK().At("data")).OK()
+	c.Post("/v1/databases/"+id+"/undelete", body{}).OK()
+	c.DB("d").Query("SELECT 1").Fails(http.StatusPaymentRequired, "spend_cap_reached")
+}
+
+// TestRefusedAtTheLastMomentIsFree has requests that are let in wait behind a long one, which spends all: they are refused when they would begin, and cost nothing.
+func TestRefusedAtTheLastMomentIsFree(t *testing.T) {
+	row(t, "DP-BILL-8")
+	s := harness.Start(t, binary, harness.Options{Env: append(prepaid("PERSQLD_PRICE_REQUESTS=1000000", "PERSQLD_PRICE_ROWS_READ=100000", "PERSQLD_PRICE_ROWS_WRITTEN=0", "PERSQLD_PRICE_STORAGE_GB_MONTH=0", "PERSQLD_WELCOME_CREDIT=100000"), ownerEnv...)})
+	c := s.Client(t, harness.Token).Apart()
+	d := c.DB("d")
+	d.Query("CREATE TABLE t(a)").OK()
+	d.Query("INSERT INTO t SELECT value FROM json_each('" + numbers(1000) + "')").OK()
+	var sum spending
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	used := c.Get("/v1/usage").OK().At("data.totals.requests")
+	before, _ := used.(json.Number).Int64()
+	for i := range 60 {
+		wg.Go(func() {
+			var a *harness.Answer
+			switch i % 3 {
+			case 0:
+				a = d.Query("SELECT count(*) FROM t a, t b, t c WHERE a.a+b.a+c.a=-1")
+			case 1:
+				a = d.Query("SELECT 1")
+			default:
+				a = d.Batch(i%2 == 0, "SELECT 1", "SELECT 2")
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if a.Status == http.StatusOK || a.Body["meta"] != nil {
+				sum.requests++
+			}
+		})
+	}
+	wg.Wait()
+	after, _ := c.Get("/v1/usage").OK().At("data.totals.requests").(json.Number).Int64()
+	if after-before != sum.requests {
+		t.Errorf("%d requests are counted, %d did some work", after-before, sum.requests)
+	}
+	if got := ledgerBalance(t, owner(t, s), "default"); got != nanos(t, c.Get("/v1/billing/balance").OK().At("data.balanceUsd")) {
+		t.Errorf("the ledger comes to %d", got)
 	}
 }
