@@ -209,7 +209,7 @@ func (w *worker) commit(a *actor, alone bool) {
 		return
 	}
 	was := a.conn.Commits()
-	var counted []meterEntry
+	var counted *filing
 	err := w.guard(a, func() (err error) {
 		if counted, err = w.file(a); err != nil {
 			return err

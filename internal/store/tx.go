@@ -33,8 +33,8 @@ type Tx struct {
 	sealed  bool          // what it wrote is part of the group
 	broke   bool          // its budget stopped it
 	cost    sqlite.Counts // of its statements, those that failed or were undone too
-	last    sqlite.Counts // of which the last statement
-	stands  int64         // rows written of the cost that Commit kept
+	last    sqlite.Counts // of which the last one
+	stands  int64         // rows that its finished steps wrote: nothing takes them back but the loss of all
 	running *sqlite.Stmt  // for the budget
 
 	uncounted bool // a statement of the server's own runs, which nobody pays for
@@ -174,13 +174,14 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, errEnded
 	}
 	tx.index++
-	tx.last = sqlite.Counts{}
-	if why := tx.c.again.poison[tx.index]; why != nil {
-		r.RowsRead, r.RowsWritten = why.cost.RowsRead, why.cost.RowsWritten
+	if p := tx.c.again.poison[tx.index]; p.why != nil {
+		// It isn't run again, and did read, and maybe write, what it did.
+		r.RowsRead, r.RowsWritten = p.cost.RowsRead, p.cost.RowsWritten
 		tx.cost.RowsRead += r.RowsRead
 		tx.cost.RowsWritten += r.RowsWritten
-		return r, why.err
+		return r, p.why
 	}
+	tx.last = sqlite.Counts{}
 	if err := tx.afford(); err != nil {
 		return r, tx.check(err)
 	}
@@ -376,7 +377,7 @@ func (tx *Tx) afford() error {
 	err := b.Afford(cost)
 	if err != nil {
 		tx.broke = true
-		tx.cost.RowsWritten = tx.stands // the rest is undone
+		tx.cost.RowsWritten = tx.stands
 	}
 	return err
 }
@@ -417,9 +418,8 @@ func (tx *Tx) Commit() error {
 	if err := tx.w.own(tx.a, releaseStepSQL); err != nil {
 		return tx.check(err)
 	}
-	tx.stepped = false
+	tx.stepped, tx.stands = false, tx.cost.RowsWritten
 	tx.held++
-	tx.stands = tx.cost.RowsWritten
 	return nil
 }
 
