@@ -382,7 +382,9 @@ func TestBillingModes(t *testing.T) {
 		t.Errorf("two rows cost %d nano-dollars", got)
 	}
 	c.Get("/v1/billing/balance").OK().Is("data.balanceUsd", "null").Is("data.runwayDays", "null")
-	cap := func(scope, id string, usd float64) body { return body{"scope": scope, "id": id, "window": "day", "usd": usd} }
+	cap := func(scope, id string, usd float64) body {
+		return body{"scope": scope, "id": id, "window": "day", "usd": usd}
+	}
 	c.Do("PUT", "/v1/billing/caps", []body{cap("database", "d", 0)}).OK()
 	d.Query("SELECT 1").Fails(http.StatusPaymentRequired, "spend_cap_reached").Is("cap.scope", "database").Is("cap.usd", "0")
 	c.DB("e").Query("SELECT 1").OK()
