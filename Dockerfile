@@ -1,4 +1,4 @@
-# The image is what scripts/image-root lays out: the one static binary, CA roots and time zones. It runs as nobody,
+# The image is what scripts/image-root lays out: the one static binary, with the exact row meter, CA roots and time zones. It runs as nobody,
 # needs no writable root, and keeps everything in /data.
 FROM --platform=$BUILDPLATFORM golang:1.26-alpine AS build
 RUN apk add --no-cache ca-certificates tzdata

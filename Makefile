@@ -14,6 +14,10 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # The version is Git's: Go writes it into the binary where Git can tell.
 VCS = $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
+# Go's flags for the exact row meter, which internal/sqlite/rowmeter builds into a copy of SQLite. Whatever Go programs a recipe
+# starts inherit them. With METER= the build is Go's plain one, and the meter estimates.
+METER = $(strip $(GOFLAGS) $(or $(shell GOFLAGS= GOOS= GOARCH= $(GO) run ./internal/sqlite/rowmeter),$(error the exact row meter can't be built in, see above)))
+
 # SQLite's generated code does arithmetic on addresses that the checks of -race refuse, and is one thread's work.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
@@ -28,7 +32,7 @@ run: build
 
 ## build: make bin/persqld, one static binary.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/persqld ./cmd/persqld
+	GOFLAGS="$(METER)" CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/persqld ./cmd/persqld
 
 ## image: build the container image. IMAGE is its name (persqld), DOCKER the program that builds it.
 image:
@@ -37,8 +41,8 @@ image:
 ## test: vet, then every test, the end-to-end suite and the fuzz corpora included. CI=1 makes a skipped test a failure.
 test:
 	@scripts/test-setup
-	$(GO) vet ./...
-	@if command -v gcc >/dev/null; then \
+	GOFLAGS="$(METER)" $(GO) vet ./...
+	@export GOFLAGS="$(METER)"; if command -v gcc >/dev/null; then \
 		CGO_ENABLED=1 exec $(GO) run ./internal/tools/testsummary -count=1 $(RACE) ./... \
 			-- PERSQLD_RACE=1 -count=1 $(RACE) -run '$(CONCURRENT)' ./e2e; \
 	else \
@@ -48,16 +52,16 @@ test:
 
 ## bench: measure the server beside its floor; fails where a bar is missed. About 18 minutes.
 bench:
-	$(GO) run ./bench $(ARGS)
+	GOFLAGS="$(METER)" $(GO) run ./bench $(ARGS)
 
 ## lint: gofmt, vet, staticcheck, govulncheck.
 lint:
-	@GO="$(GO)" STATICCHECK="$(STATICCHECK)" GOVULNCHECK="$(GOVULNCHECK)" scripts/lint
+	@GO="$(GO)" METER="$(METER)" STATICCHECK="$(STATICCHECK)" GOVULNCHECK="$(GOVULNCHECK)" scripts/lint
 
 ## fuzz: every fuzz target for FUZZTIME each (10m).
 fuzz:
-	@GO="$(GO)" scripts/fuzz $(FUZZTIME)
+	@GOFLAGS="$(METER)" GO="$(GO)" scripts/fuzz $(FUZZTIME)
 
 ## torture: kill the server with -9 under load N times (200), and look for what was lost.
 torture:
-	TORTURE=$(N) $(GO) test -count=1 -timeout 0 -v -run '^TestCrash$$' ./e2e
+	GOFLAGS="$(METER)" TORTURE=$(N) $(GO) test -count=1 -timeout 0 -v -run '^TestCrash$$' ./e2e

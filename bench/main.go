@@ -182,22 +182,37 @@ func contestants(ctx context.Context, o options, root, dir string) (floor, ours 
 	ours = &program{name: "ours", command: strings.Fields(o.ours), dir: filepath.Join(dir, "ours")}
 	if o.floor == "" {
 		floor.command[0] = filepath.Join(dir, "floor.bin")
-		if err := build(ctx, root, floor.command[0], "./bench/floor"); err != nil {
+		if err := build(ctx, root, "", floor.command[0], "./bench/floor"); err != nil {
 			return nil, nil, err
 		}
 	}
 	if o.ours == "" {
 		ours.command = []string{filepath.Join(root, "bin", "persqld"), "serve"}
-		if err := build(ctx, root, ours.command[0], "./cmd/persqld"); err != nil {
+		flags, err := meterFlags(ctx, root)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := build(ctx, root, flags, ours.command[0], "./cmd/persqld"); err != nil {
 			return nil, nil, err
 		}
 	}
 	return floor, ours, nil
 }
 
-func build(ctx context.Context, root, out, pkg string) error {
+// meterFlags are Go's flags for a build with the exact row meter, as persqld is shipped. The floor counts nothing.
+func meterFlags(ctx context.Context, root string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "run", "./internal/sqlite/rowmeter")
+	cmd.Dir, cmd.Stderr, cmd.Env = root, os.Stderr, append(os.Environ(), "GOFLAGS=")
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("build the row meter in: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func build(ctx context.Context, root, flags, out, pkg string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, pkg)
-	cmd.Dir, cmd.Stderr = root, os.Stderr
+	cmd.Dir, cmd.Stderr, cmd.Env = root, os.Stderr, append(os.Environ(), "GOFLAGS="+flags)
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build %s: %w", pkg, err)
 	}

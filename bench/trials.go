@@ -21,6 +21,7 @@ type trial struct {
 func trials() []trial {
 	return []trial{
 		{"gate", measureGate},
+		{"row meter", measureMeter},
 		{"fairness", measureFairness},
 		{"100,000 databases", measureRegistered},
 		{"snapshot", measureSnapshot},

@@ -19,7 +19,7 @@ var unaudited = map[string]bool{"query": true, "batch": true, "validate": true, 
 // and from where.
 func TestEveryChangeIsAudited(t *testing.T) {
 	row(t, "DP-AUDIT-2", "DP-AUDIT-4")
-	s := people(t, append([]string{"PERSQLD_SIGNUP=open"}, keepsHistory...)...)
+	s := people(t, append(prepaid("PERSQLD_SIGNUP=open"), keepsHistory...)...)
 	admin := s.Client(t, harness.Token)
 	owner := enrol(t, s, "owner@example.com", "default", "owner")
 	nobody := s.Client(t, "")
@@ -49,6 +49,8 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		"createDatabase":  plain("database.created", body{"slug": "fresh"}),
 		"putDescriptions": plain("database.described", body{"databaseDescription": "x"}),
 		"importDatabase":  plain("database.imported", harness.Raw("CREATE TABLE IF NOT EXISTS i(a);")),
+		"setCaps":         plain("billing.caps_set", harness.Raw(`[{"scope":"namespace","window":"month","usd":1000}]`)),
+		"addCredit":       plain("billing.credited", body{"usd": 5, "note": "audited"}),
 		"createToken":     plain("token.created", body{}),
 		"claimBranch":     plain("database.created", nil),
 		"putBranch": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {

@@ -39,6 +39,8 @@ var requests = map[string]struct {
 	"loadCSV":         {query: "?table=t", body: harness.Raw("a\n1\n")},
 	"putDescriptions": {body: body{"databaseDescription": "x"}},
 	"forkDatabase":    {body: body{"slug": "made"}},
+	"getUsage":        {query: "?groupBy=database"},
+	"setCaps":         {body: harness.Raw(`[]`)},
 }
 
 // ask sends a call of the document; send replaces its body unless it is nil.
@@ -103,6 +105,11 @@ func TestDocumentedStatuses(t *testing.T) {
 			}
 		}
 	})
+	t.Run("402 without a balance", func(t *testing.T) {
+		s := harness.Start(t, binary, harness.Options{Env: prepaid("PERSQLD_WELCOME_CREDIT=0")})
+		c := s.Client(t, harness.Token)
+		each(t, http.StatusPaymentRequired, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", nil) })
+	})
 	t.Run("403 with a token for another database", func(t *testing.T) {
 		s := sharedServer(t)
 		own, other := db(t), db(t)
@@ -111,7 +118,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		each(t, http.StatusForbidden, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", other.Slug, nil) })
 	})
 	t.Run("404 for a database that isn't there", func(t *testing.T) {
-		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_AUTO_CREATE=false"}})
+		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_AUTO_CREATE=false", "PERSQLD_BILLING=off"}})
 		c := s.Client(t, harness.Token)
 		each(t, http.StatusNotFound, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", copyOf(op, "none")) })
 	})
@@ -131,6 +138,9 @@ func TestDocumentedStatuses(t *testing.T) {
 		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_MAX_REQUEST=4KB", "PERSQLD_MAX_RESULT=1KB", "PERSQLD_MAX_IMPORT=4KB", "PERSQLD_MAX_CSV=4KB"}})
 		c := s.Client(t, harness.Token)
 		d := newDB(t, c)
+		for range 10 { // a line each of the usage
+			newDB(t, c).Must("SELECT 1")
+		}
 		for range 40 {
 			d.Must("CREATE TABLE " + unused() + "_table(first_of_two_columns, second_of_two_columns)")
 		}

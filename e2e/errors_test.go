@@ -104,6 +104,27 @@ func TestSyntaxError(t *testing.T) {
 	d.Query("SELECT 'unterminated").Fails(http.StatusBadRequest, "").Kind("syntax_error")
 	d.Query("INSERT INTO").Fails(http.StatusBadRequest, "").Kind("syntax_error")
 	d.Query("SELECT 1 \x00 garbage").Fails(http.StatusBadRequest, "")
+
+	d.Query("CREATE TABLE limited(id INTEGER PRIMARY KEY, a)").OK()
+	d.Query("INSERT INTO limited(a) VALUES(1),(2),(3),(4)").OK()
+	for sql, near := range map[string]string{
+		"DELETE FROM limited LIMIT 2":                            "LIMIT",
+		"delete from limited where a>0 limit 2":                  "limit",
+		"UPDATE limited SET a=0 LIMIT 2":                         "LIMIT",
+		"DELETE FROM limited ORDER BY a LIMIT 2":                 "ORDER",
+		"WITH w AS (SELECT 1) DELETE FROM limited LIMIT 2":       "LIMIT",
+		"/* two */ UPDATE limited SET a=0 WHERE id>1 ORDER BY a": "ORDER",
+	} {
+		a := d.Query(sql).Fails(http.StatusBadRequest, "").Kind("syntax_error").Is("errorDetail.near", near)
+		if !strings.Contains(hintOf(a), "WHERE rowid IN (SELECT rowid FROM … LIMIT n)") {
+			t.Errorf("%s: hint %q", sql, hintOf(a))
+		}
+	}
+	if a := d.Query("SELECT * FROM limited LIMIT LIMIT").Fails(http.StatusBadRequest, "").Kind("syntax_error"); hintOf(a) != "" {
+		t.Errorf("the hint of a SELECT is %q", hintOf(a))
+	}
+	// What the hint says does it.
+	d.Query("DELETE FROM limited WHERE rowid IN (SELECT rowid FROM limited LIMIT 2)").OK().Is("data.changes", "2")
 }
 
 func TestTypeMismatch(t *testing.T) {

@@ -81,6 +81,8 @@ var unprovoked = map[string]string{
 	"createNamespace 408":  slowBody,
 	"setMemberRole 408":    slowBody,
 	"createInvitation 408": slowBody,
+	"setCaps 408":          slowBody,
+	"addCredit 408":        slowBody,
 	"startCheckout 408":    slowBody,
 	"stripeEvent 408":      slowBody,
 	"exportDatabase 408":   "an export over a second, the shortest limit, is one of a larger database than a test should make",

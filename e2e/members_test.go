@@ -168,7 +168,7 @@ func TestNamespacesOfOthers(t *testing.T) {
 			t.Errorf("%s: %v", op.ID, answers)
 		}
 	}
-	if calls != 8 {
+	if calls != 10 {
 		t.Errorf("%d calls", calls)
 	}
 	after := owner.Get("/api/namespaces/default/audit").OK()

@@ -58,6 +58,10 @@ var twinCalls = map[string]struct {
 		return admin.Post("/v1/tokens", body{"name": "x"}).OK().Str("data.id")
 	}},
 	"getAuditLog": {role: "admin"},
+	"getUsage":    {query: "?groupBy=meter", role: "viewer"},
+	"getBalance":  {role: "viewer"},
+	"listCaps":    {role: "viewer"},
+	"setCaps":     {body: harness.Raw(`[{"scope":"namespace","window":"month","usd":1000}]`), role: "admin"},
 
 	"claimBranch":  {body: body{"ref": "{t}"}, role: "admin"},
 	"listBranches": {role: "viewer"},

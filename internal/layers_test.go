@@ -52,8 +52,9 @@ var floors = [][]string{
 	{"e2e/openapi"},        // judges exchanges by the document; knows nothing of the house
 	{ // beside the house: nobody imports them
 		"internal", // this test
-		"bench", "bench/floor",
+		"bench", "bench/floor", "bench/meter",
 		"internal/tools/testsummary",
+		"internal/sqlite/rowmeter",
 		"e2e/harness",
 	},
 	{"e2e"},

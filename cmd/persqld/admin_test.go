@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // binary is the program under test, built once by TestMain.
@@ -303,7 +305,7 @@ func TestSecondServerIsRefused(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	v := runJSON(t, 0, "version")
-	if v["version"] == "" || v["sqliteVersion"] != "3.54.1" || v["rowMeter"] != "estimated" {
+	if v["version"] == "" || v["sqliteVersion"] != "3.54.1" || v["rowMeter"] != sqlite.RowMeter() {
 		t.Errorf("version %v", v)
 	}
 }

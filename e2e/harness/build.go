@@ -19,7 +19,10 @@ func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 	}
 	// Not "persqld": whoever ends his own server by that name must not end the tests'.
 	bin := filepath.Join(dir, "under-test")
-	args := []string{"build", "-tags", strings.Join(tags, ","), "-o", bin}
+	args := []string{"build", "-o", bin}
+	if len(tags) > 0 {
+		args = append(args, "-tags="+strings.Join(append(tags, setTags()...), ","))
+	}
 	env := os.Environ()
 	if Race() {
 		args = append(args, "-race", "-gcflags=modernc.org/sqlite/lib=-race=false", "-gcflags=modernc.org/libc=-race=false")
@@ -31,6 +34,16 @@ func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 		return "", fmt.Errorf("build persqld: %w\n%s", err, out)
 	}
 	return bin, nil
+}
+
+// setTags are the tags in GOFLAGS, in whose place those of the command line would step.
+func setTags() (tags []string) {
+	for _, flag := range strings.Fields(os.Getenv("GOFLAGS")) {
+		if list, ok := strings.CutPrefix("-"+strings.TrimLeft(flag, "-'\""), "-tags="); ok {
+			tags = strings.Split(strings.TrimRight(list, "'\""), ",")
+		}
+	}
+	return tags
 }
 
 // Race tells whether the server is built with the race detector.

@@ -205,7 +205,7 @@ func (s *Server) setCaps(x *exchange) error {
 	}
 	// The body is the list itself; an object that has it is good too.
 	body := x.body
-	if text := strings.TrimSpace(string(body)); strings.HasPrefix(text, "[") {
+	if text := strings.TrimSpace(string(body)); strings.HasPrefix(text, "[") && jsontext.Value(text).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) {
 		body = []byte(`{"caps":` + text + `}`)
 	}
 	if err := wire.DecodeObject(body, &list); err != nil {
@@ -280,7 +280,7 @@ func (x *exchange) capOf(r *capRequest) (catalog.Cap, error) {
 // dollars reads an amount of JSON, a number or a text of one, exactly.
 func dollars(v jsontext.Value) (int64, error) {
 	text := strings.Trim(string(v), `"`)
-	if strings.ContainsAny(text, "eE") {
+	if v.Kind() == '0' && strings.ContainsAny(text, "eE") {
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || math.Abs(f) > catalog.MaxNanos/1e9 {
 			return 0, catalog.ErrDollars
@@ -359,6 +359,9 @@ type creditRequest struct {
 func (s *Server) addCredit(x *exchange) error {
 	first, err := s.opt.Catalog.Membership(s.opt.FirstNamespace, x.user.ID)
 	if err != nil || first.Role != catalog.MemberOwner {
+		if _, err := s.opt.Catalog.Membership(unescape(x.param("ns")), x.user.ID); err != nil {
+			return errNoNamespace
+		}
 		return newFault(http.StatusForbidden, codeForbidden, "Credits are given by owners of the server's first namespace", "persqld credit does it on the server's machine")
 	}
 	if s.opt.Billing == nil || !s.opt.Billing.Prepaid() {
@@ -369,7 +372,7 @@ func (s *Server) addCredit(x *exchange) error {
 		return err
 	}
 	var req creditRequest
-	if err := x.object(&req); err != nil {
+	if err := x.accountObject(&req); err != nil {
 		return err
 	}
 	nanos, err := dollars(req.USD)

@@ -125,6 +125,9 @@ func sqlFault(e *sqlite.Error, sql []byte, table string) *fault {
 	default:
 		status = d.byPrimary(e, after)
 	}
+	if d.kind == kindSyntax {
+		d.limited(verb(sql))
+	}
 	f := newFault(status, d.kind, e.Message, d.hint)
 	if d.kind == kindUnknown {
 		f.code = "sql_error"
@@ -192,6 +195,14 @@ func (d *sqlDetail) byMessage(message, after string) {
 	case strings.HasPrefix(message, "datatype mismatch"):
 		d.kind = kindType
 	}
+}
+
+// limited knows what SQLite has as an option of its build, and ours lacks: DELETE and UPDATE with ORDER BY and LIMIT.
+func (d *sqlDetail) limited(verb string) {
+	if verb != "DELETE" && verb != "UPDATE" || !strings.EqualFold(d.near, "LIMIT") && !strings.EqualFold(d.near, "ORDER") {
+		return
+	}
+	d.hint = verb + " takes no ORDER BY and no LIMIT here: say which rows, with WHERE rowid IN (SELECT rowid FROM … LIMIT n)"
 }
 
 func (d *sqlDetail) unknownColumn(name string) {

@@ -158,7 +158,7 @@ func (e *EmptyError) Error() string {
 func (a *Account) afford(p *Purse, cost int64, first bool) error {
 	if a.books.opt.Prepaid {
 		if left := a.balance.Load(); left < cost || first && left <= 0 {
-			return &EmptyError{BalanceNanos: left}
+			return &EmptyError{BalanceNanos: left - cost} // as it is when the request is charged
 		}
 	}
 	caps := a.caps.Load()

@@ -55,6 +55,10 @@ type Books struct {
 	dirty    dirtyList
 	told     atomic.Uint64 // numbers given out by Filed
 	taken    atomic.Uint64 // of which these are durable
+	since    atomic.Int64  // catalog.UsageKeptAt as the last process left it, while databases are asked what they counted since; else 0
+	asked    atomic.Bool   // all of them were
+	unmarked atomic.Bool   // the disk was too full for catalog.UsageKeptAt
+
 	flushing sync.Mutex
 	settled  int64 // the day that all days before are settled of; under flushing
 
@@ -189,6 +193,7 @@ func (b *Books) Flush(ctx context.Context) error {
 	b.flushing.Lock()
 	defer b.flushing.Unlock()
 	now := b.opt.Now()
+	asked := b.asked.Load()
 	upto := b.told.Load()
 	b.dirty.Lock()
 	accounts := b.dirty.list
@@ -202,6 +207,9 @@ func (b *Books) Flush(ctx context.Context) error {
 		return failed
 	}
 	b.taken.Store(upto)
+	if asked {
+		b.since.Store(0)
+	}
 	return b.settle(ctx, now)
 }
 
@@ -216,10 +224,15 @@ func (b *Books) write(ctx context.Context, accounts []*Account, now time.Time) e
 		if len(changes) == 0 {
 			return nil
 		}
-		charged, err := b.cat.KeepUsage(ctx, changes, series, b.opt.Prepaid, now)
+		at := now
+		if ms := b.since.Load(); ms != 0 {
+			at = time.UnixMilli(ms) // a crash before all are asked has all of them asked again
+		}
+		charged, err := b.cat.KeepUsage(ctx, changes, series, b.opt.Prepaid, at)
 		if err != nil {
 			return err
 		}
+		b.unmarked.Store(false)
 		for id, nanos := range spent {
 			byID[id].correct(nanos - charged[id])
 			delete(charged, id)
@@ -292,6 +305,9 @@ func (b *Books) settle(ctx context.Context, now time.Time) error {
 func (b *Books) Close(ctx context.Context) error {
 	if err := b.Flush(ctx); err != nil {
 		return fmt.Errorf("keep usage: %w", err)
+	}
+	if b.since.Load() != 0 || b.unmarked.Load() {
+		return nil // not all were asked; or it is empty
 	}
 	return b.cat.SetSetting(ctx, catalog.UsageKeptAt, "")
 }

@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -32,11 +33,13 @@ type Files interface {
 func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files) (done <-chan struct{}, err error) {
 	finished := make(chan struct{})
 	kept, there := b.cat.Setting(catalog.UsageKeptAt)
-	// From here on what is counted may be missing until it is kept.
-	if err := b.cat.SetSetting(ctx, catalog.UsageKeptAt, strconv.FormatInt(b.opt.Now().UnixMilli(), 10)); err != nil {
-		return nil, err
-	}
 	if !there || kept == "" {
+		// From here on what is counted may be missing until it is kept. A full disk stops no start: the first counts that are kept say the same.
+		err := b.cat.SetSetting(ctx, catalog.UsageKeptAt, strconv.FormatInt(b.opt.Now().UnixMilli(), 10))
+		if err != nil && !errors.Is(err, catalog.ErrDiskFull) {
+			return nil, err
+		}
+		b.unmarked.Store(err != nil)
 		close(finished)
 		return finished, nil
 	}
@@ -44,6 +47,7 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 	if err != nil {
 		return nil, fmt.Errorf("the catalog's setting %s is %q", catalog.UsageKeptAt, kept)
 	}
+	b.since.Store(ms)
 	since := time.UnixMilli(ms).Add(-recountMargin)
 	if b.opt.Restored {
 		since = time.Time{}
@@ -72,10 +76,14 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 		}
 		close(work)
 		group.Wait()
+		b.asked.Store(ctx.Err() == nil)
 	}()
 	select {
 	case <-finished:
-		return finished, b.Flush(ctx)
+		if err := b.Flush(ctx); err != nil && !errors.Is(err, catalog.ErrDiskFull) {
+			return nil, err
+		}
+		return finished, nil
 	case <-time.After(recountPatience):
 		b.log.Warn("databases are asked what they counted before the last stop; usage and balances lack some of it until that is done")
 	case <-ctx.Done():

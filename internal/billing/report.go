@@ -150,5 +150,7 @@ func (b *Books) SetCaps(ctx context.Context, namespaceID string, caps []catalog.
 	if err := b.cat.SetCaps(ctx, namespaceID, caps); err != nil {
 		return err
 	}
+	b.flushing.Lock() // or counts that are being written would be missed
+	defer b.flushing.Unlock()
 	return a.loadCaps(ctx)
 }

@@ -49,16 +49,21 @@ func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files File
 		if err != nil {
 			return err
 		}
+		sampled := map[string]bool{}
+		for _, s := range samples {
+			sampled[s.NamespaceID] = true
+		}
 		samples = samples[:0]
-		for id, nanos := range charged {
+		for id := range sampled {
 			a, err := b.Account(ctx, id)
 			if err != nil {
 				return err
 			}
-			a.correct(-nanos)
-			if a.stale.Load() {
-				a.watch(ctx)
-			}
+			a.correct(-charged[id])
+			a.stale.Store(true) // caps are of storage too, where nothing is charged as well
+			b.flushing.Lock()   // or counts that are being written would be missed
+			a.watch(ctx)
+			b.flushing.Unlock()
 		}
 		return nil
 	}

@@ -56,8 +56,9 @@ func TestDefaults(t *testing.T) {
 		PasswordMemory: 19 << 20, PasswordPasses: 2, PasswordChecks: 2,
 		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,
 		History: config.Duration{Duration: 720 * time.Hour}, HistoryExact: config.Duration{Duration: 24 * time.Hour},
-		Billing:         "meter",
 		ReplicaInterval: config.Duration{Duration: time.Second}, ReplicaRequests: 100,
+		Billing: "meter", PriceRequests: 500_000_000, PriceRowsRead: 5_000_000, PriceRowsWritten: 2_000_000_000, PriceStorage: 400_000_000,
+		WelcomeCredit: 5_000_000_000, LowBalance: 1_000_000_000,
 	}
 	s.TrustProxy = nil
 	if !reflect.DeepEqual(s, want) {
@@ -120,6 +121,14 @@ func TestRefused(t *testing.T) {
 		{"no e-mail address", "", "admin-email: ada\nadmin-password: " + secret, []string{"PERSQLD_ADMIN_EMAIL", "name@example.com"}},
 		{"a short password", "", "admin-email: ada@example.com\nadmin-password: short77", []string{"PERSQLD_ADMIN_PASSWORD", "8 to 1024"}},
 		{"another token", "PERSQLD_TOKEN=secret" + secret, "", []string{"psql_live_"}},
+		{"no mode", "PERSQLD_BILLING=postpaid", "", []string{"billing", "off", "meter", "prepaid", "postpaid"}},
+		{"no amount", "PERSQLD_WELCOME_CREDIT=much", "", []string{"PERSQLD_WELCOME_CREDIT", `"much"`, "number of dollars"}},
+		{"an amount with an exponent", "", "low-balance: 1e3", []string{"low-balance", "number of dollars"}},
+		{"less than nothing", "PERSQLD_WELCOME_CREDIT=-5", "", []string{"PERSQLD_WELCOME_CREDIT (--welcome-credit) is -5", "0 to 1000000"}},
+		{"too much", "", "price-storage-gb-month: 1000000.01", []string{"PERSQLD_PRICE_STORAGE_GB_MONTH", "1000000.01", "0 to 1000000"}},
+		{"half a nano-dollar a row read", "PERSQLD_PRICE_ROWS_READ=0.0005", "", []string{"PERSQLD_PRICE_ROWS_READ (--price-rows-read) is 0.0005", "nano-dollars a row", "steps of 0.001"}},
+		{"a fraction a row written", "", "price-rows-written: 2.0001", []string{"PERSQLD_PRICE_ROWS_WRITTEN (--price-rows-written) is 2.0001", "nano-dollars a row"}},
+		{"a fraction a request", "", "price-requests: 0.000000001", []string{"PERSQLD_PRICE_REQUESTS (--price-requests) is 0.000000001", "nano-dollars a request"}},
 		{"half of Stripe", "PERSQLD_STRIPE_KEY=sk_test_" + secret, "", []string{"PERSQLD_STRIPE_KEY", "PERSQLD_STRIPE_WEBHOOK_SECRET", "both"}},
 		{"the other half", "PERSQLD_STRIPE_WEBHOOK_SECRET=whsec_" + secret, "", []string{"PERSQLD_STRIPE_KEY", "PERSQLD_STRIPE_WEBHOOK_SECRET", "both"}},
 		{"Stripe's address alone", "PERSQLD_STRIPE_URL=http://localhost:12111", "", []string{"PERSQLD_STRIPE_URL", "needs PERSQLD_STRIPE_KEY"}},
@@ -127,7 +136,6 @@ func TestRefused(t *testing.T) {
 		{"a publishable key", "PERSQLD_BILLING=prepaid", "stripe-key: pk_test_" + secret + "\nstripe-webhook-secret: whsec_" + secret, []string{"PERSQLD_STRIPE_KEY", "publishable"}},
 		{"another secret", "PERSQLD_BILLING=prepaid", "stripe-key: sk_test_" + secret + "\nstripe-webhook-secret: " + secret, []string{"PERSQLD_STRIPE_WEBHOOK_SECRET", "whsec_"}},
 		{"a live key by http", "PERSQLD_BILLING=prepaid", "stripe-key: sk_live_" + secret + "\nstripe-webhook-secret: whsec_" + secret + "\nstripe-url: http://mock", []string{"PERSQLD_STRIPE_URL", "https"}},
-		{"no such billing", "PERSQLD_BILLING=postpaid", "", []string{"off", "meter", "prepaid"}},
 		{"a mistyped token", "PERSQLD_TOKEN=psql_live_p1_" + strings.Repeat("x", 38), "", []string{"checksum"}},
 	}
 	for _, tt := range tests {
@@ -185,6 +193,57 @@ func TestSize(t *testing.T) {
 		if got, err := config.ParseSize(text); err == nil {
 			t.Errorf("%q is read as %d", text, int64(got))
 		}
+	}
+}
+
+func TestDollars(t *testing.T) {
+	for text, want := range map[string]struct {
+		nanos config.Dollars
+		again string
+	}{
+		"0": {0, "0"}, "20": {20_000_000_000, "20"}, "0.005": {5_000_000, "0.005"}, "$5": {5_000_000_000, "5"}, " 5 ": {5_000_000_000, "5"}, "$ 5": {},
+		"-5": {-5_000_000_000, "-5"}, "-0.5": {-500_000_000, "-0.5"}, "-0": {0, "0"}, "007.10": {7_100_000_000, "7.1"}, "0.000000001": {1, "0.000000001"},
+		"-0.000000001": {-1, "-0.000000001"}, "1.000000000": {1_000_000_000, "1"}, "999999999.999999999": {999_999_999_999_999_999, "999999999.999999999"},
+		"1000000000": {1_000_000_000_000_000_000, "1000000000"}, "-1000000000": {-1_000_000_000_000_000_000, "-1000000000"}, "0000000001": {1_000_000_000, "1"},
+	} {
+		var d config.Dollars
+		err := d.UnmarshalText([]byte(text))
+		if want.again == "" {
+			if err == nil {
+				t.Errorf("%q is read as %d", text, int64(d))
+			}
+			continue
+		}
+		if err != nil || d != want.nanos || d.String() != want.again {
+			t.Errorf("%q: %d (%v), %v; want %d (%s)", text, int64(d), d, err, int64(want.nanos), want.again)
+		}
+	}
+	for _, text := range []string{"", "-", ".", "1e3", "1E3", ".5", "5.", "-.5", "--5", "+5", "-$5", "$$5", "1,000", "1.2.3", "0x10", "Inf", "NaN", "1_0", "5 USD", "٥", "12345678901", "00000000001",
+		"0.0000000001", "1.0000000000", "1000000000.000000001", "1000000001", "-1000000001", "9999999999"} {
+		var d config.Dollars
+		if err := d.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is read as %d", text, int64(d))
+		} else if !strings.Contains(err.Error(), "number of dollars") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// Prices in whole nano-dollars a unit are taken, from nothing to the greatest.
+func TestPrices(t *testing.T) {
+	for _, text := range []string{"0", "0.001", "0.005", "2", "2.000", "123.456", "1000000"} {
+		s, err := parse(t, []string{"PERSQLD_PRICE_REQUESTS=" + text, "PERSQLD_PRICE_ROWS_READ=$" + text}, "--price-rows-written", text, "--price-storage-gb-month", text)
+		if err != nil || s.PriceRequests != s.PriceRowsRead || s.PriceRequests != s.PriceRowsWritten || s.PriceRequests != s.PriceStorage || s.PriceRequests%1_000_000 != 0 {
+			t.Errorf("%s: %v, %+v", text, err, s)
+		}
+	}
+	// Storage is charged by the day and rounded there, so any price will do.
+	if s, err := parse(t, nil, "--price-storage-gb-month=0.000000001", "--welcome-credit=0.000000001", "--low-balance=0"); err != nil || s.PriceStorage != 1 || s.WelcomeCredit != 1 || s.LowBalance != 0 {
+		t.Errorf("%v, %+v", err, s)
+	}
+	path := file(t, "billing: prepaid\nprice-rows-read: 0.01\nwelcome-credit: 20\nbilling-estimated: true\n")
+	if s, err := parse(t, nil, "--config", path); err != nil || s.Billing != "prepaid" || s.PriceRowsRead != 10_000_000 || s.WelcomeCredit != 20_000_000_000 || !s.BillingEstimated {
+		t.Errorf("%v, %+v", err, s)
 	}
 }
 

@@ -144,6 +144,7 @@ func (c *Conn) own(sql string, by author) (*Stmt, error) {
 func (c *Conn) take(s *Stmt) {
 	s.busy, s.thread = true, c.thread
 	s.thread.hold()
+	s.forgetCost() // whoever had it last need not have asked
 	if c.cache.head != s {
 		c.cache.unlink(s)
 		c.cache.push(s)

@@ -89,8 +89,9 @@ func initialize(s Setup) error {
 // Version is the version of SQLite, for example "3.54.1".
 func Version() string { return sqlite3.SQLITE_VERSION }
 
-// RowMeter says how rowsRead and rowsWritten come about: "estimated" from SQLite's statement counters.
-func RowMeter() string { return "estimated" }
+// RowMeter says how rowsRead and rowsWritten come about: "exact", or "estimated" from SQLite's statement counters. How
+// the program was built decides it, see DESIGN.md.
+func RowMeter() string { return rowMeter }
 
 // MemoryUsed is the number of bytes that all connections together have allocated now.
 func MemoryUsed() int64 {

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"unsafe"
 
@@ -33,8 +32,7 @@ type Stmt struct {
 
 	policy    Policy // for what it compiles while it runs
 	params    int32
-	seeks     uint32   // Rewind, Last and Seek operations in the program, for the estimate of rows read
-	writesA   int64    // Insert and IdxInsert operations of one row, for the estimate of rows written
+	estimate  estimate
 	fires     []string // triggers that it has programs of
 	borrows   []string // tables that its virtual tables read by statements of their own
 	switched  uint64   // the connection's flags that it switches, a pragma,
@@ -67,30 +65,19 @@ func (s *Stmt) examine() {
 	tls := s.conn.thread.tls
 	s.params = sqlite3.Xsqlite3_bind_parameter_count(tls, s.ptr)
 	s.Explain = sqlite3.Xsqlite3_stmt_isexplain(tls, s.ptr) != 0
-	var inserts, indexes int64
 	ops := s.program()
+	s.estimate.examine(ops)
 	for i := range ops {
 		switch ops[i].Fopcode {
 		case sqlite3.OP_Vacuum:
 			s.Vacuum = !s.Explain
-		case sqlite3.OP_Rewind, sqlite3.OP_Last, sqlite3.OP_SeekGE, sqlite3.OP_SeekGT, sqlite3.OP_SeekLE, sqlite3.OP_SeekLT,
-			sqlite3.OP_SeekRowid, sqlite3.OP_NotExists:
-			s.seeks++
 		case sqlite3.OP_ParseSchema, sqlite3.OP_DropTable, sqlite3.OP_DropIndex, sqlite3.OP_DropTrigger, sqlite3.OP_LoadAnalysis:
 			s.Alters = true // nothing is collected of the server's own statements
 		case sqlite3.OP_SetCookie:
 			s.Alters = s.Alters || ops[i].Fp2 == sqlite3.BTREE_SCHEMA_VERSION
 		case sqlite3.OP_VUpdate, sqlite3.OP_Program:
 			s.writesVirtual = true
-		case sqlite3.OP_Insert:
-			inserts++
-		case sqlite3.OP_IdxInsert:
-			indexes++
 		}
-	}
-	s.writesA = 1
-	if inserts > 0 {
-		s.writesA += indexes / inserts
 	}
 	for i := range s.Accesses {
 		switch s.Accesses[i].Action {
@@ -410,41 +397,29 @@ func (s *Stmt) columnSlow(i int32) Value {
 	return Value{}
 }
 
-// Counts is what a run of a statement cost, by SQLite's statement counters.
+// Counts is what a statement cost, in rows: see DESIGN.md, "The row meter".
 type Counts struct {
 	RowsRead    int64
 	RowsWritten int64
 }
 
-// Counts estimates the rows that the run read: the steps of every scan, and one for each seek of the program. rows
-// changed is the difference of TotalChanges that the run made. The engine has no exact counter, see DESIGN.md.
+// Counts is what the statement cost since Prepare gave it out, or since the last Counts: all its runs, failed ones and
+// the one that goes on too. changed is the difference of TotalChanges that they made, which only the estimate asks for.
 func (s *Stmt) Counts(changed int64) Counts {
 	if s.ptr == 0 {
 		return Counts{}
 	}
-	v := (*sqlite3.TVdbe)(at(s.ptr))
-	read := int64(v.FaCounter[0]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_FULLSCAN_STEP]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_AUTOINDEX])
-	v.FaCounter[0], v.FaCounter[sqlite3.SQLITE_STMTSTATUS_FULLSCAN_STEP], v.FaCounter[sqlite3.SQLITE_STMTSTATUS_AUTOINDEX] = 0, 0, 0
-	if !s.Explain {
-		read += int64(s.seeks)
-	}
-	return Counts{RowsRead: read, RowsWritten: satMul(changed, s.writesA)}
+	n := s.cost(changed)
+	s.forgetCost()
+	return n
 }
 
-// Cost estimates the rows that the run has read so far. It may be asked while the statement runs.
+// Cost is what Counts would return now, for a callback that runs in the middle of a Step. It forgets nothing.
 func (s *Stmt) Cost() Counts {
 	if s.ptr == 0 {
 		return Counts{}
 	}
-	v := (*sqlite3.TVdbe)(at(s.ptr))
-	return Counts{RowsRead: int64(v.FaCounter[0]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_FULLSCAN_STEP]) + int64(v.FaCounter[sqlite3.SQLITE_STMTSTATUS_AUTOINDEX])}
-}
-
-func satMul(a, b int64) int64 {
-	if a > math.MaxInt64/max(b, 1) {
-		return math.MaxInt64
-	}
-	return a * b
+	return s.cost((*sqlite3.TVdbe)(at(s.ptr)).FnChange)
 }
 
 // Reset stops the statement and forgets its parameters, so that it can be bound anew.

@@ -20,7 +20,7 @@ func (w *worker) lose(c *call, tx *Tx, err error, mine bool) outcome {
 	case tx.again != nil:
 		c.again.retried = c.again.retried || isNoMem(tx.again)
 		w.lostAgain = true
-	case c.req.Steps && c.again.learn(tx.index, tx.why):
+	case c.req.Steps && c.again.learn(tx.index, tx.why, tx.last):
 		// Steps of its own that stand by themselves went with the transaction: they run again, up to the one that
 		// ended it, which is told its error without being run.
 		w.lostAgain = true

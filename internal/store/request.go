@@ -166,20 +166,26 @@ type call struct {
 
 // replay is what a run of a call leaves for its next run.
 type replay struct {
-	poison  map[int]error // statements that ended the transaction, counted from 1, and with what: they are not run again
-	retried bool          // it found no memory once
+	poison  map[int]*poison // statements that ended the transaction, counted from 1: they are not run again
+	retried bool            // it found no memory once
+}
+
+// poison is how a statement ended the transaction, and what it had read and written, which is paid for.
+type poison struct {
+	err  error
+	cost sqlite.Counts
 }
 
 // learn notes that a statement ended the transaction. False means that there is nothing to learn, so that another
 // run would end the same way.
-func (r *replay) learn(index int, why error) bool {
+func (r *replay) learn(index int, why error, cost sqlite.Counts) bool {
 	if index == 0 || r.poison[index] != nil {
 		return false
 	}
 	if r.poison == nil {
-		r.poison = map[int]error{}
+		r.poison = map[int]*poison{}
 	}
-	r.poison[index] = why
+	r.poison[index] = &poison{why, cost}
 	return true
 }
 

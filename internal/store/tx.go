@@ -33,6 +33,8 @@ type Tx struct {
 	sealed  bool          // what it wrote is part of the group
 	broke   bool          // its budget stopped it
 	cost    sqlite.Counts // of its statements, those that failed or were undone too
+	last    sqlite.Counts // of which the last statement
+	stands  int64         // rows written of the cost that Commit kept
 	running *sqlite.Stmt  // for the budget
 
 	uncounted bool // a statement of the server's own runs, which nobody pays for
@@ -172,8 +174,12 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, errEnded
 	}
 	tx.index++
+	tx.last = sqlite.Counts{}
 	if why := tx.c.again.poison[tx.index]; why != nil {
-		return r, why
+		r.RowsRead, r.RowsWritten = why.cost.RowsRead, why.cost.RowsWritten
+		tx.cost.RowsRead += r.RowsRead
+		tx.cost.RowsWritten += r.RowsWritten
+		return r, why.err
 	}
 	if err := tx.afford(); err != nil {
 		return r, tx.check(err)
@@ -236,10 +242,12 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	counts := s.Counts(changed)
 	r.RowsRead, r.RowsWritten = counts.RowsRead, counts.RowsWritten
 	if !tx.uncounted {
-		tx.cost.RowsRead += counts.RowsRead
-		if !tx.broke { // a budget that is used up pays for what was read, and not for what was undone
-			tx.cost.RowsWritten += counts.RowsWritten
+		tx.last = counts
+		if tx.broke { // a budget that is used up pays for what was read, and not for what was undone
+			tx.last.RowsWritten = 0
 		}
+		tx.cost.RowsRead += tx.last.RowsRead
+		tx.cost.RowsWritten += tx.last.RowsWritten
 	}
 	if changed != 0 {
 		r.Changes = conn.Changes()
@@ -368,7 +376,7 @@ func (tx *Tx) afford() error {
 	err := b.Afford(cost)
 	if err != nil {
 		tx.broke = true
-		tx.cost.RowsWritten = 0
+		tx.cost.RowsWritten = tx.stands // the rest is undone
 	}
 	return err
 }
@@ -411,6 +419,7 @@ func (tx *Tx) Commit() error {
 	}
 	tx.stepped = false
 	tx.held++
+	tx.stands = tx.cost.RowsWritten
 	return nil
 }
 

@@ -66,6 +66,7 @@ func TestRun(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("CI", tt.ci)
+			t.Setenv("GOFLAGS", "") // this module's, not that of the packages here
 			var out bytes.Buffer
 			status, err := run(t.Context(), tt.args, &out)
 			if err != nil || status != tt.status {
