@@ -39,6 +39,12 @@ func TestEveryChangeIsAudited(t *testing.T) {
 	}
 	session := func(t *testing.T) *person { return signIn(t, s, owner.email) }
 	account := func() body { return body{"email": unused() + "@example.com", "password": thePassword} }
+	redeemed := func(t *testing.T, path string) string {
+		ref := "/v1/db/default/audited/branches/" + unused()
+		admin.Do(http.MethodPut, ref, nil).OK()
+		token := nobody.Post(path, body{"token": admin.Post(ref+"/pin", nil).OK().Str("data.token")}).OK().Str("data.token")
+		return s.Client(t, token).Get("/v1/me").OK().Str("data.tokenId")
+	}
 	changes := map[string]change{
 		"createDatabase":  plain("database.created", body{"slug": "fresh"}),
 		"putDescriptions": plain("database.described", body{"databaseDescription": "x"}),
@@ -46,6 +52,23 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		"setCaps":         plain("billing.caps_set", harness.Raw(`[{"scope":"namespace","window":"month","usd":1000}]`)),
 		"addCredit":       plain("billing.credited", body{"usd": 5, "note": "audited"}),
 		"createToken":     plain("token.created", body{}),
+		"claimBranch":     plain("database.created", nil),
+		"putBranch": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "database.created", c.Do(op.Method, strings.Replace(path, "{ref}", unused(), 1), nil).OK().Str("data.id")
+		},
+		"deleteBranch": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			ref := unused()
+			id := admin.Do(http.MethodPut, "/v1/db/default/audited/branches/"+ref, nil).OK().Str("data.id")
+			c.Do(op.Method, strings.Replace(path, "{ref}", ref, 1), nil).OK()
+			return "database.deleted", id
+		},
+		"pinBranch": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			ref := unused()
+			id := admin.Do(http.MethodPut, "/v1/db/default/audited/branches/"+ref, nil).OK().Str("data.id")
+			c.Do(op.Method, strings.Replace(path, "{ref}", ref, 1), nil).OK()
+			return "branch.pinned", id
+		},
+		"forkDatabase":    plain("database.created", body{"slug": "fresh"}),
 		"createNamespace": plain("member.added", body{"slug": "fresh"}),
 		"createUser": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			return "token.created", c.Post(path, body{"subject": unused()}).OK().Str("data.tokenId")
@@ -92,6 +115,12 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			id := admin.Post("/v1/tokens", body{}).OK().Str("data.id")
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
 			return "token.revoked", id
+		},
+		"redeemHandoff": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "token.created", redeemed(t, path)
+		},
+		"redeem": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "token.created", redeemed(t, path)
 		},
 		"signIn": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			return "session.created", nobody.Post(path, body{"email": owner.email, "password": thePassword}).OK().Str("data.session.id")
@@ -184,7 +213,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 					t.Errorf("%v: no target or address", e)
 				}
 				switch name {
-				case "signUp", "acceptInvitation", "answerInvitation":
+				case "signUp", "acceptInvitation", "answerInvitation", "redeemHandoff", "redeem":
 					who, actor = "anonymous", ""
 				case "signOutEverywhere":
 					actor = by["id"].(string) // another user

@@ -49,7 +49,7 @@ func TestClaimBranch(t *testing.T) {
 		t.Errorf("the parent has %s rows", got)
 	}
 	// The token opens nothing else.
-	b.Get("/v1/databases/" + d.Slug).Fails(http.StatusForbidden, "")
+	b.Get("/v1/databases/"+d.Slug).Fails(http.StatusForbidden, "")
 	b.As(b.Token()).DB(d.Slug).Query("SELECT 1").Fails(http.StatusForbidden, "")
 	// <parent>.<ref> is the same database.
 	if got := c.DB(d.Slug + ".pr-42").One("SELECT count(*) FROM a"); got != "1" {

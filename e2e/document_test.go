@@ -38,6 +38,7 @@ var requests = map[string]struct {
 	"importDatabase":  {body: harness.Raw(endless + ";")},
 	"loadCSV":         {query: "?table=t", body: harness.Raw("a\n1\n")},
 	"putDescriptions": {body: body{"databaseDescription": "x"}},
+	"forkDatabase":    {body: body{"slug": "made"}},
 	"getUsage":        {query: "?groupBy=database"},
 	"setCaps":         {body: harness.Raw(`[]`)},
 }
@@ -48,7 +49,7 @@ func ask(c *harness.Client, op *openapi.Operation, namespace, slug string, send 
 	if send == nil {
 		send = r.body
 	}
-	path := strings.NewReplacer("{namespace}", namespace, "{database}", slug).Replace(op.Path)
+	path := strings.NewReplacer("{namespace}", namespace, "{database}", slug, "{ref}", "x").Replace(op.Path)
 	return c.Do(op.Method, path+r.query, send)
 }
 

@@ -110,7 +110,7 @@ func TestDatabaseFrom(t *testing.T) {
 	}
 	from(c, d.Slug, d.Slug, nil).Fails(http.StatusConflict, "slug_taken")
 	from(c, "Not-A-Slug", d.Slug, nil).Fails(http.StatusBadRequest, "invalid_slug")
-	c.Post("/v1/databases", body{"slug": unused(), "ttlDays": 1}).Fails(http.StatusBadRequest, "not_supported")
+	c.Post("/v1/databases", body{"slug": unused(), "ttlDays": 31}).Fails(http.StatusBadRequest, "bad_request")
 	c.Post("/v1/databases", body{"slug": next, "from": nil}).OK() // is no from
 	for _, as := range []body{{"role": "write"}, {"role": "read"}} {
 		from(c.As(mint(c, as)), unused(), d.Slug, nil).Fails(http.StatusForbidden, "role_not_allowed")

@@ -15,7 +15,7 @@ import (
 func isTwin(op *openapi.Operation) bool { return strings.HasSuffix(op.ID, "AsMember") }
 
 // twinCalls are what each call that has a twin is sent here so that it succeeds, and the least role of a member for it. {t} is a fresh
-// text. What it needs is made by before, which gets an admin's client of the same namespace, and returns what stands for {id}.
+// text. What it needs is made by before, which gets an admin's client of the same namespace, and returns what stands for {id} or {ref}.
 var twinCalls = map[string]struct {
 	query  string
 	body   any
@@ -63,6 +63,14 @@ var twinCalls = map[string]struct {
 	"listCaps":    {role: "viewer"},
 	"setCaps":     {body: harness.Raw(`[{"scope":"namespace","window":"month","usd":1000}]`), role: "admin"},
 
+	"claimBranch":  {body: body{"ref": "{t}"}, role: "admin"},
+	"listBranches": {role: "viewer"},
+	"getBranch":    {role: "viewer", before: aBranch},
+	"putBranch":    {role: "admin"},
+	"deleteBranch": {role: "admin", before: aBranch},
+	"pinBranch":    {body: body{"role": "admin"}, role: "admin", before: aBranch},
+	"forkDatabase": {body: body{"slug": "{t}"}, role: "admin"},
+
 	"getBookmark":    {role: "viewer"},
 	"listSnapshots":  {role: "admin"},
 	"createSnapshot": {body: body{"label": "twin"}, role: "admin"},
@@ -76,6 +84,13 @@ var twinCalls = map[string]struct {
 	"deletePolicy": {role: "admin", before: func(t testing.TB, admin *harness.Client, database string) string {
 		return admin.Post("/v1/db/default/"+database+"/policies", body{"name": unused(), "tableName": "ruled", "expression": "a = :auth_sub"}).OK().Str("data.id")
 	}},
+}
+
+// aBranch makes a branch, whose ref stands for {ref}.
+func aBranch(t testing.TB, admin *harness.Client, database string) string {
+	ref := unused()
+	admin.Do(http.MethodPut, "/v1/db/default/"+database+"/branches/"+ref, nil).OK()
+	return ref
 }
 
 var ladder = []string{"viewer", "editor", "admin", "owner"}
@@ -127,7 +142,7 @@ func TestTwins(t *testing.T) {
 				if op.ID == "loadCSVAsMember" {
 					return c.With(t).Do(op.Method, strings.NewReplacer("{namespace}", namespace, "{database}", database).Replace(op.Path)+"?table="+unused(), b)
 				}
-				path := strings.NewReplacer("{namespace}", namespace, "{database}", database, "{id}", id).Replace(op.Path)
+				path := strings.NewReplacer("{namespace}", namespace, "{database}", database, "{id}", id, "{ref}", id).Replace(op.Path)
 				return c.With(t).Do(op.Method, path+call.query, b)
 			}
 			for i, role := range ladder {
@@ -158,7 +173,7 @@ func TestTwins(t *testing.T) {
 			// A cookie opens nothing under /v1.
 			v1 := strings.Replace(op.Path, "/api/namespaces/{namespace}/databases/{database}/", "/v1/db/default/twins/", 1)
 			v1 = strings.Replace(v1, "/api/namespaces/{namespace}/", "/v1/", 1)
-			a := members["owner"].With(t).Do(op.Method, strings.NewReplacer("{database}", "twins", "{id}", "x").Replace(v1), nil)
+			a := members["owner"].With(t).Do(op.Method, strings.NewReplacer("{database}", "twins", "{id}", "x", "{ref}", "x").Replace(v1), nil)
 			a.Fails(http.StatusUnauthorized, "unauthorized")
 			if a.Header.Get("WWW-Authenticate") != "Bearer" {
 				t.Errorf("%s: WWW-Authenticate %q", v1, a.Header.Get("WWW-Authenticate"))

@@ -31,6 +31,7 @@ type Operation struct {
 	HasBody  bool     // the request has one
 	Secured  bool     // it needs a token or a cookie
 	segments []string // of Path; "" stands for a parameter
+	wide     int      // which of segments may be several parts of a path; 0 for none
 
 	params       []parameter
 	body         *jsonschema.Schema
@@ -216,6 +217,9 @@ func (l *loader) parameter(op *Operation, v any, at string) error {
 		p.segment = slices.Index(strings.Split(op.Path, "/"), "{"+p.name+"}")
 		if p.segment < 0 {
 			return fmt.Errorf("parameter %s is not in the path", p.name)
+		}
+		if wide, _ := o["x-slashes"].(bool); wide {
+			op.wide = p.segment
 		}
 	default:
 		return fmt.Errorf("parameter %s is in %q, which can't be read here", p.name, p.in)

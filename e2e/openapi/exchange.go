@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -41,7 +42,7 @@ func (d *Document) Check(e *Exchange) error {
 	if path == "" {
 		path = u.Path
 	}
-	op, known := d.find(e.Method, path)
+	op, parts, known := d.find(e.Method, path)
 	if op == nil {
 		want := http.StatusNotFound
 		if known {
@@ -61,7 +62,7 @@ func (d *Document) Check(e *Exchange) error {
 	}
 	err = r.check(e)
 	if e.Status < 300 {
-		err = errors.Join(err, op.checkRequest(e, u, strings.Split(path, "/")))
+		err = errors.Join(err, op.checkRequest(e, u, parts))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", op.key(e.Status), err)
@@ -70,22 +71,39 @@ func (d *Document) Check(e *Exchange) error {
 	return nil
 }
 
-// find is the operation of a request; known tells whether the path has any.
-func (d *Document) find(method, path string) (op *Operation, known bool) {
+// find is the operation of a request, and the parts of its path; known tells whether the path has any. A parameter that may have slashes is taken for that only
+// where no path fits without, and of several paths the longest fits: so it is with the server's.
+func (d *Document) find(method, path string) (op *Operation, parts []string, known bool) {
 	if method == http.MethodHead {
 		method = http.MethodGet // its twin
 	}
-	parts := strings.Split(path, "/")
+	all := strings.Split(path, "/")
 	for _, op := range d.operations {
-		if !op.matches(parts) {
+		if !op.matches(all) {
 			continue
 		}
 		if op.Method == method {
-			return op, true
+			return op, all, true
 		}
 		known = true
 	}
-	return nil, known
+	if known {
+		return nil, nil, true
+	}
+	length := 0
+	for _, o := range d.operations {
+		joined := o.join(all)
+		if joined == nil || len(o.segments) < length {
+			continue
+		}
+		if len(o.segments) > length {
+			length, op, parts = len(o.segments), nil, nil
+		}
+		if o.Method == method {
+			op, parts = o, joined
+		}
+	}
+	return op, parts, length > 0
 }
 
 func (op *Operation) matches(parts []string) bool {
@@ -98,6 +116,19 @@ func (op *Operation) matches(parts []string) bool {
 		}
 	}
 	return true
+}
+
+// join makes one of those parts of a path that are a parameter with slashes; nil if the path isn't the operation's.
+func (op *Operation) join(parts []string) []string {
+	more := len(parts) - len(op.segments)
+	if op.wide == 0 || more <= 0 {
+		return nil
+	}
+	joined := slices.Concat(parts[:op.wide], []string{strings.Join(parts[op.wide:op.wide+more+1], "/")}, parts[op.wide+more+1:])
+	if !op.matches(joined) {
+		return nil
+	}
+	return joined
 }
 
 func (op *Operation) checkRequest(e *Exchange, u *url.URL, parts []string) error {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -47,6 +48,14 @@ func (s *Server) daysFromNow(days float64) (time.Time, error) {
 	return s.opt.Now().AddDate(0, 0, int(days)), nil
 }
 
+// optional reads a body that may be missing.
+func (x *exchange) optional(v any) error {
+	if err := x.object(v); err != nil || len(bytes.TrimSpace(x.body)) == 0 {
+		return err
+	}
+	return x.strictly(v, false)
+}
+
 // mayBranch opens the parent that the path names, for an admin who sees all of it.
 func (x *exchange) mayBranch(what string) error {
 	if err := x.openDatabase(false); err != nil {
@@ -74,10 +83,7 @@ func (s *Server) claimBranch(x *exchange) error {
 		return err
 	}
 	var req claimRequest
-	if err := x.object(&req); err != nil {
-		return err
-	}
-	if err := x.strictly(&req, false); err != nil {
+	if err := x.optional(&req); err != nil {
 		return err
 	}
 	if err := x.mayBranch("POST …/claim_branch"); err != nil {
@@ -149,15 +155,13 @@ type branchRequest struct {
 const mainRef = "main"
 
 // putBranch serves PUT …/branches/:ref: the branch is made, or made anew.
-func (s *Server) putBranch(x *exchange, ref string) error {
+func (s *Server) putBranch(x *exchange) error {
+	ref := x.ref()
 	if err := x.refuseKey(); err != nil {
 		return err
 	}
 	var req branchRequest
-	if err := x.object(&req); err != nil {
-		return err
-	}
-	if err := x.strictly(&req, false); err != nil {
+	if err := x.optional(&req); err != nil {
 		return err
 	}
 	if err := x.mayBranch("PUT …/branches/:ref"); err != nil {
@@ -438,35 +442,51 @@ func (s *Server) listBranches(x *exchange) error {
 	return nil
 }
 
-// branchCalls are what the end of a branch's path asks for. A ref may have such an end too: then it has to be escaped.
+// branchCalls are what the end of a branch's path may ask for. A ref with such an end has to be escaped.
 var branchCalls = []string{"/pin"}
 
-// branch serves what is below …/branches/, where a ref with a slash may stand as it is.
-func (s *Server) branch(x *exchange) error {
-	rest := x.param("*")
+// branchPath is a path as the routes take it: with the slashes of a branch's ref escaped, where they stand as they are. It is the path itself where there
+// is nothing to escape.
+func branchPath(path string) string {
+	rest, skip := path, 0
+	for _, p := range []struct {
+		prefix string
+		skip   int // parts behind it, before those of the branch
+	}{{"/v1/db/", 2}, {"/api/namespaces/", 3}} {
+		if r, ok := strings.CutPrefix(path, p.prefix); ok {
+			rest, skip = r, p.skip
+		}
+	}
+	for range skip {
+		_, after, ok := strings.Cut(rest, "/")
+		if !ok {
+			return path
+		}
+		rest = after
+	}
+	ref, ok := strings.CutPrefix(rest, "branches/")
+	if skip == 0 || !ok {
+		return path
+	}
 	call := ""
 	for _, c := range branchCalls {
-		if strings.HasSuffix(rest, c) && len(rest) > len(c) && x.r.Method == http.MethodPost {
-			rest, call = strings.TrimSuffix(rest, c), c
+		if strings.HasSuffix(ref, c) && len(ref) > len(c) {
+			ref, call = strings.TrimSuffix(ref, c), c
 			break
 		}
 	}
-	ref := unescape(rest)
-	switch {
-	case call == "/pin":
-		return s.pinBranch(x, ref)
-	case x.r.Method == http.MethodPut:
-		return s.putBranch(x, ref)
-	case x.r.Method == http.MethodDelete:
-		return s.deleteBranch(x, ref)
-	case x.r.Method == http.MethodGet || x.r.Method == http.MethodHead:
-		return s.getBranch(x, ref)
+	if strings.IndexByte(ref, '/') < 0 {
+		return path
 	}
-	return newFault(http.StatusNotFound, codeNotFound, "There is no such path", "")
+	return path[:len(path)-len(ref)-len(call)] + strings.ReplaceAll(ref, "/", "%2F") + call
 }
 
+// ref is the ref in the path.
+func (x *exchange) ref() string { return unescape(x.param("ref")) }
+
 // getBranch serves GET …/branches/:ref.
-func (s *Server) getBranch(x *exchange, ref string) error {
+func (s *Server) getBranch(x *exchange) error {
+	ref := x.ref()
 	if err := x.openDatabase(false); err != nil {
 		return err
 	}
@@ -480,7 +500,8 @@ func (s *Server) getBranch(x *exchange, ref string) error {
 }
 
 // deleteBranch serves DELETE …/branches/:ref.
-func (s *Server) deleteBranch(x *exchange, ref string) error {
+func (s *Server) deleteBranch(x *exchange) error {
+	ref := x.ref()
 	if err := x.refuseKey(); err != nil {
 		return err
 	}
@@ -520,10 +541,7 @@ func (s *Server) fork(x *exchange) error {
 		return err
 	}
 	var req forkRequest
-	if err := x.object(&req); err != nil {
-		return err
-	}
-	if err := x.strictly(&req, false); err != nil {
+	if err := x.optional(&req); err != nil {
 		return err
 	}
 	if err := x.mayBranch("POST …/fork"); err != nil {
@@ -568,15 +586,13 @@ const (
 )
 
 // pinBranch serves POST …/branches/:ref/pin: a handoff, which somebody else changes into a token of the branch.
-func (s *Server) pinBranch(x *exchange, ref string) error {
+func (s *Server) pinBranch(x *exchange) error {
+	ref := x.ref()
 	if err := x.refuseKey(); err != nil {
 		return err
 	}
 	var req pinRequest
-	if err := x.object(&req); err != nil {
-		return err
-	}
-	if err := x.strictly(&req, false); err != nil {
+	if err := x.optional(&req); err != nil {
 		return err
 	}
 	if err := x.openDatabase(false); err != nil {
@@ -637,7 +653,7 @@ func (s *Server) redeemHandoff(x *exchange) error {
 		return err
 	}
 	var req handoffRequest
-	if err := x.object(&req); err != nil {
+	if err := x.optional(&req); err != nil {
 		return err
 	}
 	if req.Token == "" {

@@ -195,7 +195,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.serve(w, r, &parts)
 		return
 	}
-	s.router.ServeHTTP(w, r)
+	s.router.ServeHTTP(w, withBranchPath(r))
+}
+
+// withBranchPath is the request with a path of branchPath.
+func withBranchPath(r *http.Request) *http.Request {
+	path := r.URL.RawPath // as the router takes it
+	if path == "" {
+		path = r.URL.Path
+	}
+	routed := branchPath(path)
+	if routed == path {
+		return r
+	}
+	r = r.WithContext(r.Context())
+	u := *r.URL
+	u.RawPath = routed
+	r.URL = &u
+	return r
 }
 
 // pathParts are the namespace and the database of a path.
@@ -310,9 +327,10 @@ func (s *Server) routes() {
 	v1("POST", db+"/fork", s.fork)
 	// Making a branch costs nothing.
 	v1("POST", db+"/claim_branch", s.claimBranch).paid = false
-	for _, method := range []string{"GET", "PUT", "POST", "DELETE"} {
-		v1(method, db+"/branches/*", s.branch).paid = method != "PUT"
-	}
+	v1("PUT", db+"/branches/{ref}", s.putBranch).paid = false
+	v1("GET", db+"/branches/{ref}", s.getBranch)
+	v1("DELETE", db+"/branches/{ref}", s.deleteBranch)
+	v1("POST", db+"/branches/{ref}/pin", s.pinBranch)
 	add(entryOpen, "POST", "/v1/handoff", s.redeemHandoff)
 	add(entryOpen, "POST", "/v1/handoffs/redeem", s.redeemHandoff)
 

@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 	s.Fill(config.Machine{Memory: 8 << 30, Descriptors: 20_000})
 	want := config.Settings{
 		Location: config.Location{Data: "./data"}, Address: config.Address{Listen: ":8080"}, BaseURL: "http://localhost:8080", Namespace: "default",
-		AutoCreate: true, MaxOpen: 5000, QueueDepth: 1024, Memory: 4 << 30, StatementTimeout: config.Duration{Duration: 30 * time.Second},
+		AutoCreate: true, BranchContent: "schema", MaxOpen: 5000, QueueDepth: 1024, Memory: 4 << 30, StatementTimeout: config.Duration{Duration: 30 * time.Second},
 		ParkTimeout: config.Duration{Duration: 30 * time.Second},
 		MaxImport:   1e9, MaxCSV: 10e6, MaxCSVRows: 100_000, MaxTransfers: 4, TransferTimeout: config.Duration{Duration: time.Hour},
 		MaxRequest: 10e6, MaxResult: 32e6, MaxSQL: 100e3, MaxDatabase: 10e9, MaxStatements: 100, Log: "info",
