@@ -123,12 +123,12 @@ func (c *Conn) ModuleArgs(name string) []string {
 	return nil
 }
 
-// ModuleOption is the value of a module's option, as fts5 takes them: any beginning of the name will do.
+// ModuleOption is the value of a module's option, as fts5 takes them: any beginning of the name will do, but content and its own come first.
 func ModuleOption(args []string, name string) (value string, found bool) {
 	for _, arg := range args[min(3, len(args)):] {
 		key, v, ok := strings.Cut(arg, "=")
 		key = strings.ToLower(strings.TrimSpace(key))
-		if ok && key != "" && strings.HasPrefix(name, key) {
+		if ok && key != "" && strings.HasPrefix(name, key) && (name == "content" || !strings.HasPrefix("content", key)) {
 			return unquoteName(v), true
 		}
 	}
