@@ -41,8 +41,14 @@ func (tx *Tx) beforeAltering(s *sqlite.Stmt) (drawn, error) {
 	if err != nil {
 		return nil, tx.check(err)
 	}
-	for i := range s.Accesses {
-		switch a := &s.Accesses[i]; a.Action {
+	accesses := s.Accesses
+	if accesses == nil { // the server's own: nobody asked what it touches
+		if accesses, err = s.AccessesOf(s.SQL()); err != nil {
+			return nil, tx.check(err)
+		}
+	}
+	for i := range accesses {
+		switch a := &accesses[i]; a.Action {
 		case sqlite.DropTable, sqlite.DropVTable:
 			for name := range d {
 				if strings.EqualFold(name, a.Name) || a.Action == sqlite.DropVTable && strings.EqualFold(sqlite.ShadowOf(name), a.Name) {
