@@ -37,6 +37,8 @@ type Tx struct {
 	stands  int64         // rows that its finished steps wrote: nothing takes them back but the loss of all
 	running *sqlite.Stmt  // for the budget
 
+	unrecorded error // why what it changed couldn't be recorded, since the last Undo
+
 	uncounted bool // a statement of the server's own runs, which nobody pays for
 
 	keptBefore keptState // as it was when the savepoint was opened
@@ -187,6 +189,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	}
 	w, conn := tx.w, tx.a.conn
 	if s.Vacuum {
+		if tx.a.rec != nil {
+			return r, ErrRecording
+		}
 		if tx.a.frozen.Load() {
 			return r, ErrRebuilding
 		}
@@ -232,8 +237,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	tx.running = s
 	if s.Vacuum {
 		err = conn.AllowVacuum(func() error { return steps(s, row) })
-	} else {
+	} else if tx.a.rec == nil {
 		err = steps(s, row)
+	} else {
+		err = tx.runRecorded(s, row)
 	}
 	tx.running = nil
 	tx.c.deadline.Store(0)
@@ -280,6 +287,33 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, tx.check(err)
 	}
 	return r, nil
+}
+
+// runRecorded runs a statement and records what it changes. An error of its own counts first: what it changed before may stand (OR FAIL).
+func (tx *Tx) runRecorded(s *sqlite.Stmt, row func(*sqlite.Stmt) error) error {
+	if !s.Writes {
+		return steps(s, row)
+	}
+	var before drawn
+	if s.Alters {
+		var err error
+		if before, err = tx.beforeAltering(s); err != nil {
+			return err
+		}
+	}
+	err := steps(s, row)
+	if err != nil && !tx.a.conn.InTransaction() {
+		tx.a.rec.clear() // undone, with all the rest
+		return err
+	}
+	// last_insert_rowid() and the like are the statement's own.
+	if rerr := tx.record(); err == nil {
+		err = rerr
+	}
+	if err == nil && s.Alters {
+		err = tx.afterAltering(before)
+	}
+	return err
 }
 
 // outOfRowids tells whether an AUTOINCREMENT table has used the greatest rowid: an insert into it is FULL too.
@@ -411,7 +445,11 @@ func (tx *Tx) Commit() error {
 	if !tx.stepped {
 		return nil
 	}
-	if err := tx.checkDeferred(); err != nil {
+	err := tx.unrecorded
+	if err == nil {
+		err = tx.checkDeferred()
+	}
+	if err != nil {
 		tx.Undo()
 		return err
 	}
@@ -450,6 +488,8 @@ func (tx *Tx) forget(kept keptState) {
 	tx.w.dropStale(tx.a)
 	tx.a.tables.forget()
 	tx.a.kept = kept
+	tx.a.rec.forget()
+	tx.unrecorded = nil
 }
 
 // over tells whether the request has to end: its transaction is gone, or it runs again anyway.
@@ -513,6 +553,9 @@ func (tx *Tx) checkDeferred() error {
 func (tx *Tx) seal() error {
 	if !tx.marked && !tx.bare {
 		return nil
+	}
+	if tx.unrecorded != nil {
+		return tx.unrecorded
 	}
 	if err := tx.checkDeferred(); err != nil {
 		return err
