@@ -32,7 +32,9 @@ func openFile(t testing.TB) *database {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(); th.Close() })
-	return &database{t, conn}
+	d := &database{t, conn}
+	d.must("PRAGMA synchronous=OFF") // nobody loses power here
+	return d
 }
 
 func openMemory(t testing.TB) *database {

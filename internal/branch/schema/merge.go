@@ -11,7 +11,7 @@ type side struct {
 	*sketch
 	objects []Object
 	byKey   set
-	ailing  map[string]string // what doesn't work in it, by key; see [sketch.examine]
+	ailing  map[string]ailment // what doesn't work in it, by key; see [workshop.examine]
 }
 
 type merger struct {
@@ -91,9 +91,9 @@ func (s *side) refresh() (err error) {
 }
 
 // ails is what doesn't work on a side, which is looked for once.
-func (s *side) ails() (map[string]string, error) {
+func (m *merger) ails(s *side) (map[string]ailment, error) {
 	if s.ailing == nil {
-		ailing, err := s.examine(s.objects)
+		ailing, err := m.w.examine(s.sketch, s.objects)
 		if err != nil {
 			return nil, err
 		}
@@ -113,11 +113,11 @@ func (m *merger) same(x, y *side, k string) (bool, error) {
 		return true, nil
 	}
 	for _, s := range []*side{x, y} {
-		ails, err := s.ails()
+		ails, err := m.ails(s)
 		if err != nil {
 			return false, err
 		}
-		if ails[k] != "" {
+		if ails[k].degree != sound {
 			return false, nil
 		}
 	}

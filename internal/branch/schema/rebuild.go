@@ -52,11 +52,7 @@ func (m *merger) rebuild(o, t *Object) error {
 		if err := m.do(renameTable(temp, t.Name)); err != nil {
 			return err
 		}
-		all, err := m.parent.sketch.objects()
-		if err == nil && !same(index(all)[t.key()], t) {
-			err = errOtherwise
-		}
-		return err
+		return m.made(t)
 	})
 	if err != nil {
 		if ended := m.w.ctx.Err(); ended != nil {

@@ -64,6 +64,12 @@ func (w *workshop) sketch() (*sketch, error) {
 	return &sketch{w: w, conn: c}, nil
 }
 
+// dismiss closes a database that isn't needed any more.
+func (w *workshop) dismiss(s *sketch) {
+	w.conns = slices.DeleteFunc(w.conns, func(c *sqlite.Conn) bool { return c == s.conn })
+	_ = s.conn.Close() // it is in memory
+}
+
 // load opens a database with a schema. failed, if there is one, is told of objects that SQLite doesn't take; else they are an error.
 func (w *workshop) load(objects []Object, failed func(*Object, error)) (*sketch, error) {
 	s, err := w.sketch()

@@ -192,11 +192,7 @@ func (m *merger) alter(o, t *Object) (bool, error) {
 				return err
 			}
 		}
-		all, err := m.parent.sketch.objects()
-		if err == nil && !same(index(all)[t.key()], t) {
-			err = errOtherwise
-		}
-		return err
+		return m.made(t)
 	})
 	if err != nil {
 		return false, m.w.ctx.Err()
@@ -207,6 +203,24 @@ func (m *merger) alter(o, t *Object) (bool, error) {
 	}
 	m.warnColumns(o.Name, drop, names)
 	return true, nil
+}
+
+// made tells whether the parent's table has become t, and nothing but the table: DROP COLUMN makes 'texts' of "texts" in views.
+func (m *merger) made(t *Object) error {
+	all, err := m.parent.sketch.objects()
+	if err != nil {
+		return err
+	}
+	now := index(all)
+	if !same(now[t.key()], t) {
+		return errOtherwise
+	}
+	for k, o := range now {
+		if was := m.parent.byKey[k]; o.Type != "table" && was != nil && was.SQL != o.SQL {
+			return errOtherwise
+		}
+	}
+	return nil
 }
 
 var errOtherwise = fmt.Errorf("it makes another table")

@@ -3,6 +3,7 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -44,35 +45,35 @@ func (m *merger) verify(target []Object) ([]Object, error) {
 			target = append(target, kept[i])
 		}
 	}
-	ailing, err := s.examine(target)
+	ailing, err := m.w.examine(s, target)
 	if err != nil {
 		return nil, err
 	}
 	for i := range target {
 		o := &target[i]
 		k := o.key()
-		if ailing[k] == "" {
+		if ailing[k].degree == sound {
 			continue
 		}
-		ailed, fresh := false, true
+		worse, fresh := true, true
 		for _, side := range []*side{&m.parent, &m.branch} {
 			if !same(side.byKey[k], o) {
 				continue
 			}
-			ails, err := side.ails()
+			ails, err := m.ails(side)
 			if err != nil {
 				return nil, err
 			}
-			if ails[k] != "" {
-				ailed = true
+			if ails[k].degree >= ailing[k].degree {
+				worse = false
 				fresh = fresh && side != &m.parent
 			}
 		}
 		switch {
-		case !ailed:
-			m.conflict(k, "it doesn't work with what the other side changed: "+ailing[k])
-		case fresh:
-			m.warn("%s %s doesn't work any more, as on the branch: %s", o.Type, Quote(o.Name), ailing[k])
+		case worse:
+			m.conflict(k, "it doesn't work with what the other side changed: "+ailing[k].why)
+		case fresh && ailing[k].degree == broken:
+			m.warn("%s %s doesn't work any more, as on the branch: %s", o.Type, Quote(o.Name), ailing[k].why)
 		}
 	}
 	return target, nil
@@ -86,31 +87,89 @@ func (m *merger) without(k string) string {
 	return "branch"
 }
 
+// ailment is what doesn't work about an object that SQLite keeps all the same.
+type ailment struct {
+	degree degree
+	why    string
+}
+
+type degree int
+
+const (
+	sound  degree = iota
+	loose         // it works, for a "name" of it is the name of nothing and SQLite takes that for a text
+	broken        // it doesn't compile, or refers to nothing
+)
+
 // examine finds what SQLite keeps although it doesn't work: views and triggers that don't compile, foreign keys without a table or key to refer
-// to, FTS5 tables whose text is in a table that isn't there. It returns why, by key.
-func (s *sketch) examine(objects []Object) (map[string]string, error) {
-	ailing := map[string]string{}
+// to, FTS5 tables whose text is in a table that isn't there. s has the objects.
+func (w *workshop) examine(s *sketch, objects []Object) (map[string]ailment, error) {
+	ailing := map[string]ailment{}
+	strict := make([]Object, len(objects))
+	for i, o := range objects {
+		if o.Type != "table" {
+			o.SQL = withoutTexts(o.SQL)
+		}
+		strict[i] = o
+	}
+	if !slices.Equal(strict, objects) {
+		t, err := w.load(strict, func(o *Object, err error) { ailing[o.key()] = ailment{loose, message(err)} })
+		if err != nil {
+			return nil, err
+		}
+		defer w.dismiss(t)
+		kept := slices.DeleteFunc(strict, func(o Object) bool { return ailing[o.key()].degree != sound })
+		if err := t.look(kept, loose, ailing); err != nil {
+			return nil, err
+		}
+		if len(ailing) == 0 {
+			return ailing, nil
+		}
+	}
+	return ailing, s.look(objects, broken, ailing)
+}
+
+// withoutTexts has all names in quotes that can't be texts.
+func withoutTexts(sql string) string {
+	s, ok := lex(sql)
+	if !ok || !strings.Contains(sql, `"`) {
+		return sql
+	}
+	var b strings.Builder
+	last := 0
+	for i, t := range s.tokens {
+		if t.kind == quoted && sql[t.start] == '"' {
+			b.WriteString(sql[last:t.start])
+			b.WriteString("`" + strings.ReplaceAll(s.name(i), "`", "``") + "`")
+			last = t.end
+		}
+	}
+	return b.String() + sql[last:]
+}
+
+// look notes what doesn't work in a schema.
+func (s *sketch) look(objects []Object, as degree, ailing map[string]ailment) error {
 	all := index(objects)
 	triggers := map[string][]*Object{} // by the key of their table
 	for i := range objects {
 		o := &objects[i]
 		if err := s.w.ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		switch o.Type {
 		case "view":
 			if err := s.compiles("SELECT * FROM main." + Quote(o.Name)); err != nil {
-				ailing[o.key()] = message(err)
+				ailing[o.key()] = ailment{as, message(err)}
 			}
 		case "trigger":
 			triggers["o:"+fold(o.Table)] = append(triggers["o:"+fold(o.Table)], o)
 		case "table":
 			why, err := s.danglingTable(o, all)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if why != "" {
-				ailing[o.key()] = why
+				ailing[o.key()] = ailment{as, why}
 			}
 		}
 	}
@@ -118,11 +177,12 @@ func (s *sketch) examine(objects []Object) (map[string]string, error) {
 		if all[k] == nil {
 			continue
 		}
-		if err := s.examineTriggers(all[k], list, ailing); err != nil {
-			return nil, err
+		err := s.examineTriggers(all[k], list, func(o *Object, why string) { ailing[o.key()] = ailment{as, why} })
+		if err != nil {
+			return err
 		}
 	}
-	return ailing, nil
+	return nil
 }
 
 // danglingTable is why a table refers to nothing, "" if it doesn't.
@@ -156,7 +216,7 @@ func (s *sketch) danglingTable(o *Object, all set) (string, error) {
 func mayRefer(o *Object) bool { return strings.Contains(upper(o.SQL), "REFERENCES") }
 
 // examineTriggers compiles what the triggers of a table answer to. If that fails each is tried without the others: it is to blame for an error that isn't there without it.
-func (s *sketch) examineTriggers(on *Object, list []*Object, ailing map[string]string) error {
+func (s *sketch) examineTriggers(on *Object, list []*Object, note func(*Object, string)) error {
 	if on.Type == "view" && s.compiles("SELECT * FROM main."+Quote(on.Name)) != nil {
 		return nil // the view is what ails
 	}
@@ -189,7 +249,7 @@ func (s *sketch) examineTriggers(on *Object, list []*Object, ailing map[string]s
 			}
 			for i, sql := range statements {
 				if err := s.compiles(sql); err != nil && message(err) != without[i] {
-					ailing[o.key()] = message(err)
+					note(o, message(err))
 				}
 			}
 			if err := s.run("DROP TRIGGER main." + Quote(o.Name)); err != nil {
