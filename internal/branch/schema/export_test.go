@@ -14,3 +14,18 @@ func Plain(s string) bool { return plain(s) }
 
 // MaxObjects is the greatest number of objects.
 const MaxObjects = maxObjects
+
+// Piece is a token: where it is, and whether it is a word.
+type Piece struct {
+	Start, End int
+	Word       bool
+}
+
+// Lex splits SQL.
+func Lex(sql string) (all []Piece, ok bool) {
+	s, ok := lex(sql)
+	for _, t := range s.tokens {
+		all = append(all, Piece{t.start, t.end, t.kind == word})
+	}
+	return all, ok
+}

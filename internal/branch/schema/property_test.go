@@ -458,31 +458,3 @@ func lostRows(p schema.Plan) (names []string) {
 	}
 	return names
 }
-
-func TestDebug(t *testing.T) {
-	seed, _ := strconv.ParseUint(os.Getenv("DBG"), 10, 64)
-	r := rand.New(rand.NewPCG(seed, 7))
-	mine := &editor{openFile(t), r, "p", 0}
-	theirs := &editor{openMemory(t), r, "h", 0}
-	for i := range 3 + r.IntN(3) {
-		_ = mine.exec(mine.table(fmt.Sprintf("t%d", i)))
-	}
-	for range 4 {
-		mine.change(false)
-	}
-	base := mine.objects()
-	theirs.load(base)
-	mine.fillTables()
-	for range r.IntN(4) {
-		mine.change(false)
-	}
-	for range 1 + r.IntN(7) {
-		theirs.change(true)
-	}
-	for _, x := range [][]schema.Object{base, mine.objects(), theirs.objects()} {
-		for _, o := range x {
-			t.Logf("%s %s: %s", o.Type, o.Name, o.SQL)
-		}
-		t.Log("-----")
-	}
-}

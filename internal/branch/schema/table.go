@@ -78,9 +78,16 @@ func parseTable(sql string) (t *table, ok bool) {
 func (s *statement) definition(from, to int) string {
 	var out []string
 	i := from
+	for i < to && !s.is(i, "CONSTRAINT", "PRIMARY", "NOT", "NULL", "UNIQUE", "CHECK", "DEFAULT", "COLLATE", "REFERENCES", "GENERATED", "AS") {
+		i++
+	}
 	// SQLite knows types by their letters in either case, and shows those it knows in upper case.
-	for ; i < to && !s.is(i, "CONSTRAINT", "PRIMARY", "NOT", "NULL", "UNIQUE", "CHECK", "DEFAULT", "COLLATE", "REFERENCES", "GENERATED", "AS"); i++ {
-		out = append(out, upper(s.normal(i)))
+	for n := from; n < i; n++ {
+		if s.tokens[n].kind == quoted && i-from > 1 {
+			out = append(out, Quote(upper(s.name(n)))) // of "varchar"(10) SQLite keeps varchar alone
+		} else {
+			out = append(out, upper(s.normal(n)))
+		}
 	}
 	for ; i < to; i++ {
 		out = append(out, s.constraintToken(i))
