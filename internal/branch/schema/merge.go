@@ -41,11 +41,12 @@ func Merge(ctx context.Context, base, parent, branch []Object) (Plan, error) {
 	m := &merger{before: parent, renamed: map[string]string{}}
 	err := inWorkshop(ctx, func(w *workshop) (err error) {
 		m.w = w
+		m.base = side{objects: base, byKey: index(base)} // often it is only compared: see [merger.opened]
 		for _, s := range []struct {
 			side    *side
 			objects []Object
 			name    string
-		}{{&m.base, base, "the schema at the fork"}, {&m.parent, parent, "the parent's schema"}, {&m.branch, branch, "the branch's schema"}} {
+		}{{&m.parent, parent, "the parent's schema"}, {&m.branch, branch, "the branch's schema"}} {
 			if s.side.sketch, err = w.load(s.objects, nil); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
@@ -81,6 +82,19 @@ func untouched(base, parent, branch []Object) bool {
 	return true
 }
 
+// opened sees to it that the base has a database.
+func (m *merger) opened() error {
+	if m.base.sketch != nil {
+		return nil
+	}
+	s, err := m.w.load(m.base.objects, nil)
+	if err != nil {
+		return fmt.Errorf("the schema at the fork: %w", err)
+	}
+	m.base.sketch = s
+	return m.base.refresh()
+}
+
 // refresh reads the schema anew.
 func (s *side) refresh() (err error) {
 	if s.objects, err = s.sketch.objects(); err != nil {
@@ -111,6 +125,9 @@ func (m *merger) same(x, y *side, k string) (bool, error) {
 	}
 	if a == nil || a.SQL == b.SQL || a.Type == "table" || a.Type == "index" {
 		return true, nil
+	}
+	if err := m.opened(); err != nil {
+		return false, err
 	}
 	for _, s := range []*side{x, y} {
 		ails, err := m.ails(s)

@@ -19,16 +19,18 @@ func (m *merger) rename() error {
 func (m *merger) renameTables() error {
 	fits := map[string][]string{} // new keys by the old
 	taken := map[string]int{}     // how many old ones fit a new one
-	for i := range m.base.objects {
-		old := &m.base.objects[i]
+	for _, old := range slices.Clone(m.base.objects) {
 		k := old.key()
 		if old.Type != "table" || m.branch.byKey[k] != nil {
 			continue
 		}
 		for j := range m.branch.objects {
 			fresh := &m.branch.objects[j]
-			if fresh.Type != "table" || m.base.byKey[fresh.key()] != nil || !mayBeRenamed(old, fresh) {
+			if fresh.Type != "table" || m.base.byKey[fresh.key()] != nil || !mayBeRenamed(&old, fresh) {
 				continue
+			}
+			if err := m.opened(); err != nil {
+				return err
 			}
 			var made string
 			err := m.base.try(false, func() error {
@@ -124,6 +126,9 @@ func (m *merger) renameColumns() error {
 		places := renamedAt(base, branch)
 		if len(places) == 0 {
 			continue
+		}
+		if err := m.opened(); err != nil {
+			return err
 		}
 		certain, err := m.certain(&o, base, branch, places)
 		if err != nil {

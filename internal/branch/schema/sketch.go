@@ -22,9 +22,10 @@ type workshop struct {
 
 // sketch is one schema in a database of its own.
 type sketch struct {
-	w    *workshop
-	conn *sqlite.Conn
-	made map[string]*facts
+	w      *workshop
+	conn   *sqlite.Conn
+	known  map[string]*facts       // what was asked since the last statement
+	shapes map[string]sqlite.Shape // likewise
 }
 
 // inWorkshop runs f and puts everything away.
@@ -118,7 +119,7 @@ func (s *sketch) create(o *Object) error {
 
 // run runs a statement to its end.
 func (s *sketch) run(sql string) error {
-	s.made = nil
+	s.known, s.shapes = nil, nil
 	return s.conn.Exec(sql)
 }
 
@@ -195,25 +196,25 @@ type field struct {
 
 // facts are those of a table or view; nil if there is none that compiles.
 func (s *sketch) facts(name string) (*facts, error) {
-	if f, ok := s.made[fold(name)]; ok {
+	if f, ok := s.known[fold(name)]; ok {
 		return f, nil
 	}
-	shapes, err := s.conn.Shapes()
-	if err != nil {
-		return nil, err
+	if s.shapes == nil {
+		shapes, err := s.conn.Shapes()
+		if err != nil {
+			return nil, err
+		}
+		s.known, s.shapes = map[string]*facts{}, shapes
 	}
-	f := &facts{shape: shapes[fold(name)]}
-	err = s.rows("SELECT name, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1)", func(q *sqlite.Stmt) error {
+	f := &facts{shape: s.shapes[fold(name)]}
+	err := s.rows("SELECT name, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1)", func(q *sqlite.Stmt) error {
 		f.columns = append(f.columns, field{string(q.Column(0).Bytes), q.Column(1).Int != 0, q.Column(2).Int != 0, int(q.Column(3).Int), int(q.Column(4).Int)})
 		return nil
 	}, name)
 	if err != nil {
 		return nil, err
 	}
-	if s.made == nil {
-		s.made = map[string]*facts{}
-	}
-	s.made[fold(name)] = f
+	s.known[fold(name)] = f
 	return f, nil
 }
 

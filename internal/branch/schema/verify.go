@@ -21,6 +21,10 @@ func message(err error) string {
 // verify looks whether what was chosen from two sides fits together: SQLite must take every object, and what works where it comes from must
 // work here. It returns what SQLite took.
 func (m *merger) verify(target []Object) ([]Object, error) {
+	if m.parentUntouched() {
+		// Then the target is the branch, and whatever doesn't work there is the branch's own.
+		return target, m.judge(m.branch.sketch, target)
+	}
 	want := index(target)
 	kept := target[:0:0]
 	for i := range target {
@@ -45,9 +49,27 @@ func (m *merger) verify(target []Object) ([]Object, error) {
 			target = append(target, kept[i])
 		}
 	}
+	return target, m.judge(s, target)
+}
+
+// parentUntouched tells whether the parent is to the letter what the base is.
+func (m *merger) parentUntouched() bool {
+	if len(m.base.byKey) != len(m.parent.byKey) {
+		return false
+	}
+	for k, o := range m.parent.byKey {
+		if b := m.base.byKey[k]; b == nil || *b != *o {
+			return false
+		}
+	}
+	return true
+}
+
+// judge compares what doesn't work in the target with what didn't before.
+func (m *merger) judge(s *sketch, target []Object) error {
 	ailing, err := m.w.examine(s, target)
-	if err != nil {
-		return nil, err
+	if err != nil || len(ailing) == 0 {
+		return err
 	}
 	for i := range target {
 		o := &target[i]
@@ -62,7 +84,7 @@ func (m *merger) verify(target []Object) ([]Object, error) {
 			}
 			ails, err := m.ails(side)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if ails[k].degree >= ailing[k].degree {
 				worse = false
@@ -76,7 +98,7 @@ func (m *merger) verify(target []Object) ([]Object, error) {
 			m.warn("%s %s doesn't work any more, as on the branch: %s", o.Type, Quote(o.Name), ailing[k].why)
 		}
 	}
-	return target, nil
+	return nil
 }
 
 // without names the side that hasn't got an object.
@@ -206,7 +228,8 @@ func (s *sketch) danglingTable(o *Object, all set) (string, error) {
 			return fmt.Sprintf("it refers to table %s, which isn't there", Quote(p)), nil
 		}
 	}
-	if err := s.run("PRAGMA main.foreign_key_check(" + Quote(o.Name) + ")"); err != nil {
+	err = s.rows("PRAGMA main.foreign_key_check("+Quote(o.Name)+")", func(*sqlite.Stmt) error { return nil })
+	if err != nil {
 		return message(err), s.w.ctx.Err()
 	}
 	return "", nil
