@@ -211,6 +211,20 @@ func (d *database) content(t string, cols []string) string {
 	return d.rows("SELECT " + strings.Join(quoted, "||','||") + " FROM " + schema.Quote(t) + " ORDER BY 1")
 }
 
+// rowids are a table's, with the key that they may be; "" if it has none.
+func (d *database) rowids(t string) string {
+	key := d.rows("SELECT name FROM pragma_table_info(" + quoteText(t) + ") WHERE pk>0")
+	all := ""
+	err := d.query("SELECT rowid FROM "+schema.Quote(t)+" ORDER BY 1", func(s *sqlite.Stmt) error {
+		all += fmt.Sprintf(" %d", s.Column(0).Int)
+		return nil
+	})
+	if err != nil {
+		return ""
+	}
+	return key + all
+}
+
 // kinds are a table's columns that aren't generated, with their types.
 func (d *database) kinds(t string) map[string]string {
 	m := map[string]string{}
@@ -237,7 +251,7 @@ func (d *database) dangling() string {
 }
 
 func TestMergeProperty(t *testing.T) {
-	n := 150
+	n := 100
 	if v := os.Getenv("PERSQLD_SCHEMAS"); v != "" {
 		n, _ = strconv.Atoi(v)
 	}
@@ -253,7 +267,7 @@ func TestMergeProperty(t *testing.T) {
 		}
 	}
 	t.Logf("%v", sums)
-	if n >= 150 && (sums["merged"] < n/4 || sums["conflicts"] < n/20) {
+	if n >= 100 && (sums["merged"] < n/4 || sums["conflicts"] < n/20) {
 		t.Errorf("too little of one kind: %v", sums)
 	}
 }
@@ -326,9 +340,10 @@ func property(t *testing.T, seed uint64) string {
 		}
 	}
 	type kept struct {
-		table string
-		cols  []string
-		rows  string
+		table  string
+		cols   []string
+		rows   string
+		rowids string
 	}
 	var keeps []kept
 	for _, name := range mine.tables() {
@@ -350,7 +365,7 @@ func property(t *testing.T, seed uint64) string {
 			}
 		}
 		if final.rows("SELECT count(*) FROM sqlite_schema WHERE type='table' AND name="+quoteText(now)) == "1" {
-			keeps = append(keeps, kept{now, is, mine.content(name, was)})
+			keeps = append(keeps, kept{now, is, mine.content(name, was), mine.rowids(name)})
 		}
 	}
 	if err := mine.run(plan); err != nil {
@@ -383,6 +398,12 @@ func property(t *testing.T, seed uint64) string {
 	for _, k := range keeps {
 		if got := mine.content(k.table, k.cols); got != k.rows {
 			t.Errorf("table %s, columns %v: %s, want %s\n%s", k.table, k.cols, got, k.rows, strings.Join(plan.Statements, "\n"))
+		}
+	}
+	for _, k := range keeps {
+		was, now := k.rowids, mine.rowids(k.table)
+		if keyed, _, _ := strings.Cut(was, " "); was != now && was != "" && now != "" && (keyed == "" || strings.HasPrefix(now, keyed+" ")) {
+			t.Errorf("table %s has rowids %s, had %s\n%s", k.table, now, was, strings.Join(plan.Statements, "\n"))
 		}
 	}
 	// The reference merges what is left when what was renamed is renamed.

@@ -11,6 +11,9 @@ func (m *merger) temporary() string {
 	return fmt.Sprintf("_persql_new_%d", m.temps)
 }
 
+// insert overrules constraints that say ON CONFLICT IGNORE or REPLACE: rows that they are in the way of must not vanish unseen.
+const insert = "INSERT OR ABORT INTO"
+
 // rebuild makes a table anew and moves its rows: https://sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes".
 // PRAGMA legacy_alter_table is on, so that the last step leaves views and triggers alone, which name the table by the name that it gets.
 func (m *merger) rebuild(o, t *Object) error {
@@ -38,7 +41,7 @@ func (m *merger) rebuild(o, t *Object) error {
 		if !any {
 			return errNothingShared
 		}
-		if err := m.dof("INSERT INTO %s(%s) SELECT %s FROM %s", Quote(temp), into, out, Quote(o.Name)); err != nil {
+		if err := m.dof(insert+" %s(%s) SELECT %s FROM %s", Quote(temp), into, out, Quote(o.Name)); err != nil {
 			return err
 		}
 		if from.shape.Counting && to.shape.Counting {
@@ -179,7 +182,7 @@ func (m *merger) replace(o, t *Object) error {
 	if err := m.do(t.SQL); err != nil {
 		return err
 	}
-	if err := m.dof("INSERT INTO %s(%s) SELECT * FROM %s ORDER BY rowid", Quote(t.Name), into, Quote(temp)); err != nil {
+	if err := m.dof(insert+" %s(%s) SELECT * FROM %s ORDER BY rowid", Quote(t.Name), into, Quote(temp)); err != nil {
 		return err
 	}
 	if counting {

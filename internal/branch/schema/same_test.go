@@ -221,6 +221,8 @@ func TestSame(t *testing.T) {
 		{"table", "CREATE TABLE t(a DEFAULT x'AB')", "CREATE TABLE t(a DEFAULT X'ab')", true},
 		{"table", "CREATE TABLE t(a) STRICT", "CREATE TABLE t(a)", false},
 		{"table", "CREATE TABLE t(a, \"b\" INT)", "CREATE TABLE t(a, b INT)", true},
+		{"table", "CREATE TABLE t(a \"varchar\")", "CREATE TABLE t(a VarChar)", true},
+		{"table", "CREATE TABLE t(a \"varchar\"(10))", "CREATE TABLE t(a varchar(10))", false},
 		{"table", "CREATE TABLE t(\"a b\")", "CREATE TABLE t(a b)", false},
 		{"table", "CREATE TABLE t(\"key\")", "CREATE TABLE t(key)", true},
 		{"table", "CREATE TABLE t(\"KEY\")", "CREATE TABLE t(key)", false},
