@@ -281,7 +281,11 @@ func TestRecordingEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	facts := func(id string) (f *store.RecordingFacts, records bool) {
-		j := hooked(func(_ int, tx *store.Tx) (err error) { f, err = tx.RecordingFacts(); records = tx.Records(); return err })
+		j := hooked(func(_ int, tx *store.Tx) (err error) {
+			f, err = tx.RecordingFacts()
+			records = tx.Records()
+			return err
+		})
 		if h.on(id, j); j.err != nil {
 			t.Fatal(j.err)
 		}
