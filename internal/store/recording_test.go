@@ -201,6 +201,26 @@ func TestRecordIsUndoneWithItsChange(t *testing.T) {
 	on(script("INSERT INTO t VALUES(10,10)"), failing, steps("INSERT INTO t VALUES(11,11)", "INSERT INTO t VALUES(12,1)"),
 		script("INSERT INTO t VALUES(13,13)", "INSERT OR ROLLBACK INTO t VALUES(14,1)"), script("INSERT INTO t VALUES(15,15)"))
 	h.records("t 10: -", "t 11: -", "t 15: -")
+	// The names of a table's columns are undone with the request, or the step, that first needed them.
+	h.branch("CREATE TABLE a(x)", "CREATE TABLE b(x)")
+	undone := func(table string) *job {
+		return hooked(func(_ int, tx *store.Tx) error {
+			if err := (&job{}).statement(tx, "INSERT INTO "+table+" VALUES(1)"); err != nil {
+				return err
+			}
+			return errors.New("undo it")
+		})
+	}
+	byStep := hooked(func(_ int, tx *store.Tx) error {
+		if err := (&job{}).statement(tx, "INSERT INTO b VALUES(1)"); err != nil {
+			return err
+		}
+		tx.Undo()
+		return nil
+	}, "INSERT INTO b VALUES(2)")
+	byStep.steps = true
+	on(script("INSERT INTO t VALUES(16,16)"), undone("a"), script("INSERT INTO a VALUES(2)"), byStep)
+	h.records("t 16: -", "a 1: -", "b 1: -")
 	on(hooked(func(_ int, tx *store.Tx) error {
 		(&job{}).statement(tx, "UPDATE t SET u=60 WHERE id=2")
 		panic("fault")

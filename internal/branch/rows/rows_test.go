@@ -349,6 +349,28 @@ func TestColumnsOfOneSide(t *testing.T) {
 	h.want(parent, "SELECT * FROM t", `1|"A"|"A!"|"kept"`, `2|"b"|"b!"|"y"`, `3|"c"|"c!"|"y"`)
 }
 
+// A long merge notices that nobody waits for it any more.
+func TestMergeStops(t *testing.T) {
+	h := newHouse(t, "CREATE TABLE t(id INTEGER PRIMARY KEY)")
+	h.fork()
+	h.must(branch, "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<1000) INSERT INTO t SELECT i FROM n")
+	var c *rows.Changes
+	if err := h.do(branch, func(tx *store.Tx) (err error) { c, err = rows.Collect(tx, h.dir); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	err := h.Do(ctx, parent, &store.Request{Gate: open{}, Job: store.JobFunc(func(tx *store.Tx) error {
+		cancel()
+		_, err := rows.Merge(tx, c, rows.Options{})
+		return err
+	})})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	h.want(parent, "SELECT count(*) FROM t", "0")
+}
+
 // SQLite lets a declared key hold NULL, more than once.
 func TestNullKeys(t *testing.T) {
 	h := newHouse(t, "CREATE TABLE t(k TEXT PRIMARY KEY, v)", "INSERT INTO t VALUES(NULL,1),('a',2),(NULL,3),(NULL,4)")
