@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -249,4 +248,5 @@ func (s *Store) CreateRecording(ctx context.Context, database, file string, f Re
 	return s.createFrom(ctx, database, file, func() error { return BeginRecording(file, f) })
 }
 
-var errReplaced = errors.New("the database was replaced by an import: what changed since the fork isn't known")
+// replaced is why a recording ended.
+const replaced = "the database was replaced by an import: what changed since the fork isn't known"
