@@ -270,7 +270,7 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 		return fmt.Errorf("finish the new file: %w", diskFull(err))
 	}
 	if from != FromPast {
-		if err := endRecording(scratch, errReplaced.Error()); err != nil {
+		if err := endRecording(scratch, replaced); err != nil {
 			return fmt.Errorf("end the recording: %w", diskFull(err))
 		}
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -151,7 +150,7 @@ func (tx *Tx) RecordedRows(table string, after *sqlite.Value, n int) (rows []Rec
 	if have, err := tx.has(changedTable); err != nil || !have {
 		return nil, err
 	}
-	sql, params := "SELECT c.key, c.old, l.cols FROM "+changedTable.Name+" c JOIN "+layoutTable.Name+" l ON l.id=c.layout WHERE c.tbl=?1 ORDER BY c.key LIMIT ?2", []sqlite.Param{textParam(table), intParam(int64(n))}
+	sql, params := "SELECT c.key, c.old, l.cols FROM "+changedTable.Name+" c LEFT JOIN "+layoutTable.Name+" l ON l.id=c.layout WHERE c.tbl=?1 ORDER BY c.key LIMIT ?2", []sqlite.Param{textParam(table), intParam(int64(n))}
 	if after != nil {
 		sql = strings.Replace(sql, " ORDER", " AND c.key>?3 ORDER", 1)
 		params = append(params, sqlite.Param{Value: *after})
@@ -160,6 +159,9 @@ func (tx *Tx) RecordedRows(table string, after *sqlite.Value, n int) (rows []Rec
 	err = tx.Query(sql, params, func(s *sqlite.Stmt) error {
 		r := RecordedRow{Key: s.Column(0), There: s.Column(1).Kind != sqlite.Null}
 		r.Key.Bytes = slices.Clone(r.Key.Bytes)
+		if s.Column(2).Kind == sqlite.Null {
+			return errEncoding
+		}
 		cols := s.Column(2).Bytes
 		names, ok := layouts[string(cols)]
 		if !ok {
@@ -191,8 +193,11 @@ func (tx *Tx) RecordedRow(table string, key sqlite.Value) (*RecordedRow, error) 
 		return nil, err
 	}
 	var row *RecordedRow
-	err := tx.Query("SELECT c.old, l.cols FROM "+changedTable.Name+" c JOIN "+layoutTable.Name+" l ON l.id=c.layout WHERE c.tbl=? AND c.key=?",
+	err := tx.Query("SELECT c.old, l.cols FROM "+changedTable.Name+" c LEFT JOIN "+layoutTable.Name+" l ON l.id=c.layout WHERE c.tbl=? AND c.key=?",
 		[]sqlite.Param{textParam(table), {Value: key}}, func(s *sqlite.Stmt) (err error) {
+			if s.Column(1).Kind == sqlite.Null {
+				return errEncoding
+			}
 			row = &RecordedRow{Key: key, There: s.Column(0).Kind != sqlite.Null}
 			if row.Columns, err = namesOf(s.Column(1).Bytes); err == nil && row.There {
 				row.Old, err = ParseValues(slices.Clone(s.Column(0).Bytes))
@@ -210,6 +215,15 @@ func (tx *Tx) Bare(sql string) (*sqlite.Stmt, error) {
 	}
 	s, err := tx.a.conn.Bare(sql)
 	return s, tx.check(err)
+}
+
+// Look is for a Job that runs many small statements, which nobody watches one by one: it returns when the request may go on, or why it must end. Other long
+// requests have their turns meanwhile.
+func (tx *Tx) Look() error {
+	if tx.over() {
+		return errEnded
+	}
+	return tx.check(tx.w.look())
 }
 
 // Shapes are the tables of the database, by their names in lower case.
@@ -234,4 +248,5 @@ func (s *Store) CreateRecording(ctx context.Context, database, file string, f Re
 	return s.createFrom(ctx, database, file, func() error { return BeginRecording(file, f) })
 }
 
-var errReplaced = errors.New("the database was replaced by an import: what changed since the fork isn't known")
+// replaced is why a recording ended.
+const replaced = "the database was replaced by an import: what changed since the fork isn't known"

@@ -100,6 +100,7 @@ func Collect(b Branch, dir string) (c *Changes, err error) {
 	return c, nil
 }
 
+// collection is one Collect under way.
 type collection struct {
 	*Changes
 	side   *side

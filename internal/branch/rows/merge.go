@@ -10,7 +10,7 @@ import (
 	"github.com/persqld/persqld/internal/store"
 )
 
-// what is done to a row of the parent.
+// op is what is done to a row of the parent.
 type op uint8
 
 const (
@@ -36,21 +36,21 @@ type step struct {
 type pair struct {
 	branch, parent *table // parent is nil where it has none
 	common         []column
-	sum            [3]int64
 }
 
+// column is one that both sides have: where it stands in each.
 type column struct{ branch, parent int }
 
+// merge is one merge under way.
 type merge struct {
 	*Changes
-	side    *side
-	opt     Options
-	result  *Result
-	pairs   []*pair
-	plan    *spool
-	touched bool
-	refs    map[string][]reference // by the folded name of the table that is referred to
-	own     map[string][]reference // by the one that refers
+	side   *side
+	opt    Options
+	result *Result
+	pairs  []*pair
+	plan   *spool
+	refs   map[string][]reference // by the folded name of the table that is referred to
+	own    map[string][]reference // by the one that refers
 }
 
 // Merge brings a branch's changes into the parent, within the parent's transaction. After an error, ErrConflict too, the caller undoes what was written.
@@ -177,7 +177,6 @@ func (m *merge) compare() error {
 			s.op = doUpdate
 			m.result.Updated++
 		}
-		p.sum[s.op]++
 		return m.plan.add(s.encode())
 	})
 }

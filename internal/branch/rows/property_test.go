@@ -60,12 +60,18 @@ func randomEdit(rng *rand.Rand) string {
 	or := []string{"", "OR REPLACE ", "OR IGNORE ", "OR FAIL "}[rng.IntN(4)]
 	s := fmt.Sprintf
 	return []func() string{
-		func() string { return s("INSERT %sINTO ip(id,a,u,r) VALUES(%d,%s,%d,%s)", or, id(), value(), rng.IntN(20), value()) },
-		func() string { return s("INSERT %sINTO ip(id,a,u,r) VALUES(%d,%s,%d,1),(%d,2,%d,3)", or, id(), value(), rng.IntN(20), id(), rng.IntN(20)) },
+		func() string {
+			return s("INSERT %sINTO ip(id,a,u,r) VALUES(%d,%s,%d,%s)", or, id(), value(), rng.IntN(20), value())
+		},
+		func() string {
+			return s("INSERT %sINTO ip(id,a,u,r) VALUES(%d,%s,%d,1),(%d,2,%d,3)", or, id(), value(), rng.IntN(20), id(), rng.IntN(20))
+		},
 		func() string { return s("UPDATE %sip SET u=%d, a=%s WHERE id=%d", or, rng.IntN(20), value(), id()) },
 		func() string { return s("UPDATE %sip SET id=%d WHERE id=%d", or, id(), id()) },
 		func() string { return s("UPDATE %sip SET u=u+1 WHERE id<%d", or, id()) },
-		func() string { return s("INSERT INTO ip(id,a,u) VALUES(%d,'up',%d) ON CONFLICT(id) DO UPDATE SET a=a||'+'", id(), rng.IntN(20)) },
+		func() string {
+			return s("INSERT INTO ip(id,a,u) VALUES(%d,'up',%d) ON CONFLICT(id) DO UPDATE SET a=a||'+'", id(), rng.IntN(20))
+		},
 		func() string { return s("DELETE FROM ip WHERE id=%d", id()) },
 		func() string { return s("INSERT %sINTO pk VALUES(%s,%s)", or, word(), value()) },
 		func() string { return s("UPDATE %spk SET k=%s WHERE k=%s", or, word(), word()) },
@@ -92,7 +98,9 @@ func randomEdit(rng *rand.Rand) string {
 		func() string { return s("INSERT INTO f(rowid,x,y) VALUES(%d,%s,%s)", id(), word(), value()) },
 		func() string { return s("UPDATE f SET x=%s WHERE rowid=%d", word(), id()) },
 		func() string { return s("DELETE FROM f WHERE rowid=%d", id()) },
-		func() string { return s("INSERT %sINTO r VALUES(%d,%d,%d.5,0,1,%s)", or, id(), rng.IntN(3), 4+rng.IntN(3), word()) },
+		func() string {
+			return s("INSERT %sINTO r VALUES(%d,%d,%d.5,0,1,%s)", or, id(), rng.IntN(3), 4+rng.IntN(3), word())
+		},
 		func() string { return s("UPDATE r SET x1=%d, note=%s WHERE id=%d", 5+rng.IntN(4), word(), id()) },
 		func() string { return s("DELETE FROM r WHERE id=%d", id()) },
 		func() string { return []string{"DELETE FROM plain", "DELETE FROM wo", "DELETE FROM log"}[rng.IntN(3)] },

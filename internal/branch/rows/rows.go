@@ -15,6 +15,8 @@ type DB interface {
 	Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) error) (store.Result, error)
 	Shapes() (map[string]sqlite.Shape, error)
 	ModuleArgs(table string) []string
+	// Look is asked now and then whether to go on.
+	Look() error
 }
 
 // Branch is the side that recorded its changes. A *store.Tx is one.

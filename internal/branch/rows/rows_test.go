@@ -349,6 +349,59 @@ func TestColumnsOfOneSide(t *testing.T) {
 	h.want(parent, "SELECT * FROM t", `1|"A"|"A!"|"kept"`, `2|"b"|"b!"|"y"`, `3|"c"|"c!"|"y"`)
 }
 
+// A long merge notices that nobody waits for it any more.
+func TestMergeStops(t *testing.T) {
+	h := newHouse(t, "CREATE TABLE t(id INTEGER PRIMARY KEY)")
+	h.fork()
+	h.must(branch, "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<1000) INSERT INTO t SELECT i FROM n")
+	var c *rows.Changes
+	if err := h.do(branch, func(tx *store.Tx) (err error) { c, err = rows.Collect(tx, h.dir); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	err := h.Do(ctx, parent, &store.Request{Gate: open{}, Job: store.JobFunc(func(tx *store.Tx) error {
+		cancel()
+		_, err := rows.Merge(tx, c, rows.Options{})
+		return err
+	})})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	h.want(parent, "SELECT count(*) FROM t", "0")
+}
+
+// SQLite lets a declared key hold NULL, more than once.
+func TestNullKeys(t *testing.T) {
+	h := newHouse(t, "CREATE TABLE t(k TEXT PRIMARY KEY, v)", "INSERT INTO t VALUES(NULL,1),('a',2),(NULL,3),(NULL,4)")
+	h.fork()
+	h.must(branch, "UPDATE t SET v=10 WHERE rowid=1", "DELETE FROM t WHERE rowid=3", "UPDATE t SET k='b' WHERE rowid=4", "INSERT INTO t VALUES(NULL,5)", "UPDATE t SET k=NULL WHERE k='a'")
+	h.must(parent, "INSERT INTO t(rowid, k, v) VALUES(5,'own',7)")
+	h.merged(rows.Options{}, 3, 1, 3)
+	h.want(parent, "SELECT k, v FROM t ORDER BY k, v", "NULL|2", "NULL|5", "NULL|10", `"b"|4`, `"own"|7`)
+}
+
+// The server's own statements change the schema too, as a merge of it does in a parent that is a branch itself.
+func TestOwnStatementsAreRecorded(t *testing.T) {
+	h := newHouse(t, "CREATE TABLE t(k PRIMARY KEY, v)", "INSERT INTO t VALUES('a',1),('b',2)")
+	h.fork()
+	rebuild := []string{"CREATE TABLE n(k PRIMARY KEY, v, w DEFAULT 0)", "INSERT INTO n SELECT k, v+(k='b'), 0 FROM t ORDER BY k DESC", "DROP TABLE t", "ALTER TABLE n RENAME TO t"}
+	err := h.do(branch, func(tx *store.Tx) error {
+		for _, sql := range rebuild {
+			if err := tx.Count(sql, nil, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(parent, "ALTER TABLE t ADD COLUMN w DEFAULT 0")
+	h.merged(rows.Options{}, 0, 1, 0)
+	h.want(parent, "SELECT k, v FROM t", `"a"|1`, `"b"|3`)
+}
+
 // What doesn't fit in memory is kept in files, which are gone afterwards.
 func TestManyChanges(t *testing.T) {
 	h := newHouse(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)", "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<20000) INSERT INTO t SELECT i, printf('%0300d', i) FROM n")

@@ -57,10 +57,18 @@ func newSide(db DB) (*side, error) {
 // statementRuns is after how many runs the statements are compiled anew: what was bound to them takes memory for as long as one of them is in use.
 const statementRuns = 2000
 
+// lookRuns is after how many runs it is asked whether to go on: half a millisecond.
+const lookRuns = 100
+
 // run runs a statement, which is kept compiled.
 func (s *side) run(sql string, params []sqlite.Value, each func(*sqlite.Stmt) error) (store.Result, error) {
 	if s.runs++; s.runs%statementRuns == 0 {
 		s.close()
+	}
+	if s.runs%lookRuns == 0 {
+		if err := s.db.Look(); err != nil {
+			return store.Result{}, err
+		}
 	}
 	st := s.stmts[sql]
 	if st == nil {
