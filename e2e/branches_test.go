@@ -98,7 +98,8 @@ func TestBranchBadInput(t *testing.T) {
 	d.Get(d.Path("branches/none")).Fails(http.StatusNotFound, "not_found")
 	d.Do("DELETE", d.Path("branches/none"), nil).Fails(http.StatusNotFound, "not_found")
 	d.Post(d.Path("branches/none/pin"), body{}).Fails(http.StatusNotFound, "not_found")
-	d.Post(d.Path("branches/none"), body{}).Fails(http.StatusNotFound, "not_found")
+	d.Post(d.Path("branches/none"), body{}).Fails(http.StatusMethodNotAllowed, "method_not_allowed")
+	d.Post(d.Path("branches/no/ne"), body{}).Fails(http.StatusMethodNotAllowed, "method_not_allowed")
 	c.DB(d.Slug+".none").Query("SELECT 1").Fails(http.StatusNotFound, "not_found")
 	c.DB("nobody").Post(c.DB("nobody").Path("claim_branch"), body{"ref": "x"}).Fails(http.StatusNotFound, "not_found")
 	d.Do("PUT", d.Path("branches/x"), body{"ttlDays": 31}).Fails(http.StatusBadRequest, "bad_request")
@@ -106,6 +107,16 @@ func TestBranchBadInput(t *testing.T) {
 	d.Do("PUT", d.Path("branches/x"), body{"expiresAt": "yesterday"}).Fails(http.StatusBadRequest, "bad_request")
 	d.Do("PUT", d.Path("branches/x"), body{"fromRef": "none"}).Fails(http.StatusNotFound, "not_found")
 	d.Do("PUT", d.Path("branches/x"), body{"name": strings.Repeat("n", 201)}).Fails(http.StatusBadRequest, "bad_request")
+	d.Do("DELETE", d.Path("branches/x"), nil, "Plan-Key: x").Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	d.Post(d.Path("branches/none/pin"), body{"role": 1}).Fails(http.StatusBadRequest, "bad_request")
+	for _, path := range []string{"/v1/handoff", "/v1/handoffs/redeem"} {
+		d.Post(path, harness.Raw("{")).Fails(http.StatusBadRequest, "bad_json")
+		d.Post(path, nil).Fails(http.StatusNotFound, "not_found")
+	}
+	if a := d.Post(d.Path("claim_branch"), body{"ref": "x", "content": "full", "at": 1000}); a.Status != http.StatusConflict {
+		t.Errorf("of a moment before all others: %d %s", a.Status, a.Raw)
+	}
+	c.Do("DELETE", "/v1/databases/"+d.Slug+"?force=perhaps", nil).Fails(http.StatusBadRequest, "bad_request")
 	d.Post(d.Path("fork"), body{"slug": d.Slug}).Fails(http.StatusConflict, "slug_taken")
 	d.Post(d.Path("fork"), body{"slug": "No Slug"}).Fails(http.StatusBadRequest, "invalid_slug")
 

@@ -86,6 +86,8 @@ const small = `{"openapi":"3.1.0","info":{"title":"t","version":"1"},"security":
 	"200":{"headers":{"X-Id":{"required":true,"schema":{"type":"integer"}},"X-Also":{"schema":{"const":"yes"}}},"content":{"application/json":{"schema":{"$ref":"#/components/schemas/Thing","required":["v"]}}}},
 	"204":{},
 	"default":{"content":{"application/json":{"schema":{"type":"object","properties":{"e":{"type":"string"}}}}}}}}},
+"/wide/{ref}":{"parameters":[{"name":"ref","in":"path","required":true,"x-slashes":true,"schema":{"type":"string","pattern":"^[a-z/]+$"}}],"get":{"operationId":"wide","responses":{"200":{}}}},
+"/wide/{ref}/pin":{"parameters":[{"name":"ref","in":"path","required":true,"x-slashes":true,"schema":{"type":"string","pattern":"^[a-z/]+$"}}],"post":{"operationId":"pin","responses":{"200":{}}}},
 "/things/all":{"get":{"operationId":"all","responses":{"200":{}}}}},
 "components":{"schemas":{"Thing":{"type":"object","properties":{"v":{"type":"number"},"parts":{"type":"array","items":{"type":"object","properties":{"p":{"type":"integer"}}}}}}},
 "responses":{"NoSuchRoute":{"headers":{"Allow":{"schema":{"type":"string"}}},"content":{"application/json":{"schema":{"type":"object","properties":{"none":{"const":true}}}}}}}}}`
@@ -116,6 +118,11 @@ func TestCheck(t *testing.T) {
 		{"another content type", Exchange{Method: "PUT", Target: "/things/a", RequestBody: []byte(`{"v":1}`), Status: 200, Header: with("Content-Type", "text/html"), Body: []byte(`{"v":1}`)}, "content type text/html"},
 		{"a body where there is none", Exchange{Method: "PUT", Target: "/things/a", RequestBody: []byte(`{"v":1}`), Status: 204, Header: http.Header{}, Body: []byte(`{}`)}, "has a body"},
 		{"a status that isn't documented", Exchange{Method: "PUT", Target: "/things/a", RequestBody: []byte(`{"v":1}`), Status: 409, Header: none, Body: []byte(`{}`)}, "put does not document status 409"},
+		{"a parameter with slashes", Exchange{Method: "GET", Target: "/wide/a/b/c", Status: 200, Header: http.Header{}}, ""},
+		{"which fits", Exchange{Method: "GET", Target: "/wide/a/B", Status: 200, Header: http.Header{}}, "ref of the request"},
+		{"with something behind it", Exchange{Method: "POST", Target: "/wide/a/b/pin", Status: 200, Header: http.Header{}}, ""},
+		{"that wins", Exchange{Method: "GET", Target: "/wide/a/b/pin", Status: 200, Header: http.Header{}}, "want 405"},
+		{"without a part", Exchange{Method: "GET", Target: "/wide/a", Status: 200, Header: http.Header{}}, ""},
 		{"default is for failures of the server", Exchange{Method: "PUT", Target: "/things/a", Status: 500, Header: none, Body: []byte(`{"e":"x"}`)}, ""},
 		{"and is looked at", Exchange{Method: "PUT", Target: "/things/a", Status: 500, Header: none, Body: []byte(`{"f":"x"}`)}, "'f' not allowed"},
 		{"an accepted body that isn't documented", Exchange{Method: "PUT", Target: "/things/a", RequestBody: []byte(`{"v":"1"}`), Status: 200, Header: json, Body: []byte(`{"v":1}`)}, "body of the request"},
@@ -161,14 +168,14 @@ func TestUnmet(t *testing.T) {
 			t.Errorf("unmet are %q, want %q", got, want)
 		}
 	}
-	unmet("list 200, all 200, put 200, put 204")
+	unmet("list 200, all 200, put 200, put 204, wide 200, pin 200")
 	if err := d.Check(&Exchange{Method: "GET", Target: "/things/all", Status: 200, Header: http.Header{}}); err != nil {
 		t.Error(err)
 	}
 	if err := d.Check(&Exchange{Method: "PUT", Target: "/things/a", Status: 200, Header: http.Header{}}); err == nil {
 		t.Error("an answer without anything is as documented")
 	}
-	unmet("list 200, put 200, put 204")
+	unmet("list 200, put 200, put 204, wide 200, pin 200")
 	for _, op := range d.Operations() {
 		if op.Secured == (op.ID == "list") || op.HasBody != (op.ID == "put") {
 			t.Errorf("%+v", op)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"maps"
 	"slices"
 
@@ -31,3 +32,12 @@ func FaultCodes() map[int][]string {
 
 // JoinDocument makes the OpenAPI document of other parts than the embedded ones.
 var JoinDocument = joinDocument
+
+// SweepOnce does what Sweep does at each of its rounds.
+func (s *Server) SweepOnce(ctx context.Context) {
+	s.expire(ctx)
+	s.sweep(ctx)
+}
+
+// BranchPath is branchPath.
+var BranchPath = branchPath

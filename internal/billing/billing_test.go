@@ -418,6 +418,73 @@ type free struct{}
 func (free) Permit(sqlite.Access) error { return nil }
 func (free) Judge(*sqlite.Stmt) error   { return nil }
 
+// A branch without rows costs nothing, until it has one.
+func TestSamplesOfBranches(t *testing.T) {
+	o := newOffice(t, billing.Options{Prepaid: true, Welcome: dollar})
+	s := real(t, o.clock)
+	run := func(id string, sqls ...string) {
+		t.Helper()
+		err := s.Runner.Do(t.Context(), id, &store.Request{Gate: free{}, Job: store.JobFunc(func(tx *store.Tx) error {
+			for _, sql := range sqls {
+				st, _, err := tx.Prepare([]byte(sql))
+				if err != nil {
+					return err
+				}
+				_, err = tx.Run(st, nil, nil)
+				st.Done()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.times[id] = s.times[id].Add(time.Second)
+	}
+	parent := o.database("parent", false)
+	branch := func(ref, content string) string {
+		t.Helper()
+		id := catalog.NewID("db")
+		if err := s.Create(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.cat.CreateFork(t.Context(), catalog.NewFork{ID: id, From: parent.ID, Ref: ref, Slug: "fork", Content: content}); err != nil {
+			t.Fatal(err)
+		}
+		run(id, `CREATE TABLE "odd ""name"(a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE)`, "CREATE VIRTUAL TABLE f USING fts5(b)", "CREATE VIEW v AS SELECT 1")
+		return id
+	}
+	empty, filled, searched, full, fork := branch("empty", "schema"), branch("filled", "schema"), branch("searched", "schema"), branch("full", "full"), branch("", "schema")
+	external := branch("external", "schema")
+	run(filled, `INSERT INTO "odd ""name"(b) VALUES(1)`)
+	run(searched, "INSERT INTO f VALUES('fox')")
+	run(external, "CREATE TABLE c(b)", "CREATE VIRTUAL TABLE g USING fts5(b, content='c')", "DROP TABLE c")
+	sample := func() {
+		t.Helper()
+		if err := o.SampleNow(t.Context(), s, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sample()
+	for name, of := range map[string]struct {
+		id   string
+		free bool
+	}{"empty": {empty, true}, "with a row": {filled, false}, "with a row in a virtual table": {searched, false}, "full": {full, false}, "a fork": {fork, false}, "with a table that can't be read": {external, false}} {
+		if got := o.totals(catalog.UsageQuery{DatabaseID: of.id}); (got.StorageBytes == 0) != of.free || (got.Nanos == 0) != of.free {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	o.clock.set(o.clock.Now().Add(24 * time.Hour))
+	run(empty, `INSERT INTO "odd ""name"(b) VALUES(1)`)
+	run(filled, `DELETE FROM "odd ""name"`)
+	sample()
+	if a, b := o.totals(catalog.UsageQuery{DatabaseID: empty}), o.totals(catalog.UsageQuery{DatabaseID: filled}); a.StorageBytes == 0 || b.StorageBytes != 0 {
+		t.Errorf("a row that came makes %d bytes, one that went leaves %d", a.StorageBytes, b.StorageBytes)
+	}
+}
+
 func TestSamples(t *testing.T) {
 	o := newOffice(t, billing.Options{Prepaid: true, Welcome: dollar})
 	s := real(t, o.clock)

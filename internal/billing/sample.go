@@ -2,10 +2,13 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"math/bits"
+	"strings"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 )
 
@@ -87,7 +90,7 @@ func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files File
 			modified := files.Modified(d.ID).UnixNano()
 			bytes := was.Bytes
 			if was.DatabaseID == "" || was.Modified != modified {
-				if bytes, err = b.size(ctx, owner, d.ID); err != nil {
+				if bytes, err = b.size(ctx, owner, d); err != nil {
 					b.log.Warn("sample what a database stores; it is tried again", "database", d.ID, "error", err)
 					continue
 				}
@@ -108,17 +111,53 @@ func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files File
 	return keep()
 }
 
-// size is what a database stores, in bytes, without the server's own tables.
-func (b *Books) size(ctx context.Context, placement store.Placement, id string) (bytes int64, err error) {
-	owner, err := placement.Owner(ctx, id)
+// size is what a database stores, in bytes, without the server's own tables. A branch that began without rows stores nothing until it has some.
+func (b *Books) size(ctx context.Context, placement store.Placement, d *catalog.Database) (bytes int64, err error) {
+	owner, err := placement.Owner(ctx, d.ID)
 	if err != nil {
 		return 0, err
 	}
-	err = owner.Do(ctx, id, &store.Request{Job: store.JobFunc(func(tx *store.Tx) (err error) {
+	err = owner.Do(ctx, d.ID, &store.Request{Job: store.JobFunc(func(tx *store.Tx) (err error) {
+		if d.IsBranch() && d.Fork.Content == catalog.ContentSchema {
+			if rows, err := anyRow(tx); err != nil || !rows {
+				return err
+			}
+		}
 		bytes, err = tx.StoredBytes()
 		return err
 	})})
 	return bytes, err
+}
+
+// anyRow tells whether a database has a row. A virtual table that can't be read may have some.
+func anyRow(tx *store.Tx) (bool, error) {
+	type table struct {
+		name    string
+		virtual bool
+	}
+	var tables []table
+	err := tx.Query(`SELECT name, type FROM pragma_table_list WHERE schema='main' AND type IN ('table','virtual') AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY type`, nil, func(s *sqlite.Stmt) error {
+		tables = append(tables, table{string(s.Column(0).Bytes), string(s.Column(1).Bytes) == "virtual"})
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, t := range tables {
+		found := false
+		err := tx.Query(`SELECT 1 FROM main."`+strings.ReplaceAll(t.name, `"`, `""`)+`" LIMIT 1`, nil, func(*sqlite.Stmt) error {
+			found = true
+			return nil
+		})
+		var e *sqlite.Error
+		if t.virtual && errors.As(err, &e) && e.Cause == nil {
+			found, err = true, nil
+		}
+		if err != nil || found {
+			return found, err
+		}
+	}
+	return false, nil
 }
 
 // storageMonth is the month that a price of storage is for, in days.

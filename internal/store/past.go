@@ -98,7 +98,8 @@ func (s *Store) readPast(a *actor, path string) error {
 	if p.head, err = s.opt.Past.Head(a.id); err != nil {
 		return err
 	}
-	if !p.head.Known && !emptyFile(file) {
+	begins := !p.head.Known && !emptyFile(file)
+	if begins {
 		// From before there was a history, or made of a file: it begins with the file as it is, behind which the log goes on. Its position is the time: so it
 		// is greater than those of a history that was set aside, of which bookmarks, snapshots and a replica may remember some.
 		position := uint64(s.opt.Now().UnixMilli())
@@ -109,7 +110,7 @@ func (s *Store) readPast(a *actor, path string) error {
 			return err
 		}
 	}
-	if p.head.Known && alone && !marked(info, a.id, p.head.Position) {
+	if p.head.Known && !begins && alone && !marked(info, a.id, p.head.Position) {
 		if err := s.changedOutside(a, &p, file); err != nil {
 			return err
 		}
