@@ -512,13 +512,14 @@ func (s *Server) deleteBranch(x *exchange) error {
 	if err := x.mayBranch("DELETE …/branches/:ref"); err != nil {
 		return err
 	}
+	// Before it is looked up: while one waits it may be made anew.
+	defer s.branching.lock(x.database.ID + "/" + ref)()
 	d, err := s.branchOf(x.database, ref)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	defer s.branching.lock(x.database.ID + "/" + ref)()
 	until, err := s.deleteTree(ctx, d.ID, true)
 	if errors.Is(err, catalog.ErrDatabaseNotFound) {
 		err = catalog.ErrBranchNotFound
