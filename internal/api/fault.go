@@ -133,6 +133,7 @@ var table = []struct {
 	{err: store.ErrOutOfMemory, status: http.StatusServiceUnavailable, code: "out_of_memory", message: "The server's memory for statements is used up; the statement was undone", retry: 2 * time.Second},
 	{err: store.ErrDamaged, status: http.StatusServiceUnavailable, code: "database_damaged", message: "The database's file is damaged or gone", hint: "ask the operator to restore it; other databases are not concerned", retry: time.Minute},
 	{err: store.ErrStorage, status: http.StatusServiceUnavailable, code: "storage_failed", message: "The server's disk reported an error; whether a write took effect is not known", hint: "read before you write again", retry: 5 * time.Second},
+	{err: store.ErrRecording, status: http.StatusConflict, code: "branch_records", message: "The branch records its changes for a merge, so VACUUM is refused", hint: "VACUUM the database that it was made of, and claim the branch anew"},
 	{err: store.ErrRebuilding, status: http.StatusServiceUnavailable, code: "database_rebuilding", message: "The database is being replaced by an import or a restore; the write was not done. Reads go on", retry: 2 * time.Second},
 	{err: transfer.ErrFault, status: http.StatusBadRequest, code: "import_invalid_file", message: "The engine failed on this file; nothing was changed", hint: "the file is probably damaged: check it with PRAGMA integrity_check"},
 	{err: store.ErrFault, status: http.StatusInternalServerError, code: "engine_fault", message: "The engine failed on this request; it was undone"},
