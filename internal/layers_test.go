@@ -29,7 +29,10 @@ var floors = [][]string{
 		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
 		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},
-	{"internal/history"}, // what every database was
+	{
+		"internal/history",       // what every database was
+		"internal/branch/schema", // what a branch changed, told and made by SQL
+	},
 	{ // the rooms that keep something
 		"internal/catalog",  // who owns what
 		"internal/querylog", // what ran
@@ -39,6 +42,8 @@ var floors = [][]string{
 		"internal/gate",    // who may run what: the one place that decides
 		"internal/billing", // what it costs, and who may still spend
 		"internal/config",  // settings, checked by the rules of the packages that they are for
+
+		"internal/branch/rows", // a branch's rows, merged into its parent
 	},
 	{
 		"internal/branch",   // what branches begin with

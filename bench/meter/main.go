@@ -45,7 +45,12 @@ func run() error {
 	if len(os.Args) != 2 {
 		return errors.New("usage: meter FOLDER")
 	}
-	path := filepath.Join(os.Args[1], "meter.db")
+	dir, err := os.MkdirTemp(os.Args[1], "")
+	if err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "meter.db")
 	if err := os.WriteFile(path, sqlite.EmptyFile(), 0o600); err != nil {
 		return fmt.Errorf("make database: %w", err)
 	}

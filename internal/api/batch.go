@@ -138,7 +138,10 @@ func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
 	if x.parts == nil {
 		x.parts = []byte{} // nothing was kept, and the envelope says so
 	}
-	x.out = x.appendSpent(x.appendFault(x.out[:0], &f, x.parts), tx.Spent())
+	x.out = x.appendFault(x.out[:0], &f, x.parts)
+	if f.status != http.StatusPaymentRequired || tx.Spent() != (sqlite.Counts{}) { // else it is a refusal before its work, and costs nothing
+		x.out = x.appendSpent(x.out, tx.Spent())
+	}
 	x.key.retry = f.retry
 	if x.key.given && len(x.parts) > 0 && tx.Wrote() {
 		return x.keep(tx)

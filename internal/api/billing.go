@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -217,10 +218,15 @@ func (s *Server) setCaps(x *exchange) error {
 	if len(list.Caps) > maxCaps {
 		return newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("A namespace has at most %d caps", maxCaps), "")
 	}
+	// What a cap is of may be deleted, and come back: whoever reads the list, and sends it with one more, must be let.
+	former, err := s.opt.Billing.Caps(x.r.Context(), x.token.NamespaceID)
+	if err != nil {
+		return err
+	}
 	caps := make([]catalog.Cap, 0, len(list.Caps))
 	seen := map[catalog.Cap]bool{}
 	for i := range list.Caps {
-		c, err := x.capOf(&list.Caps[i])
+		c, err := x.capOf(&list.Caps[i], former)
 		if err != nil {
 			return err
 		}
@@ -238,8 +244,8 @@ func (s *Server) setCaps(x *exchange) error {
 	return nil
 }
 
-// capOf reads a cap. A database may be named by its slug.
-func (x *exchange) capOf(r *capRequest) (catalog.Cap, error) {
+// capOf reads a cap. A database may be named by its slug; former are the caps that hold.
+func (x *exchange) capOf(r *capRequest, former []catalog.Cap) (catalog.Cap, error) {
 	c := catalog.Cap{Scope: r.Scope, TargetID: r.ID, Span: r.Window}
 	bad := func(message, hint string) (catalog.Cap, error) {
 		return c, newFault(http.StatusBadRequest, "invalid_cap", message, hint)
@@ -252,6 +258,9 @@ func (x *exchange) capOf(r *capRequest) (catalog.Cap, error) {
 		return bad("A cap's usd is a number of dollars, 0 or more, with at most 9 decimals", "0 refuses everything")
 	}
 	c.Nanos = nanos
+	if r.ID != "" && slices.ContainsFunc(former, func(f catalog.Cap) bool { return f.Scope == r.Scope && f.TargetID == r.ID }) {
+		return c, nil
+	}
 	switch r.Scope {
 	case catalog.CapNamespace:
 		if r.ID != "" && r.ID != x.token.NamespaceID && r.ID != x.token.NamespaceSlug {

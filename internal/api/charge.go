@@ -79,6 +79,11 @@ func (t *tab) ran(r *store.Request) {
 	}
 }
 
+// unworked tells whether a request was let in and, when its first statement was to run, others had spent what was left: that too is a refusal before its work.
+func (t *tab) unworked(status int) bool {
+	return status == http.StatusPaymentRequired && t.spent == (sqlite.Counts{}) && !t.inFile
+}
+
 // settle counts the request, if its answer has this status, before the answer leaves: whoever has read it finds it in the usage.
 func (x *exchange) settle(status int) {
 	t := &x.tab
@@ -86,7 +91,7 @@ func (x *exchange) settle(status int) {
 		return
 	}
 	t.settled = true
-	if t.refused || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError {
+	if t.refused || t.unworked(status) || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError {
 		return
 	}
 	w := catalog.Work{Requests: 1, RowsRead: t.spent.RowsRead - t.filed.RowsRead, RowsWritten: t.spent.RowsWritten - t.filed.RowsWritten}
@@ -131,12 +136,16 @@ func (x *exchange) appendSpent(b []byte, c sqlite.Counts) []byte {
 	return append(b, `}}`...)
 }
 
-// appendEmpty adds to a 402 what is left and where to top up, or which cap is reached.
+// appendEmpty adds to a 402 what is left, to who may know it, and where to top up, or which cap is reached.
 func (x *exchange) appendEmpty(b []byte, e *billing.EmptyError) []byte {
 	b = b[:len(b)-1]
 	if e.Cap == nil {
 		b = append(b, `,"balanceUsd":`...)
-		b = append(b, catalog.DollarText(max(0, e.BalanceNanos))...)
+		left := max(0, e.BalanceNanos)
+		if x.mayAccount() != nil {
+			left = 0 // what is left is the namespace's matter
+		}
+		b = append(b, catalog.DollarText(left)...)
 		b = append(b, `,"topUpUrl":`...)
 		b = wire.AppendString(b, x.s.opt.BaseURL+"/"+x.token.NamespaceSlug+"/billing")
 		return append(b, '}')

@@ -260,7 +260,7 @@ func (x *exchange) answer(err error) int {
 			completed = []byte{}
 		}
 		out = x.appendFault(out[:0], f, completed)
-		if x.tab.worked && x.reckons && f.status != http.StatusTooManyRequests && f.status < http.StatusInternalServerError && !x.lent {
+		if x.tab.worked && x.reckons && !x.tab.unworked(f.status) && f.status != http.StatusTooManyRequests && f.status < http.StatusInternalServerError && !x.lent {
 			out = x.appendSpent(out, x.tab.spent)
 		}
 		if !x.lent {

@@ -70,7 +70,11 @@ func (x *exchange) transferring(before func(dir string) error, f func(ctx contex
 	}
 	look, end := owner.Share(ctx, x.token.NamespaceID)
 	defer end()
-	err = f(transfer.WithShare(ctx, transfer.Share{Look: look, Memory: x.s.opt.MemoryLimit / transferPart}), dir, end)
+	share := transfer.Share{Look: look, Memory: x.s.opt.MemoryLimit / transferPart}
+	if purse := x.tab.purse; purse.Open() { // a copy: a build that is left alone goes on beside the next request
+		share.Afford = purse.Afford
+	}
+	err = f(transfer.WithShare(ctx, share), dir, end)
 	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errTransferTime) || errors.Is(cause, store.ErrClosing)) {
 		return cause
 	}
@@ -201,6 +205,7 @@ func (d *download) broken(err error) error {
 	if d.x.r.Context().Err() == nil {
 		d.x.s.log.Warn("an export broke off", "database", d.x.database.ID, "error", err)
 	}
+	d.x.settle(http.StatusOK) // nothing answers it any more
 	panic(http.ErrAbortHandler)
 }
 
@@ -273,7 +278,7 @@ func (s *Server) importFile(x *exchange) error {
 			beginning = store.FromCopy
 		}
 		before := x.before("import")
-		purse := x.tab.purse // a copy: a build that is left alone goes on beside the next request
+		purse := x.tab.purse // a copy, as in transferring
 		afford := func(r *transfer.Report) error {
 			if !purse.Open() {
 				return nil

@@ -197,6 +197,12 @@ func (x *exchange) ownsTrashed(id string) bool {
 // are those of catalog.UndeleteInto.
 func (s *Server) Undelete(ctx context.Context, id, slug, namespaceID string) (*catalog.Database, error) {
 	defer s.ending.lock(id)()
+	if s.opt.Billing != nil && namespaceID != "" {
+		// What it counted in its former namespace is that one's to pay.
+		if err := s.opt.Billing.Flush(ctx); err != nil {
+			return nil, err
+		}
+	}
 	d, err := s.opt.Catalog.UndeleteInto(ctx, id, slug, namespaceID)
 	if err != nil {
 		return nil, err
@@ -215,8 +221,11 @@ func (s *Server) purge(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	// What it counted of its last writes is gone with the file.
+	// What it counted of its last writes is gone with the file: nothing may write to it any more when that is written down.
 	if s.opt.Billing != nil {
+		if err := owner.Retire(ctx, id); err != nil {
+			s.log.Warn("close database before it is purged", "database", id, "error", err)
+		}
 		if err := s.opt.Billing.Flush(ctx); err != nil {
 			return err
 		}

@@ -28,9 +28,17 @@ func TwinOf(v1 string) string {
 	return ""
 }
 
-// countedTwin tells whether the twin of a path is counted and charged: of what members call only statements are.
+// countedTwin tells whether the twin of a path is counted and charged: of what members call only statements are, and what writes as many rows as they do.
 func countedTwin(path string) bool {
-	return strings.HasSuffix(path, "/query") || strings.HasSuffix(path, "/batch")
+	_, call, _ := strings.Cut(path, "}/databases/{db}/")
+	if call == "" {
+		_, call, _ = strings.Cut(path, "/v1/db/{namespace}/{database}/") // as the OpenAPI document names it
+	}
+	switch call {
+	case "query", "batch", "import", "load-csv":
+		return true
+	}
+	return false
 }
 
 // twinSuffix ends the operationId of a twin.

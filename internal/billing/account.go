@@ -95,7 +95,8 @@ func (a *Account) open(ctx context.Context) error {
 	return a.loadCaps(ctx)
 }
 
-// loadCaps reads the caps, and what was spent of each.
+// loadCaps reads the caps, and what was spent of each. Unless the account is new the caller holds flushing: what is on its way into the file would be counted
+// nowhere, or twice.
 func (a *Account) loadCaps(ctx context.Context) error {
 	b := a.books
 	caps, err := b.cat.Caps(ctx, a.id)
@@ -118,17 +119,20 @@ func (a *Account) loadCaps(ctx context.Context) error {
 			return err
 		}
 		s.span.Store(spanOf(c.Span, now))
-		s.spent.Store(total.Nanos() + a.unkept(s, now))
+		s.spent.Store(total.Nanos())
 		states = append(states, s)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range states {
+		s.spent.Add(a.unkept(s, now))
 	}
 	a.caps.Store(&states)
 	return nil
 }
 
-// unkept is what was spent of a cap and isn't durable yet.
+// unkept is what was spent of a cap and isn't durable yet. The account is locked.
 func (a *Account) unkept(s *capState, now time.Time) (nanos int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	for key, p := range a.pending {
 		if s.of(&Purse{TokenID: key.TokenID, Database: key.DatabaseID}) && key.Day >= spanStart(s.Span, now) {
 			nanos += p.nanos
@@ -193,9 +197,13 @@ func (a *Account) note(key catalog.UsageKey, filed, added, spent catalog.Work) {
 			}
 		}
 		nanos = series.Cost(spent)
-		a.spend(key, nanos)
 	}
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	// With the lock, so that caps that are read meanwhile have both, or neither.
+	if nanos != 0 {
+		a.spend(key, nanos)
+	}
 	p := a.pending[key]
 	if p == nil {
 		p = &pending{}
@@ -204,15 +212,16 @@ func (a *Account) note(key catalog.UsageKey, filed, added, spent catalog.Work) {
 	p.filed = most(p.filed, filed)
 	p.added.Add(added)
 	p.nanos += nanos
-	first := !a.queued
-	a.queued = true
-	a.mu.Unlock()
-	if first {
-		a.queue()
-	}
+	a.queue()
 }
 
+// queue has the account's counts written. The account is locked: who adds to one that is in the list already must find it there, or a writing
+// that begins now would pass its counts over.
 func (a *Account) queue() {
+	if a.queued {
+		return
+	}
+	a.queued = true
 	d := &a.books.dirty
 	d.Lock()
 	d.list = append(d.list, a)
@@ -257,6 +266,7 @@ func (a *Account) take() map[catalog.UsageKey]*pending {
 // giveBack takes counts back that couldn't be written.
 func (a *Account) giveBack(key catalog.UsageKey, back *pending) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	p := a.pending[key]
 	if p == nil {
 		p = &pending{}
@@ -265,12 +275,7 @@ func (a *Account) giveBack(key catalog.UsageKey, back *pending) {
 	p.filed = most(p.filed, back.filed)
 	p.added.Add(back.added)
 	p.nanos += back.nanos
-	first := !a.queued
-	a.queued = true
-	a.mu.Unlock()
-	if first {
-		a.queue()
-	}
+	a.queue()
 }
 
 // correct changes the balance by the difference between what was spent in memory and what was charged. Only counts that an earlier process left make one.
@@ -291,7 +296,8 @@ func (a *Account) credited(nanos int64) {
 	}
 }
 
-// watch looks after the account's counts were written: says that its balance is low, once until it is topped up, and reads its caps anew where they may be off.
+// watch looks after the account's counts were written: says that its balance is low, once until it is topped up, and reads its caps anew where they may be off. The caller
+// holds flushing.
 func (a *Account) watch(ctx context.Context) {
 	b := a.books
 	if a.stale.CompareAndSwap(true, false) {

@@ -718,3 +718,177 @@ func TestUsageOfSpans(t *testing.T) {
 		}
 	}
 }
+
+// crash is the end of a process that wrote nothing down, and the next one.
+func (o *office) crash() {
+	o.t.Helper()
+	if err := o.cat.Close(); err != nil {
+		o.t.Fatal(err)
+	}
+	o.open()
+}
+
+// TestRecountThatIsCutShort ends a process while it asks databases what the one before had counted: the next one asks again.
+func TestRecountThatIsCutShort(t *testing.T) {
+	for name, end := range map[string]func(*office){"killed": (*office).crash, "stopped": (*office).restart} {
+		t.Run(name, func(t *testing.T) {
+			o := newOffice(t, billing.Options{Prepaid: true, Welcome: dollar})
+			d := o.database("d", false)
+			s := real(t, o.clock)
+			recount := func(ctx context.Context, p store.Placement) {
+				t.Helper()
+				if _, err := o.Recount(ctx, p, s); err != nil && ctx.Err() == nil {
+					t.Fatal(err)
+				}
+			}
+			recount(t.Context(), s)
+			o.purse("tok_a", d.ID).Spend(catalog.Work{Requests: 1})
+			o.flush()
+			s.times[d.ID] = o.clock.Now()
+			o.crash()
+
+			o.clock.set(o.clock.Now().Add(time.Hour))
+			ctx, cancel := context.WithCancel(t.Context())
+			asked := make(chan struct{})
+			go func() {
+				<-asked
+				o.purse("tok_a", "").Spend(catalog.Work{Requests: 1}) // others go on
+				o.flush()
+				cancel()
+			}()
+			recount(ctx, stuck{asked})
+			end(o)
+
+			o.clock.set(o.clock.Now().Add(time.Hour))
+			s.opened = nil
+			recount(t.Context(), s)
+			if len(s.opened) != 1 {
+				t.Errorf("%d databases were asked, want the one that was not asked to the end", len(s.opened))
+			}
+			o.clock.set(o.clock.Now().Add(time.Hour))
+			o.flush()
+			o.restart()
+			s.opened = nil
+			if recount(t.Context(), s); len(s.opened) != 0 {
+				t.Errorf("%d databases were asked after a stop in order", len(s.opened))
+			}
+		})
+	}
+}
+
+// stuck is a placement that doesn't come back.
+type stuck struct{ asked chan struct{} }
+
+func (s stuck) Owner(ctx context.Context, _ string) (store.Runner, error) {
+	close(s.asked)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestCapsUnderLoad sets caps while much is spent and written down: what was spent is counted, and nothing twice.
+func TestCapsUnderLoad(t *testing.T) {
+	o := newOffice(t, billing.Options{})
+	d := o.database("d", false)
+	const workers, each = 8, 2000
+	all := catalog.Work{Requests: workers * each}
+	nanos := o.Cost(all)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			p := o.purse("tok_a", d.ID)
+			for range each {
+				p.Spend(catalog.Work{Requests: 1})
+			}
+		})
+	}
+	spending := make(chan struct{})
+	go func() { wg.Wait(); close(spending) }()
+	caps := func(nanos int64) {
+		if err := o.SetCaps(t.Context(), o.ns.ID, []catalog.Cap{{Scope: "token", TargetID: "tok_a", Span: "day", Nanos: nanos}}); err != nil {
+			t.Error(err)
+		}
+	}
+	flushed := make(chan struct{})
+	go func() {
+		defer close(flushed)
+		for {
+			select {
+			case <-spending:
+				return
+			default:
+				if err := o.Flush(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	// The last caps that are set while it goes on are those that are asked; with one nano-dollar more than was spent something is left.
+	for done := false; !done; {
+		select {
+		case <-spending:
+			done = true
+		default:
+			caps(nanos + 1)
+		}
+	}
+	<-flushed
+	p := o.purse("tok_a", d.ID)
+	if err := p.Admit(); err != nil {
+		t.Errorf("more was counted than spent: %v", err)
+	}
+	p.Spend(catalog.Work{RowsRead: 1})
+	if err := p.Admit(); err == nil {
+		t.Error("less was counted than spent")
+	}
+}
+
+// TestMovedDatabase brings a deleted database back in another namespace: what was charged to the former one isn't charged to the new one again.
+func TestMovedDatabase(t *testing.T) {
+	o := newOffice(t, billing.Options{Prepaid: true, Welcome: dollar})
+	d := o.database("d", false)
+	other, err := o.cat.CreateNamespace(t.Context(), "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := store.MeterRow{Series: o.Series(), Day: catalog.Day(o.clock.Now()), Token: "user:1", Total: store.Work{Requests: 10}}
+	written := func(n, added int64) {
+		row.Total.RowsWritten, row.Added.RowsWritten = n, added
+		o.Filed(d.ID, []store.MeterRow{row})
+		o.flush()
+	}
+	written(10, 10)
+	move := func(to catalog.Namespace) {
+		if _, err := o.cat.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.cat.UndeleteInto(t.Context(), d.ID, "", to.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used := func(ns catalog.Namespace, want int64) {
+		t.Helper()
+		for _, q := range []catalog.UsageQuery{{GroupBy: "day"}, {GroupBy: "database"}, {GroupBy: "day", DatabaseID: d.ID}} {
+			q.NamespaceID, q.To = ns.ID, catalog.Day(o.clock.Now())
+			q.From = q.To
+			r, err := o.Usage(t.Context(), q)
+			if err != nil || r.Total.RowsWritten != want {
+				t.Errorf("%s used %d rows, want %d, %v", ns.Slug, r.Total.RowsWritten, want, err)
+			}
+		}
+		s, err := o.Standing(t.Context(), ns)
+		kept, kerr := o.cat.Balance(t.Context(), ns.ID)
+		if err != nil || kerr != nil || s.Balance != kept {
+			t.Errorf("%s has %d in memory and %d in the file, %v, %v", ns.Slug, s.Balance, kept, err, kerr)
+		}
+	}
+	move(other)
+	written(10, 0) // told as it is opened
+	written(15, 5)
+	used(o.ns, 10)
+	used(other, 5)
+	move(o.ns)
+	written(15, 0)
+	written(18, 3)
+	used(o.ns, 13)
+	used(other, 5)
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,12 +54,13 @@ type Books struct {
 	dirty    dirtyList
 	told     atomic.Uint64 // numbers given out by Filed
 	taken    atomic.Uint64 // of which these are durable
-	since    atomic.Int64  // catalog.UsageKeptAt as the last process left it, while databases are asked what they counted since; else 0
-	asked    atomic.Bool   // all of them were
 	unmarked atomic.Bool   // the disk was too full for catalog.UsageKeptAt
 
 	flushing sync.Mutex
-	settled  int64 // the day that all days before are settled of; under flushing
+	// owed is since when databases may have counted what nobody has asked them for, while that is being done; nil when it is. Until then a crash must
+	// have the next start ask all of them again.
+	owed    atomic.Pointer[time.Time]
+	settled int64 // the day that all days before are settled of; under flushing
 
 	totals struct{ requests, read, written atomic.Int64 }
 }
@@ -131,12 +131,12 @@ func (b *Books) Filed(database string, rows []store.MeterRow) uint64 {
 	ns, known := b.payerOf(database)
 	if !known {
 		// It has no name yet, or no longer. The file keeps what it has.
-		return math.MaxUint64
+		return store.Untold
 	}
 	a, err := b.Account(context.Background(), ns)
 	if err != nil {
 		b.log.Error("open a namespace's account", "namespace", ns, "error", err)
-		return math.MaxUint64
+		return store.Untold
 	}
 	for i := range rows {
 		r := &rows[i]
@@ -193,7 +193,10 @@ func (b *Books) Flush(ctx context.Context) error {
 	b.flushing.Lock()
 	defer b.flushing.Unlock()
 	now := b.opt.Now()
-	asked := b.asked.Load()
+	kept := now
+	if owed := b.owed.Load(); owed != nil {
+		kept = *owed
+	}
 	upto := b.told.Load()
 	b.dirty.Lock()
 	accounts := b.dirty.list
@@ -201,38 +204,27 @@ func (b *Books) Flush(ctx context.Context) error {
 	b.dirty.Unlock()
 	var failed error
 	if len(accounts) > 0 {
-		failed = b.write(ctx, accounts, now)
+		failed = b.write(ctx, accounts, kept)
 	}
 	if failed != nil {
 		return failed
 	}
 	b.taken.Store(upto)
-	if asked {
-		b.since.Store(0)
-	}
 	return b.settle(ctx, now)
 }
 
-// write writes the counts of some accounts. What can't be written goes back to them.
-func (b *Books) write(ctx context.Context, accounts []*Account, now time.Time) error {
+// write writes the counts of some accounts. What can't be written goes back to them. kept is the moment from which on counts may be missing, when all is written.
+func (b *Books) write(ctx context.Context, accounts []*Account, kept time.Time) error {
 	series := b.everySeries()
 	var changes []catalog.UsageChange
 	spent := map[string]int64{} // of the changes, in memory
 	byID := map[string]*Account{}
 	var taken []takenPending
-	flush := func() error {
-		if len(changes) == 0 {
-			return nil
-		}
-		at := now
-		if ms := b.since.Load(); ms != 0 {
-			at = time.UnixMilli(ms) // a crash before all are asked has all of them asked again
-		}
-		charged, err := b.cat.KeepUsage(ctx, changes, series, b.opt.Prepaid, at)
+	flush := func(kept time.Time) error {
+		charged, err := b.cat.KeepUsage(ctx, changes, series, b.opt.Prepaid, kept)
 		if err != nil {
 			return err
 		}
-		b.unmarked.Store(false)
 		for id, nanos := range spent {
 			byID[id].correct(nanos - charged[id])
 			delete(charged, id)
@@ -257,12 +249,12 @@ func (b *Books) write(ctx context.Context, accounts []*Account, now time.Time) e
 			taken = append(taken, takenPending{a, key, p})
 			spent[a.id] += p.nanos
 			if len(changes) >= flushRows {
-				failed = flush()
+				failed = flush(time.Time{})
 			}
 		}
 	}
 	if failed == nil {
-		failed = flush()
+		failed = flush(kept)
 	}
 	if failed != nil {
 		for _, t := range taken {
@@ -306,8 +298,8 @@ func (b *Books) Close(ctx context.Context) error {
 	if err := b.Flush(ctx); err != nil {
 		return fmt.Errorf("keep usage: %w", err)
 	}
-	if b.since.Load() != 0 || b.unmarked.Load() {
-		return nil // not all were asked; or it is empty
+	if b.owed.Load() != nil || b.unmarked.Load() {
+		return nil // the next start asks the rest; or there is no mark to take away
 	}
 	return b.cat.SetSetting(ctx, catalog.UsageKeptAt, "")
 }

@@ -47,8 +47,9 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 	if err != nil {
 		return nil, fmt.Errorf("the catalog's setting %s is %q", catalog.UsageKeptAt, kept)
 	}
-	b.since.Store(ms)
-	since := time.UnixMilli(ms).Add(-recountMargin)
+	owed := time.UnixMilli(ms)
+	b.owed.Store(&owed)
+	since := owed.Add(-recountMargin)
 	if b.opt.Restored {
 		since = time.Time{}
 	}
@@ -76,14 +77,13 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 		}
 		close(work)
 		group.Wait()
-		b.asked.Store(ctx.Err() == nil)
+		if ctx.Err() == nil {
+			b.owed.Store(nil) // the next writing has what was told
+		}
 	}()
 	select {
 	case <-finished:
-		if err := b.Flush(ctx); err != nil && !errors.Is(err, catalog.ErrDiskFull) {
-			return nil, err
-		}
-		return finished, nil
+		return finished, b.Flush(ctx)
 	case <-time.After(recountPatience):
 		b.log.Warn("databases are asked what they counted before the last stop; usage and balances lack some of it until that is done")
 	case <-ctx.Done():

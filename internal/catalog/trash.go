@@ -185,6 +185,9 @@ func (c *Catalog) UndeleteInto(ctx context.Context, id, slug, namespaceID string
 		}
 		metadata := map[string]any{"formerSlug": t.Slug}
 		if d.NamespaceID != t.NamespaceID {
+			if err := moveFiled(ctx, tx, id, t.NamespaceID, d.NamespaceID); err != nil {
+				return err
+			}
 			metadata["formerNamespaceId"] = t.NamespaceID
 		}
 		return c.audit(ctx, tx, databaseEvent("database.undeleted", &d, metadata))

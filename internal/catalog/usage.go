@@ -111,7 +111,7 @@ func (c *Catalog) EverySeries(ctx context.Context) (map[int64]Series, error) {
 // after a stop in order.
 const UsageKeptAt = "billing_kept_at"
 
-// KeepUsage makes counts durable that were taken at a moment, all or none. charge says that what they cost is charged to the namespaces, of which it returns how much that was: of
+// KeepUsage makes counts durable that were taken at a moment, all or none; where that is zero there are more of them, and UsageKeptAt stays. charge says that what they cost is charged to the namespaces, of which it returns how much that was: of
 // counts that were known already nothing.
 func (c *Catalog) KeepUsage(ctx context.Context, changes []UsageChange, series map[int64]Series, charge bool, at time.Time) (charged map[string]int64, err error) {
 	charged = map[string]int64{}
@@ -145,8 +145,15 @@ func (c *Catalog) KeepUsage(ctx context.Context, changes []UsageChange, series m
 			}
 			charged[at.namespaceID] += nanos
 		}
+		if at.IsZero() {
+			return nil
+		}
 		return putSetting(ctx, tx, UsageKeptAt, kept)
-	}, func(m *mirror) { m.settings[UsageKeptAt] = kept })
+	}, func(m *mirror) {
+		if !at.IsZero() {
+			m.settings[UsageKeptAt] = kept
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("keep usage: %w", err)
 	}
@@ -223,6 +230,18 @@ func (k *usageKeeper) keep(ch *UsageChange) (Work, error) {
 	}
 	_, err := k.month.ExecContext(k.ctx, ch.NamespaceID, monthOf(ch.Day), ch.DatabaseID, ch.Series, ch.Free, grown.Requests, grown.RowsRead, grown.RowsWritten)
 	return grown, err
+}
+
+// moveFiled has a database's totals known in the namespace that it moves to: the file tells them again, and they were charged to the former one. To the new
+// one's usage they add nothing.
+func moveFiled(ctx context.Context, tx *sql.Tx, id, from, to string) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO usage (namespace_id, database_id, day, token_id, series, free, filed_requests, filed_read, filed_written, requests, rows_read, rows_written)
+		SELECT ?3, database_id, day, token_id, series, free, filed_requests, filed_read, filed_written, -filed_requests, -filed_read, -filed_written
+		FROM usage WHERE namespace_id = ?2 AND database_id = ?1 AND filed_requests + filed_read + filed_written > 0
+		ON CONFLICT DO UPDATE SET requests = requests + filed_requests - excluded.filed_requests, rows_read = rows_read + filed_read - excluded.filed_read,
+		rows_written = rows_written + filed_written - excluded.filed_written,
+		filed_requests = excluded.filed_requests, filed_read = excluded.filed_read, filed_written = excluded.filed_written`, id, from, to)
+	return err
 }
 
 // UsageQuery says what usage is asked for.
@@ -366,6 +385,14 @@ func (r *usageReader) ofDatabase() error {
 // byDatabase reads whole months from the sums of months, and the rest day by day.
 func (r *usageReader) byDatabase() error {
 	q := &r.q
+	// Whoever asks for all times is asked for those that have something: each month is a look-up.
+	var first, end sql.NullInt64
+	err := r.c.db.QueryRowContext(r.ctx, `SELECT min(first), max(last) FROM (SELECT min(month) AS first, max(month) AS last FROM usage_months WHERE namespace_id = ?1
+		UNION ALL SELECT min(month), max(month) FROM storage_months WHERE namespace_id = ?1)`, q.NamespaceID).Scan(&first, &end)
+	if err != nil || !first.Valid {
+		return err
+	}
+	q.From, q.To = max(q.From, monthStart(first.Int64)), min(q.To, monthStart(end.Int64+1)-1)
 	for day := q.From; day <= q.To; {
 		month := monthOf(day)
 		last := monthStart(month+1) - 1

@@ -127,10 +127,30 @@ const (
 	byClient author = iota
 	byServer
 	bySystem // the server's, on its own tables
+	bare     // the server's, on clients' tables, without what hangs on them
 )
 
 // flagForeignKeys is SQLite's own name for PRAGMA foreign_keys among a connection's flags (SQLITE_ForeignKeys).
 const flagForeignKeys = 0x4000
+
+// flagTriggers is SQLITE_EnableTrigger: what is compiled without it has no triggers.
+const flagTriggers = 0x40000
+
+// Bare is Own for a statement that changes rows and nothing else: no trigger fires, and foreign keys are neither looked at nor act. It is never kept, or
+// it would be another's.
+func (c *Conn) Bare(sql string) (*Stmt, error) {
+	s, _, err := c.compile([]byte(sql), nil, bare)
+	return s, err
+}
+
+// barely runs f with triggers and foreign keys off.
+func (c *Conn) barely(f func()) {
+	db := (*sqlite3.Tsqlite3)(at(c.db))
+	on := db.Fflags & (flagForeignKeys | flagTriggers)
+	db.Fflags &^= on
+	defer func() { db.Fflags |= on }()
+	f()
+}
 
 func (c *Conn) own(sql string, by author) (*Stmt, error) {
 	if s := c.cache.owns[sql]; s != nil && !s.busy {
@@ -174,7 +194,16 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 	}
 	// A pragma that switches something acts while it is compiled, under EXPLAIN too. A client's shall act when it runs.
 	flags := db.Fflags
-	ptr, n, err := c.prepare(sql)
+	var (
+		ptr uintptr
+		n   int
+		err error
+	)
+	if by == bare {
+		c.barely(func() { ptr, n, err = c.prepare(sql) })
+	} else {
+		ptr, n, err = c.prepare(sql)
+	}
 	switched := db.Fflags ^ flags
 	if own || !c.collect.hasPragma() {
 		switched = 0
@@ -184,7 +213,7 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 	if ptr == 0 {
 		return nil, n, err
 	}
-	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true, policy: policy, thread: c.thread}
+	s := &Stmt{conn: c, ptr: ptr, sql: string(sql[:n]), own: own, busy: true, policy: policy, thread: c.thread, bare: by == bare}
 	if !own {
 		err := c.addOpened(s) // first: a virtual table that nothing but USING names reads others, too
 		if err == nil {
@@ -204,7 +233,7 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 	// Kept only if the text is this one statement whole, so that a look-up answers for the tail too, and if
 	// nobody else keeps that text (it may be in use: a nested run of the same statement). Not if a policy left
 	// something out of it: another would be given what does nothing.
-	if n != len(sql) || !own && c.collect.ignored || s.Alters || c.opening || c.cache.of(own)[s.sql] != nil || !c.cache.add(s) {
+	if n != len(sql) || !own && c.collect.ignored || s.Alters || s.bare || c.opening || c.cache.of(own)[s.sql] != nil || !c.cache.add(s) {
 		c.loose.push(s)
 	}
 	return s, n, nil

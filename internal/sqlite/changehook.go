@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"unsafe"
+
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -50,6 +52,37 @@ func onChange(_ *libc.TLS, h, _ uintptr, op int32, schema, table uintptr, oldRow
 	}
 }
 
+// Shape is what the row's table looks like.
+func (ch *Change) Shape() RowShape {
+	p := (*sqlite3.TPreUpdate)(at((*sqlite3.Tsqlite3)(at(ch.conn.db)).FpPreUpdate))
+	tab := (*sqlite3.TTable)(at(p.FpTab))
+	s := RowShape{Shadow: tab.FtabFlags&sqlite3.TF_Shadow != 0, Columns: make([]RowColumn, tab.FnCol)}
+	for i := range s.Columns {
+		col := (*sqlite3.TColumn)(at(tab.FaCol + uintptr(i)*unsafe.Sizeof(sqlite3.TColumn{})))
+		s.Columns[i] = RowColumn{cstr(col.FzCnName), col.FcolFlags&sqlite3.COLFLAG_GENERATED != 0}
+	}
+	if p.FpPk != 0 {
+		index := (*sqlite3.TIndex)(at(p.FpPk))
+		for _, i := range unsafe.Slice((*int16)(at(index.FaiColumn)), index.FnKeyCol) {
+			s.Key = append(s.Key, int(i))
+		}
+	}
+	return s
+}
+
+// RowShape is what somebody who keeps rows needs to know of their table.
+type RowShape struct {
+	Columns []RowColumn
+	Key     []int // the columns of the primary key of a WITHOUT ROWID table, in its order; nil where the rowid is the key
+	Shadow  bool  // a virtual table keeps its content in it
+}
+
+// RowColumn is a column of a RowShape.
+type RowColumn struct {
+	Name      string
+	Generated bool // worked out from the others
+}
+
 // Columns is the number of columns of the row.
 func (ch *Change) Columns() int {
 	return int(sqlite3.Xsqlite3_preupdate_count(ch.conn.thread.tls, ch.conn.db))
@@ -64,13 +97,15 @@ func (ch *Change) New(i int) (Value, bool) { return ch.value(i, sqlite3.Xsqlite3
 
 func (ch *Change) value(i int, get func(*libc.TLS, uintptr, int32, uintptr) int32) (Value, bool) {
 	t := ch.conn.thread
-	// The result code counts, not the pointer: on an error it is what an earlier call left there.
+	// The result code counts, not the pointer: on an error it is what an earlier call left there. Where SQLite finds no memory for the row it
+	// says OK and gives no pointer.
+	*(*uintptr)(at(t.out)) = 0
 	if rc := get(t.tls, ch.conn.db, int32(i), t.out); rc != sqlite3.SQLITE_OK {
 		return Value{}, false
 	}
 	v := *(*uintptr)(at(t.out))
 	if v == 0 {
-		return Value{}, true
+		return Value{}, false
 	}
 	switch sqlite3.Xsqlite3_value_type(t.tls, v) {
 	case sqlite3.SQLITE_INTEGER:

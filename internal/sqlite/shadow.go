@@ -94,7 +94,11 @@ func (s *Stmt) Lender(name string) string { return s.conn.lender(name) }
 
 // lender is the table that the virtual table name reads beside its own; "" if there is none. It looks into SQLite's
 // parsed schema, where the arguments of a virtual table stand as they were written.
-func (c *Conn) lender(name string) string {
+func (c *Conn) lender(name string) string { return lenderOf(c.ModuleArgs(name)) }
+
+// ModuleArgs are what the virtual table name was declared with: its module, schema, name, and what stands in parentheses; nil if there is no such
+// table.
+func (c *Conn) ModuleArgs(name string) []string {
 	const isVirtual = 1 // TABTYP_VTAB
 	db := (*sqlite3.Tsqlite3)(at(c.db))
 	schema := (*sqlite3.TSchema)(at((*sqlite3.TDb)(at(db.FaDb)).FpSchema))
@@ -114,9 +118,21 @@ func (c *Conn) lender(name string) string {
 		for i := range args {
 			args[i] = cstr(*(*uintptr)(at(v.args + uintptr(i)*unsafe.Sizeof(v.args))))
 		}
-		return lenderOf(args)
+		return args
 	}
-	return ""
+	return nil
+}
+
+// ModuleOption is the value of a module's option, as fts5 takes them: any beginning of the name will do, but content and its own come first.
+func ModuleOption(args []string, name string) (value string, found bool) {
+	for _, arg := range args[min(3, len(args)):] {
+		key, v, ok := strings.Cut(arg, "=")
+		key = strings.ToLower(strings.TrimSpace(key))
+		if ok && key != "" && strings.HasPrefix(name, key) && (name == "content" || !strings.HasPrefix("content", key)) {
+			return unquoteName(v), true
+		}
+	}
+	return "", false
 }
 
 // lenderOf reads the arguments of a virtual table: module, schema, name and those in parentheses.
@@ -128,14 +144,8 @@ func lenderOf(args []string) string {
 	case "fts5vocab":
 		return unquoteName(args[len(args)-2])
 	case "fts5":
-		for _, arg := range args[3:] {
-			key, value, ok := strings.Cut(arg, "=")
-			key = strings.ToLower(strings.TrimSpace(key))
-			// fts5 takes any beginning of an option's name.
-			if ok && key != "" && strings.HasPrefix("content", key) {
-				return unquoteName(value)
-			}
-		}
+		value, _ := ModuleOption(args, "content")
+		return value
 	}
 	return ""
 }

@@ -43,6 +43,7 @@ type Stmt struct {
 	checks        bool // it checks the file's integrity, for which virtual tables read all that is theirs
 	busy          bool
 	own           bool
+	bare          bool // neither triggers nor foreign keys
 	cached        bool
 	bound         bool
 	running       bool
@@ -264,6 +265,22 @@ func (s *Stmt) bind(i int, v *Value) error {
 	return nil
 }
 
+// Put runs the statement to its end with these values and takes back the memory that they stood in: for many rows, one after another.
+func (s *Stmt) Put(params []Param) error {
+	t := s.conn.thread
+	used, spilled := t.mark()
+	defer t.rewind(used, spilled)
+	defer s.Reset() // before the memory goes
+	if err := s.Bind(params); err != nil {
+		return err
+	}
+	for {
+		if more, err := s.Step(); err != nil || !more {
+			return err
+		}
+	}
+}
+
 // Step runs the statement to its next row; false is its end, and stays so until Reset.
 func (s *Stmt) Step() (row bool, err error) {
 	c := s.conn
@@ -295,7 +312,12 @@ func (s *Stmt) Step() (row bool, err error) {
 	if s.Alters {
 		c.altered = true
 	}
-	rc := sqlite3.Xsqlite3_step(c.thread.tls, s.ptr)
+	var rc int32
+	if s.bare { // it may be compiled again here
+		c.barely(func() { rc = sqlite3.Xsqlite3_step(c.thread.tls, s.ptr) })
+	} else {
+		rc = sqlite3.Xsqlite3_step(c.thread.tls, s.ptr)
+	}
 	c.mode, c.nested = was, nested
 	switch rc {
 	case sqlite3.SQLITE_ROW:

@@ -33,6 +33,7 @@ type actor struct {
 	kept   keptState
 	past   past
 	meter  meterState
+	rec    *recorder // nil: what changes is not recorded
 	// checkpointAt is how long the log must be, in pages, for another checkpoint after one that failed.
 	checkpointAt int
 }

@@ -269,6 +269,11 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 	if err := s.keepTables(ctx, database, scratch, kept, label); err != nil {
 		return fmt.Errorf("finish the new file: %w", diskFull(err))
 	}
+	if from != FromPast {
+		if err := endRecording(scratch, replaced); err != nil {
+			return fmt.Errorf("end the recording: %w", diskFull(err))
+		}
+	}
 	at, err := s.baseOf(ctx, database, scratch)
 	if err != nil {
 		return fmt.Errorf("keep the new file in the history: %w", diskFull(err))

@@ -82,6 +82,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	c.req.Spent, c.req.Filed = sqlite.Counts{}, false
 	tx := &w.tx
 	*tx = Tx{w: w, a: a, c: c, lone: lone}
+	a.rec.clear()
 
 	start := s.opt.Now()
 	w.stats = runStats{start: start, yielded: start, stmt: start}
@@ -209,7 +210,7 @@ func (w *worker) commit(a *actor, alone bool) {
 		return
 	}
 	was := a.conn.Commits()
-	var counted []meterEntry
+	var counted *filing
 	err := w.guard(a, func() (err error) {
 		if counted, err = w.file(a); err != nil {
 			return err
@@ -301,6 +302,7 @@ func (w *worker) rollback(a *actor) {
 	}
 	a.tables.forget()
 	a.kept.forget()
+	a.rec.forget()
 }
 
 // dropStale drops the statements that may have been compiled for a schema which a rollback took back. The group remembers

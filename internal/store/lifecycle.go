@@ -111,7 +111,13 @@ func (w *worker) ensureOpen(a *actor) error {
 		s.wantReap()
 	}
 	// Before anything is written: it may be the work of a newer version.
-	if err := w.guard(a, func() error { return a.tables.look(conn, &s.system) }); err != nil {
+	err = w.guard(a, func() error {
+		if err := a.tables.look(conn, &s.system); err != nil {
+			return err
+		}
+		return a.begin(s, conn)
+	})
+	if err != nil {
 		if a.conn != nil {
 			w.dropConn(a)
 		}

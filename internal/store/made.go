@@ -12,7 +12,12 @@ import (
 )
 
 // CreateFrom makes a database of a file. See Runner.
-func (s *Store) CreateFrom(_ context.Context, database, file string) (err error) {
+func (s *Store) CreateFrom(ctx context.Context, database, file string) error {
+	return s.createFrom(ctx, database, file, nil)
+}
+
+// createFrom makes a database of a file. finish, if given, is the last that happens to its content.
+func (s *Store) createFrom(_ context.Context, database, file string, finish func() error) (err error) {
 	path, err := s.path(database)
 	if err != nil {
 		return fmt.Errorf("create database: %w", err)
@@ -20,6 +25,9 @@ func (s *Store) CreateFrom(_ context.Context, database, file string) (err error)
 	leave, err := s.leaves(file)
 	if err == nil && len(leave) > 0 {
 		err = leaveTables(file, leave)
+	}
+	if err == nil && finish != nil {
+		err = finish()
 	}
 	if err != nil {
 		return fmt.Errorf("create database: %w", diskFull(err))

@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -24,11 +26,15 @@ type Budget interface {
 type Meter interface {
 	// Series is a number that rows carry. Rows of another one are other rows, and a new series begins at zero.
 	Series() int64
-	// Filed is told what a database's file holds, durably: running totals, and what the last commit added to them. The answer is a number for Taken.
+	// Filed is told what a database's file holds, durably: running totals, and what the last commit added to them. The answer is a number for Taken, or
+	// Untold: then it is told all of them again with the next commit.
 	Filed(database string, rows []MeterRow) uint64
 	// Taken tells whether what came with a number's call, and before it, is durable at the meter too, so that the file needs it no longer.
 	Taken(uint64) bool
 }
+
+// Untold is Filed's answer where it couldn't take in what it was told.
+const Untold = math.MaxUint64
 
 // MeterRow is what writes of one payer on one day cost, in one database.
 type MeterRow struct {
@@ -62,13 +68,45 @@ var meterTable = SystemTable{
 type meterState struct {
 	conn *sqlite.Conn // of which; another one's are read anew
 	rows []meterEntry
-	next int64  // id of the next row
-	told uint64 // the meter's number for the last telling
+	at   map[meterKey]int // where in rows
+	next int64            // id of the next row
+	told uint64           // the meter's number for the last telling
+	// clean is the day and series at which those that are past were last deleted: there are none as long as it is the same.
+	clean meterKey
 }
 
 type meterEntry struct {
 	id int64
 	MeterRow
+}
+
+// meterKey is what a row counts.
+type meterKey struct {
+	series, day int64
+	token       string
+	free        bool
+}
+
+func (r *MeterRow) key() meterKey { return meterKey{r.Series, r.Day, r.Token, r.Free} }
+
+// past tells whether a row isn't counted in any more, at a moment of this day and series. Those of yesterday may be: a clock is set back by a second just after midnight, and
+// a row that begins at zero again would be less than what the meter knows of it.
+func (now meterKey) past(r *MeterRow) bool { return r.Series != now.series || r.Day < now.day-1 }
+
+func (m *meterState) add(e meterEntry) {
+	if m.at == nil {
+		m.at = map[meterKey]int{}
+	}
+	m.at[e.key()] = len(m.rows)
+	m.rows = append(m.rows, e)
+	m.next = max(m.next, e.id+1)
+}
+
+// filing is what a group's commit changes of the totals. A database may have a row for each of thousands of tokens: none of them is touched for another's.
+type filing struct {
+	rows  []meterEntry
+	swept bool // those that are past are deleted
+	clean meterKey
 }
 
 // meterSlack is how many pages a file may have beyond its limit for the totals: a database that is full must take a DELETE.
@@ -96,8 +134,8 @@ func (g *group) charge(p Payer, c sqlite.Counts) {
 	g.bills = append(g.bills, bill{p.Token, p.Free, work})
 }
 
-// file writes the group's bills into the open transaction. The state that stands when it is committed is tentative until then.
-func (w *worker) file(a *actor) (rows []meterEntry, err error) {
+// file writes the group's bills into the open transaction. What it changes is tentative until that is committed.
+func (w *worker) file(a *actor) (f *filing, err error) {
 	g, meter := &w.group, w.store.opt.Meter
 	if len(g.bills) == 0 || meter == nil {
 		return nil, nil
@@ -108,32 +146,21 @@ func (w *worker) file(a *actor) (rows []meterEntry, err error) {
 		return nil, err
 	}
 	m := &a.meter
-	series, day := meter.Series(), w.stats.start.Unix()/86400
-	rows = append(rows, m.rows...)
-	for i := range rows {
-		rows[i].Added = Work{}
-	}
+	now := meterKey{series: meter.Series(), day: w.stats.start.Unix() / 86400}
+	f = &filing{clean: m.clean}
 	next := m.next
-	fresh := false
-	var changed []int
 	for _, b := range g.bills {
-		at := -1
-		for i := range rows {
-			if r := &rows[i].MeterRow; r.Series == series && r.Day == day && r.Token == b.token && r.Free == b.free {
-				at = i
-				break
-			}
-		}
-		if at < 0 {
-			at, fresh = len(rows), true
-			rows = append(rows, meterEntry{next, MeterRow{Series: series, Day: day, Token: b.token, Free: b.free}})
+		e := meterEntry{next, MeterRow{Series: now.series, Day: now.day, Token: b.token, Free: b.free}}
+		if at, ok := m.at[e.key()]; ok {
+			e = m.rows[at]
+		} else {
 			next++
 		}
-		rows[at].Total.add(b.work)
-		rows[at].Added = b.work
-		changed = append(changed, at)
+		e.Total.add(b.work)
+		e.Added = b.work
+		f.rows = append(f.rows, e)
 	}
-	if fresh {
+	if next > m.next {
 		if err := a.conn.SetMaxPages(w.pageLimit() + meterSlack); err != nil {
 			return nil, err
 		}
@@ -145,13 +172,13 @@ func (w *worker) file(a *actor) (rows []meterEntry, err error) {
 		if err := tx.need(meterTable); err != nil {
 			return nil, err
 		}
-		// With a new row, which is rare, those go that are durable elsewhere and of other days.
-		if rows, changed, err = w.dropTaken(tx, rows, changed, series, day); err != nil {
+		// With a new row, which is rare, those go that are past and durable elsewhere.
+		if err := w.dropTaken(tx, f, now); err != nil {
 			return nil, err
 		}
 	}
-	for _, i := range changed {
-		r := &rows[i]
+	for i := range f.rows {
+		r := &f.rows[i]
 		free := int64(0)
 		if r.Free {
 			free = 1
@@ -162,47 +189,61 @@ func (w *worker) file(a *actor) (rows []meterEntry, err error) {
 			return nil, fmt.Errorf("count the write: %w", err)
 		}
 	}
-	return rows, nil
+	return f, nil
 }
 
 // filed keeps the totals as they were committed, and tells the meter of them.
-func (w *worker) filed(a *actor, rows []meterEntry) {
-	if rows == nil {
+func (w *worker) filed(a *actor, f *filing) {
+	if f == nil {
 		return
 	}
 	m := &a.meter
-	m.rows = rows
 	var changed []MeterRow
-	for i := range rows {
-		m.next = max(m.next, rows[i].id+1)
-		if rows[i].Added != (Work{}) {
-			changed = append(changed, rows[i].MeterRow)
-			rows[i].Added = Work{}
+	for _, e := range f.rows {
+		changed = append(changed, e.MeterRow)
+		e.Added = Work{}
+		if at, ok := m.at[e.key()]; ok {
+			m.rows[at] = e
+		} else {
+			m.add(e)
+		}
+	}
+	m.clean = f.clean
+	if f.swept {
+		old := m.rows
+		m.rows, m.at = nil, nil
+		for _, e := range old {
+			if !f.clean.past(&e.MeterRow) {
+				m.add(e)
+			}
+		}
+	}
+	if m.told == Untold {
+		for i := range m.rows {
+			if e := &m.rows[i].MeterRow; !slices.ContainsFunc(f.rows, func(c meterEntry) bool { return c.key() == e.key() }) {
+				changed = append(changed, *e)
+			}
 		}
 	}
 	m.told = w.store.opt.Meter.Filed(a.id, changed)
 }
 
-// dropTaken deletes the rows of other days and series that the meter has.
-func (w *worker) dropTaken(tx *Tx, rows []meterEntry, changed []int, series, day int64) ([]meterEntry, []int, error) {
-	if !w.store.opt.Meter.Taken(tx.a.meter.told) {
-		return rows, changed, nil
+// dropTaken deletes the rows that are past and that the meter has.
+func (w *worker) dropTaken(tx *Tx, f *filing, now meterKey) error {
+	m := &tx.a.meter
+	if m.clean == now || m.told == Untold || !w.store.opt.Meter.Taken(m.told) {
+		return nil
 	}
-	var kept []meterEntry
-	var still []int
-	for i, r := range rows {
-		if r.Added == (Work{}) && (r.Series != series || r.Day != day) {
+	f.clean = now
+	for i := range m.rows {
+		if r := &m.rows[i]; now.past(&r.MeterRow) {
+			f.swept = true
 			if err := tx.own("DELETE FROM "+meterTable.Name+" WHERE id=?", []sqlite.Param{intParam(r.id)}, nil); err != nil {
-				return nil, nil, err
+				return err
 			}
-			continue
 		}
-		if r.Added != (Work{}) {
-			still = append(still, len(kept))
-		}
-		kept = append(kept, rows[i])
 	}
-	return kept, still, nil
+	return nil
 }
 
 // loadMeter reads the totals of a file that was just opened, and tells the meter of them: an earlier process may not have.
@@ -219,8 +260,7 @@ func (w *worker) loadMeter(tx *Tx) error {
 	if have {
 		err = tx.own("SELECT id, series, day, token, free, requests, rows_read, rows_written FROM "+meterTable.Name, nil, func(s *sqlite.Stmt) error {
 			n := func(i int) int64 { return s.Column(i).Int }
-			m.rows = append(m.rows, meterEntry{n(0), MeterRow{Series: n(1), Day: n(2), Token: string(s.Column(3).Bytes), Free: n(4) != 0, Total: Work{n(5), n(6), n(7)}}})
-			m.next = max(m.next, n(0)+1)
+			m.add(meterEntry{n(0), MeterRow{Series: n(1), Day: n(2), Token: string(s.Column(3).Bytes), Free: n(4) != 0, Total: Work{n(5), n(6), n(7)}}})
 			return nil
 		})
 		if err != nil {

@@ -23,6 +23,7 @@ type meter struct {
 	taken  uint64
 	totals map[string]store.Work // the last of each row
 	added  store.Work
+	away   bool // it takes nothing in
 }
 
 func (m *meter) Series() int64 { return m.series }
@@ -30,6 +31,9 @@ func (m *meter) Series() int64 { return m.series }
 func (m *meter) Filed(database string, rows []store.MeterRow) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.away {
+		rows = nil
+	}
 	for _, r := range rows {
 		if m.totals == nil {
 			m.totals = map[string]store.Work{}
@@ -38,6 +42,9 @@ func (m *meter) Filed(database string, rows []store.MeterRow) uint64 {
 		m.added.Requests += r.Added.Requests
 		m.added.RowsRead += r.Added.RowsRead
 		m.added.RowsWritten += r.Added.RowsWritten
+	}
+	if m.away {
+		return store.Untold
 	}
 	m.told++
 	return m.told
@@ -185,15 +192,46 @@ func TestOldCountsGo(t *testing.T) {
 	if _, err := h.pay("tok_a", script("INSERT INTO t VALUES(1)")); err != nil {
 		t.Fatal(err)
 	}
-	if got := days(); got != "1" {
-		t.Errorf("%s rows, want that of today alone", got)
+	if got := days(); got != "2" {
+		t.Errorf("%s rows, want those of today and yesterday", got)
 	}
+	// A clock that is set back finds what it had counted then.
+	clock.Advance(-24 * time.Hour)
+	if _, err := h.pay("tok_a", script("INSERT INTO t VALUES(1)")); err != nil {
+		t.Fatal(err)
+	}
+	clock.Advance(24 * time.Hour)
 	m.series++
 	if _, err := h.pay("tok_a", script("INSERT INTO t VALUES(1)")); err != nil {
 		t.Fatal(err)
 	}
-	if got := m.sum(); got.RowsWritten != 5 || got.Requests != 5 {
-		t.Errorf("the meter was told %+v in all, want 5", got)
+	if got := m.sum(); got.RowsWritten != 6 || got.Requests != 6 {
+		t.Errorf("the meter was told %+v in all, want 6", got)
+	}
+}
+
+// TestUntoldIsToldAgain has a meter that can't take in what it is told, on the day before it takes all of it as kept.
+func TestUntoldIsToldAgain(t *testing.T) {
+	clock := newClock()
+	m := &meter{away: true}
+	h := newHouse(t, store.Options{Meter: m, Now: clock.Now}, "CREATE TABLE t(a)")
+	write := func(token string) {
+		t.Helper()
+		if _, err := h.pay(token, script("INSERT INTO t VALUES(1)")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("tok_a")
+	clock.Advance(24 * time.Hour)
+	m.mu.Lock()
+	m.away, m.taken = false, 1<<40
+	m.mu.Unlock()
+	for range 3 {
+		write("tok_b")
+		clock.Advance(24 * time.Hour)
+	}
+	if got := m.sum(); got.RowsWritten != 4 || got.Requests != 4 {
+		t.Errorf("the meter was told %+v, want 4", got)
 	}
 }
 
@@ -268,4 +306,53 @@ func TestCountsNeverShow(t *testing.T) {
 	if got := h.rows("SELECT name FROM sqlite_schema WHERE name LIKE 'sqlite_persql%'"); !strings.Contains(got, "meter") {
 		t.Errorf("there is no table of counts: %q", got)
 	}
+}
+
+// TestStepsPayWhatStands has a budget, a time limit and ON CONFLICT ROLLBACK end a batch whose steps stand by themselves.
+func TestStepsPayWhatStands(t *testing.T) {
+	fill := "INSERT INTO t WITH RECURSIVE c(x) AS (VALUES(1) UNION ALL SELECT x+1 FROM c WHERE x<5000) SELECT x FROM c"
+	const scan = 5000 * 5 // rows that are read at the least before the last of the statements below fails
+	for name, c := range map[string]struct {
+		budget int64
+		last   string
+		least  int64
+	}{
+		"in a read": {20_000, "SELECT count(*) FROM t a, t b WHERE a.a+b.a=-1", 19_000},
+		// These take the transaction with them, and the steps before them run again.
+		"in a write":           {20_000, "INSERT INTO t SELECT a.a FROM t a, t b", 19_000},
+		"ON CONFLICT ROLLBACK": {1 << 40, "INSERT OR ROLLBACK INTO u SELECT 1 FROM (SELECT count(*) AS n FROM t a, (SELECT 1 FROM t LIMIT 5) b) WHERE n > 0 UNION ALL SELECT 1", scan},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &meter{}
+			h := newHouse(t, store.Options{Meter: m}, "CREATE TABLE t(a)", "CREATE TABLE u(a INTEGER PRIMARY KEY)", "INSERT INTO u VALUES(1)")
+			r := &store.Request{Gate: open{}, Job: steps(fill, c.last), Steps: true, Payer: store.Payer{Token: "tok_a"}, Budget: budget(c.budget)}
+			if err := h.Do(t.Context(), database, r); err != nil {
+				t.Fatal(err)
+			}
+			if got := h.rows("SELECT count(*) FROM t"); got != "5000" {
+				t.Fatalf("%s rows, want those of the first step", got)
+			}
+			if !r.Filed || r.Spent.RowsWritten != 5000 && c.budget < 1<<40 || r.Spent.RowsWritten < 5000 || r.Spent.RowsRead < c.least {
+				t.Errorf("the request is charged %+v, filed %v; its first step stands, and wrote 5000 rows, and at least %d were read", r.Spent, r.Filed, c.least)
+			}
+			if got := m.sum(); got.Requests != 1 || got.RowsWritten != r.Spent.RowsWritten || got.RowsRead != r.Spent.RowsRead {
+				t.Errorf("the meter was told %+v, the request spent %+v", got, r.Spent)
+			}
+		})
+	}
+	h := newHouse(t, store.Options{Meter: &meter{}}, "CREATE TABLE t(a)")
+	r := &store.Request{Gate: open{}, Job: steps("INSERT INTO t VALUES(1)", "SELECT a FROM t"), Steps: true, Payer: store.Payer{Token: "tok_a"}, Budget: written(0)}
+	if err := h.Do(t.Context(), database, r); err != nil || !r.Filed || r.Spent.RowsWritten != 1 {
+		t.Errorf("stopped between two steps: spent %+v, filed %v, %v", r.Spent, r.Filed, err)
+	}
+}
+
+// written is a budget of rows that are written.
+type written int64
+
+func (b written) Afford(c sqlite.Counts) error {
+	if c.RowsWritten > int64(b) {
+		return errBroke
+	}
+	return nil
 }

@@ -166,26 +166,26 @@ type call struct {
 
 // replay is what a run of a call leaves for its next run.
 type replay struct {
-	poison  map[int]*poison // statements that ended the transaction, counted from 1: they are not run again
-	retried bool            // it found no memory once
+	poison  map[int]poison // statements that ended the transaction, counted from 1: they are not run again
+	retried bool           // it found no memory once
 }
 
-// poison is how a statement ended the transaction, and what it had read and written, which is paid for.
+// poison is how a statement ended the transaction, and what it had read and written by then.
 type poison struct {
-	err  error
+	why  error
 	cost sqlite.Counts
 }
 
 // learn notes that a statement ended the transaction. False means that there is nothing to learn, so that another
 // run would end the same way.
 func (r *replay) learn(index int, why error, cost sqlite.Counts) bool {
-	if index == 0 || r.poison[index] != nil {
+	if index == 0 || r.poison[index].why != nil {
 		return false
 	}
 	if r.poison == nil {
-		r.poison = map[int]*poison{}
+		r.poison = map[int]poison{}
 	}
-	r.poison[index] = &poison{why, cost}
+	r.poison[index] = poison{why, cost}
 	return true
 }
 

@@ -101,7 +101,7 @@ func putRowsIn(c *sqlite.Conn, t SystemTable, rows [][]sqlite.Param) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if err := c.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")"); err != nil {
+	if err := c.CreateReserved(t.create()); err != nil {
 		return err
 	}
 	insert, err := c.System("INSERT INTO " + t.Name + " VALUES(?" + strings.Repeat(",?", len(rows[0])-1) + ")")

@@ -105,7 +105,7 @@ func (s *Store) labelFile(path string, n *Snapshot) error {
 			return err
 		}
 		if !slices.Contains(names, t.Name) {
-			if err := c.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")"); err != nil {
+			if err := c.CreateReserved(t.create()); err != nil {
 				return err
 			}
 		}

@@ -26,6 +26,7 @@ const (
 type SystemTable struct {
 	Name    string
 	Columns string // as CREATE TABLE has them; PRIMARY KEY and UNIQUE are its only indexes
+	Options string // what stands behind them, such as WITHOUT ROWID
 	// Former are the earlier versions that a file may still hold. The first request that needs the table takes over what
 	// the former one holds and drops that, in its own transaction. A version once released stays here.
 	Former []FormerTable
@@ -35,6 +36,15 @@ type SystemTable struct {
 	Export  Fate // a file that leaves the server
 	Import  Fate // a file that comes in: Carry would trust a stranger's table
 	Metered bool // its pages count as the tenant's storage
+}
+
+// create is the statement that makes the table.
+func (t *SystemTable) create() string {
+	sql := "CREATE TABLE " + t.Name + "(" + t.Columns + ")"
+	if t.Options != "" {
+		sql += " " + t.Options
+	}
+	return sql
 }
 
 // FormerTable is an earlier version of a system table.
@@ -70,13 +80,15 @@ var (
 
 // SystemTables is the registry: every table of the server's that a tenant's file may hold.
 func SystemTables() []SystemTable {
-	return []SystemTable{keptTable, notesTable, snapshotsTable, meterTable}
+	return append([]SystemTable{keptTable, notesTable, snapshotsTable, meterTable}, recordingTables()...)
 }
 
 // systemSet are the system tables as a store knows them.
 type systemSet struct{ kept, notes, snapshots, meter SystemTable }
 
-func (s *systemSet) all() []SystemTable { return []SystemTable{s.kept, s.notes, s.snapshots, s.meter} }
+func (s *systemSet) all() []SystemTable {
+	return append([]SystemTable{s.kept, s.notes, s.snapshots, s.meter}, recordingTables()...)
+}
 
 // check returns a *NewerError for a table that this version doesn't know.
 func (s *systemSet) check(name string) error {
@@ -214,7 +226,7 @@ func (tx *Tx) make(t SystemTable) error {
 	if err := tx.mark(); err != nil {
 		return err
 	}
-	if err := tx.reserved(func(c *sqlite.Conn) error { return c.CreateReserved("CREATE TABLE " + t.Name + "(" + t.Columns + ")") }); err != nil {
+	if err := tx.reserved(func(c *sqlite.Conn) error { return c.CreateReserved(t.create()) }); err != nil {
 		return fmt.Errorf("create table %s: %w", t.Name, err)
 	}
 	tx.a.tables.add(t.Name)

@@ -33,9 +33,11 @@ type Tx struct {
 	sealed  bool          // what it wrote is part of the group
 	broke   bool          // its budget stopped it
 	cost    sqlite.Counts // of its statements, those that failed or were undone too
-	last    sqlite.Counts // of which the last statement
-	stands  int64         // rows written of the cost that Commit kept
+	last    sqlite.Counts // of which the last one
+	stands  int64         // rows that its finished steps wrote: nothing takes them back but the loss of all
 	running *sqlite.Stmt  // for the budget
+
+	unrecorded error // why what it changed couldn't be recorded, since the last Undo
 
 	uncounted bool // a statement of the server's own runs, which nobody pays for
 
@@ -174,18 +176,22 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, errEnded
 	}
 	tx.index++
-	tx.last = sqlite.Counts{}
-	if why := tx.c.again.poison[tx.index]; why != nil {
-		r.RowsRead, r.RowsWritten = why.cost.RowsRead, why.cost.RowsWritten
+	if p := tx.c.again.poison[tx.index]; p.why != nil {
+		// It isn't run again, and did read, and maybe write, what it did.
+		r.RowsRead, r.RowsWritten = p.cost.RowsRead, p.cost.RowsWritten
 		tx.cost.RowsRead += r.RowsRead
 		tx.cost.RowsWritten += r.RowsWritten
-		return r, why.err
+		return r, p.why
 	}
+	tx.last = sqlite.Counts{}
 	if err := tx.afford(); err != nil {
 		return r, tx.check(err)
 	}
 	w, conn := tx.w, tx.a.conn
 	if s.Vacuum {
+		if tx.a.rec != nil {
+			return r, ErrRecording
+		}
 		if tx.a.frozen.Load() {
 			return r, ErrRebuilding
 		}
@@ -231,8 +237,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	tx.running = s
 	if s.Vacuum {
 		err = conn.AllowVacuum(func() error { return steps(s, row) })
-	} else {
+	} else if tx.a.rec == nil {
 		err = steps(s, row)
+	} else {
+		err = tx.runRecorded(s, row)
 	}
 	tx.running = nil
 	tx.c.deadline.Store(0)
@@ -279,6 +287,33 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		return r, tx.check(err)
 	}
 	return r, nil
+}
+
+// runRecorded runs a statement and records what it changes. An error of its own counts first: what it changed before may stand (OR FAIL).
+func (tx *Tx) runRecorded(s *sqlite.Stmt, row func(*sqlite.Stmt) error) error {
+	if !s.Writes {
+		return steps(s, row)
+	}
+	var before drawn
+	if s.Alters {
+		var err error
+		if before, err = tx.beforeAltering(s); err != nil {
+			return err
+		}
+	}
+	err := steps(s, row)
+	if err != nil && !tx.a.conn.InTransaction() {
+		tx.a.rec.clear() // undone, with all the rest
+		return err
+	}
+	// last_insert_rowid() and the like are the statement's own.
+	if rerr := tx.record(); err == nil {
+		err = rerr
+	}
+	if err == nil && s.Alters {
+		err = tx.afterAltering(before)
+	}
+	return err
 }
 
 // outOfRowids tells whether an AUTOINCREMENT table has used the greatest rowid: an insert into it is FULL too.
@@ -376,7 +411,7 @@ func (tx *Tx) afford() error {
 	err := b.Afford(cost)
 	if err != nil {
 		tx.broke = true
-		tx.cost.RowsWritten = tx.stands // the rest is undone
+		tx.cost.RowsWritten = tx.stands
 	}
 	return err
 }
@@ -410,16 +445,19 @@ func (tx *Tx) Commit() error {
 	if !tx.stepped {
 		return nil
 	}
-	if err := tx.checkDeferred(); err != nil {
+	err := tx.unrecorded
+	if err == nil {
+		err = tx.checkDeferred()
+	}
+	if err != nil {
 		tx.Undo()
 		return err
 	}
 	if err := tx.w.own(tx.a, releaseStepSQL); err != nil {
 		return tx.check(err)
 	}
-	tx.stepped = false
+	tx.stepped, tx.stands = false, tx.cost.RowsWritten
 	tx.held++
-	tx.stands = tx.cost.RowsWritten
 	return nil
 }
 
@@ -450,6 +488,8 @@ func (tx *Tx) forget(kept keptState) {
 	tx.w.dropStale(tx.a)
 	tx.a.tables.forget()
 	tx.a.kept = kept
+	tx.a.rec.forget()
+	tx.unrecorded = nil
 }
 
 // over tells whether the request has to end: its transaction is gone, or it runs again anyway.
@@ -513,6 +553,9 @@ func (tx *Tx) checkDeferred() error {
 func (tx *Tx) seal() error {
 	if !tx.marked && !tx.bare {
 		return nil
+	}
+	if tx.unrecorded != nil {
+		return tx.unrecorded
 	}
 	if err := tx.checkDeferred(); err != nil {
 		return err

@@ -14,6 +14,8 @@ type Share struct {
 	Look func() error
 	// Memory is how many bytes of the engine's memory the work may hold; 0 is no limit.
 	Memory int64
+	// Afford is asked while the statements of a text run, with what all of them have read and written so far, and returns why they must stop. It may be nil.
+	Afford func(sqlite.Counts) error
 }
 
 type shareKey struct{}

@@ -30,7 +30,17 @@ func Load(ctx context.Context, path string, sql io.Reader, limits sqlite.Limits)
 		limits.SQL = maxLength
 	}
 	limits.Statements = 4 // no text is worth keeping, hardly any comes twice
-	l := &loader{ctx: ctx, script: script{r: sql, max: limits.SQL}}
+	share, _ := ctx.Value(shareKey{}).(Share)
+	l := &loader{ctx: ctx, script: script{r: sql, max: limits.SQL}, afford: share.Afford}
+	if look := share.Look; l.afford != nil {
+		share.Look = func() error {
+			if err := l.affords(); err != nil || look == nil {
+				return err
+			}
+			return look()
+		}
+		ctx = WithShare(ctx, share)
+	}
 	err := use(ctx, sqlite.Scratch{Path: path, Shadows: true, Limits: limits}, func(c *sqlite.Conn) error {
 		l.conn = c
 		return l.run()
@@ -52,6 +62,9 @@ type loader struct {
 	gate   gate.Gate
 	report Report
 	number int64 // of the statement in hand, skipped ones included
+
+	afford  func(sqlite.Counts) error
+	running *sqlite.Stmt
 
 	open  bool // the text has begun a transaction
 	begun bool // it has, perhaps ended since: the dump of an empty database
@@ -162,6 +175,20 @@ func (l *loader) statements() error {
 // incompleteInput is what SQLite says of a statement whose end is missing.
 const incompleteInput = "incomplete input"
 
+// affords asks whether the text may go on, for what it has cost.
+func (l *loader) affords() error {
+	if l.afford == nil {
+		return nil
+	}
+	c := sqlite.Counts{RowsRead: l.report.RowsRead, RowsWritten: l.report.RowsWritten}
+	if l.running != nil {
+		more := l.running.Cost()
+		c.RowsRead += more.RowsRead
+		c.RowsWritten += more.RowsWritten
+	}
+	return l.afford(c)
+}
+
 // step runs a statement and drops its rows.
 func (l *loader) step(s *sqlite.Stmt) error {
 	if s.Vacuum {
@@ -177,20 +204,24 @@ func (l *loader) step(s *sqlite.Stmt) error {
 	if len(s.Accesses) == 0 && !s.Writes && s.Columns() == 0 {
 		return nil // skipped
 	}
-	before := l.conn.TotalChanges()
-	for {
-		row, err := s.Step()
-		if err != nil {
-			return err
-		}
-		if !row {
-			break
-		}
+	if err := l.affords(); err != nil {
+		return err
 	}
+	before := l.conn.TotalChanges()
+	l.running = s
+	row, err := true, error(nil)
+	for row && err == nil {
+		row, err = s.Step()
+	}
+	l.running = nil
+	// One that failed has read and written too.
 	counts := s.Counts(l.conn.TotalChanges() - before)
-	l.report.Statements++
 	l.report.RowsRead += counts.RowsRead
 	l.report.RowsWritten += counts.RowsWritten
+	if err != nil {
+		return err
+	}
+	l.report.Statements++
 	if !l.cleared {
 		for _, a := range s.Accesses {
 			l.cleared = l.cleared || a.Action == sqlite.Delete && strings.EqualFold(a.Name, "sqlite_sequence") && !s.Alters
