@@ -395,7 +395,11 @@ func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Da
 	if err != nil {
 		return f, err
 	}
-	if err := owner.CreateFrom(ctx, id, path); err != nil {
+	facts, err := s.forkFacts(ctx, x, parent, n, path)
+	if err != nil {
+		return f, err
+	}
+	if err := owner.CreateRecording(ctx, id, path, facts); err != nil {
 		if errors.Is(err, store.ErrQuota) {
 			return f, newFault(http.StatusBadRequest, "database_full", "The database is larger than a database may be", "delete rows and VACUUM, or raise PERSQLD_MAX_DATABASE")
 		}
@@ -443,7 +447,7 @@ func (s *Server) listBranches(x *exchange) error {
 }
 
 // branchCalls are what the end of a branch's path may ask for. A ref with such an end has to be escaped.
-var branchCalls = []string{"/pin"}
+var branchCalls = []string{"/pin", "/preview", "/merge"}
 
 // branchPath is a path as the routes take it: with the slashes of a branch's ref escaped, where they stand as they are. It is the path itself where there
 // is nothing to escape.

@@ -33,6 +33,8 @@ type fault struct {
 	index   int           // of the statement in a batch; -1 for none
 	atomic  bool          // the batch was one transaction: nothing of it was kept
 	empty   *billing.EmptyError
+
+	conflicts []byte // of a merge, as JSON
 }
 
 func (f *fault) Error() string { return f.message }
@@ -250,6 +252,10 @@ func appendFault(b []byte, f *fault, requestID string, completed []byte) []byte 
 		}
 		b = append(b, `,"errorDetail":`...)
 		b = d.append(b, f.index)
+	}
+	if f.conflicts != nil {
+		b = append(b, `,"conflicts":`...)
+		b = append(b, f.conflicts...)
 	}
 	if completed != nil {
 		b = append(b, `,"completed":[`...)

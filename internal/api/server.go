@@ -331,6 +331,10 @@ func (s *Server) routes() {
 	v1("GET", db+"/branches/{ref}", s.getBranch)
 	v1("DELETE", db+"/branches/{ref}", s.deleteBranch)
 	v1("POST", db+"/branches/{ref}/pin", s.pinBranch)
+	v1("GET", db+"/branches/{ref}/preview", s.previewBranch)
+	v1("POST", db+"/branches/{ref}/preview", s.previewBranch)
+	v1("POST", db+"/branches/{ref}/merge", s.mergeRef)
+	v1("POST", db+"/merge_branch", s.mergeNamed)
 	add(entryOpen, "POST", "/v1/handoff", s.redeemHandoff)
 	add(entryOpen, "POST", "/v1/handoffs/redeem", s.redeemHandoff)
 

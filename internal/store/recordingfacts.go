@@ -43,6 +43,9 @@ func BeginRecording(path string, f RecordingFacts) error {
 				return err
 			}
 		}
+		if f.Ended != "" {
+			return execute(c, "INSERT INTO "+branchTable.Name+" VALUES('ended',?)", []sqlite.Param{textParam(f.Ended)})
+		}
 		return nil
 	})
 	if err == nil {
@@ -215,6 +218,20 @@ func (tx *Tx) Bare(sql string) (*sqlite.Stmt, error) {
 	}
 	s, err := tx.a.conn.Bare(sql)
 	return s, tx.check(err)
+}
+
+// Alter runs one of the server's own statements that change the schema, on which no foreign key hangs.
+func (tx *Tx) Alter(sql string) error {
+	if tx.over() {
+		return errEnded
+	}
+	s, err := tx.a.conn.System(sql)
+	if err != nil {
+		return tx.check(err)
+	}
+	defer s.Done()
+	_, err = tx.Run(s, nil, nil)
+	return err
 }
 
 // Look is for a Job that runs many small statements, which nobody watches one by one: it returns when the request may go on, or why it must end. Other long

@@ -94,6 +94,8 @@ type Runner interface {
 	// CreateFrom makes a database of a file that nobody else has open, on the file system of the databases: durably and at once, without the system
 	// tables that a branch leaves behind. The file is gone then. A failure makes nothing: ErrQuota where it is longer than a database may be.
 	CreateFrom(ctx context.Context, database, file string) error
+	// CreateRecording is CreateFrom for a branch, which knows of its fork and, unless the facts say that it has ended, records which rows change.
+	CreateRecording(ctx context.Context, database, file string, f RecordingFacts) error
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
 	Delete(ctx context.Context, database string) error
 	// Retire closes a database with a checkpoint. Its file stays as it is, and nothing reaches it: requests that come

@@ -417,3 +417,39 @@ func TestManyChanges(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A branch of a branch: what is merged into the one in the middle is recorded there, and goes on to its parent.
+func TestBranchOfABranch(t *testing.T) {
+	h := newHouse(t, "CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE)", "CREATE TABLE log(id INTEGER PRIMARY KEY, what)", "CREATE TRIGGER told AFTER UPDATE ON t BEGIN INSERT INTO log(what) VALUES(new.a); END",
+		"INSERT INTO t VALUES(1,'a'),(2,'b'),(3,'c')")
+	h.fork()
+	h.must(branch, "UPDATE t SET a='B' WHERE id=2")
+	const leaf = "db_leaf0001"
+	path := filepath.Join(t.TempDir(), "leaf.db")
+	if err := h.Copy(t.Context(), branch, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.CreateRecording(t.Context(), leaf, path, store.RecordingFacts{Parent: branch}); err != nil {
+		t.Fatal(err)
+	}
+	h.must(leaf, "UPDATE t SET a='x' WHERE id=1", "UPDATE t SET a='a' WHERE id=2", "DELETE FROM t WHERE id=3", "INSERT INTO t VALUES(4,'d')")
+	into := func(from, to string, inserted, updated, deleted int64) {
+		t.Helper()
+		var c *rows.Changes
+		if err := h.do(from, func(tx *store.Tx) (err error) { c, err = rows.Collect(tx, h.dir); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var r *rows.Result
+		err := h.do(to, func(tx *store.Tx) (err error) { r, err = rows.Merge(tx, c, rows.Options{Dir: h.dir}); return err })
+		if err != nil || r.Inserted != inserted || r.Updated != updated || r.Deleted != deleted {
+			t.Fatalf("%v, %+v", err, r)
+		}
+	}
+	into(leaf, branch, 3, 2, 1)
+	into(branch, parent, 4, 2, 1)
+	for _, db := range []string{branch, parent} {
+		h.want(db, "SELECT * FROM t", `1|"x"`, `2|"a"`, `4|"d"`)
+		h.want(db, "SELECT what FROM log", `"B"`, `"x"`, `"a"`)
+	}
+}
