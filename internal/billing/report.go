@@ -144,13 +144,11 @@ func (b *Books) SetCaps(ctx context.Context, namespaceID string, caps []catalog.
 	if err != nil {
 		return err
 	}
-	b.flushing.Lock()
+	b.flushing.Lock() // or counts that are being written would be missed
 	defer b.flushing.Unlock()
 	if err := b.cat.SetCaps(ctx, namespaceID, caps); err != nil {
 		return err
 	}
-	b.flushing.Lock() // or counts that are being written would be missed
-	defer b.flushing.Unlock()
 	// They are set, whoever leaves now.
 	if err = a.loadCaps(context.WithoutCancel(ctx)); err != nil {
 		a.stale.Store(true)
