@@ -82,6 +82,11 @@ func TestMergeSchema(t *testing.T) {
 	d.Post(d.Path("branches/strict/merge"), body{"mode": "all"}).Fails(http.StatusBadRequest, "bad_request")
 	d.Post(d.Path("branches/strict/merge"), body{"onConflict": "both"}).Fails(http.StatusBadRequest, "bad_request")
 	d.Get(d.Path("branches/strict/preview?mode=all")).Fails(http.StatusBadRequest, "bad_request")
+	d.Get(d.Path("branches/strict/preview?mode=full")).Fails(http.StatusConflict, "rows_not_mergeable")
+	for call, ref := range map[string]string{"branches/strict/preview": "", "merge_branch": "strict"} {
+		d.Post(d.Path(call), body{"ref": ref, "mode": "full"}).Fails(http.StatusConflict, "rows_not_mergeable")
+		d.Post(d.Path(call), body{"ref": ref, "mode": "all"}).Fails(http.StatusBadRequest, "bad_request")
+	}
 	d.Post(d.Path("branches/none/merge"), body{}).Fails(http.StatusNotFound, "not_found")
 	d.Post(d.Path("merge_branch"), body{}).Fails(http.StatusNotFound, "not_found")
 	d.Post(d.Path("branches/none/preview"), body{}).Fails(http.StatusNotFound, "not_found")

@@ -69,7 +69,12 @@ var twinCalls = map[string]struct {
 	"putBranch":    {role: "admin"},
 	"deleteBranch": {role: "admin", before: aBranch},
 	"pinBranch":    {body: body{"role": "admin"}, role: "admin", before: aBranch},
-	"forkDatabase": {body: body{"slug": "{t}"}, role: "admin"},
+
+	"previewBranch":       {role: "admin", before: aBranch},
+	"previewBranchByPost": {role: "admin", before: aBranch},
+	"mergeBranch":         {role: "admin", before: aBranch},
+	"mergeBranchByName":   {body: body{"ref": "{ref}"}, role: "admin", before: aBranch},
+	"forkDatabase":        {body: body{"slug": "{t}"}, role: "admin"},
 
 	"getBookmark":    {role: "viewer"},
 	"listSnapshots":  {role: "admin"},
@@ -130,7 +135,7 @@ func TestTwins(t *testing.T) {
 					b = body{}
 					for k, v := range fields {
 						if text, ok := v.(string); ok {
-							v = strings.ReplaceAll(text, "{t}", unused())
+							v = strings.NewReplacer("{t}", unused(), "{ref}", id).Replace(text)
 						}
 						b.(body)[k] = v
 					}
