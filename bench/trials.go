@@ -29,6 +29,7 @@ func trials() []trial {
 		{"disk of history", measureDisk},
 		{"10,000 databases, 100 written", measureBackground},
 		{"usage", measureUsage},
+		{"branches", measureBranches},
 	}
 }
 

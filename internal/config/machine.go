@@ -35,11 +35,11 @@ func ThisMachine() (Machine, error) {
 	if err != nil {
 		return Machine{}, fmt.Errorf("raise limit of open files: %w", err)
 	}
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
+	total, err := totalMemory()
+	if err != nil {
 		return Machine{}, fmt.Errorf("measure memory: %w", err)
 	}
-	memory := int64(min(uint64(info.Totalram)*uint64(info.Unit), math.MaxInt64))
+	memory := int64(min(total, math.MaxInt64))
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err == nil {
 		memory = min(memory, CgroupMemory("/sys/fs/cgroup", string(groups)))

@@ -160,7 +160,9 @@ func (w *worker) file(a *actor) (f *filing, err error) {
 		e.Added = b.work
 		f.rows = append(f.rows, e)
 	}
-	if next > m.next {
+	fresh := next > m.next
+	// A total that grows may need a page, too.
+	if fresh || a.conn.Pages()+meterSlack >= w.pageLimit() {
 		if err := a.conn.SetMaxPages(w.pageLimit() + meterSlack); err != nil {
 			return nil, err
 		}
@@ -169,6 +171,8 @@ func (w *worker) file(a *actor) (f *filing, err error) {
 				err = lerr
 			}
 		}()
+	}
+	if fresh {
 		if err := tx.need(meterTable); err != nil {
 			return nil, err
 		}
