@@ -227,8 +227,12 @@ func TestTransfersAreMetered(t *testing.T) {
 		return n
 	}
 	d := c.DB("metered")
-	imports(t, d, []byte("CREATE TABLE t(a); INSERT INTO t VALUES(1),(2),(3);")).OK().Is("data.rowsWritten", "3")
-	if got := metric("persqld_rows_written_total"); got != 3 {
+	made := 3.0
+	if strings.Contains(string(c.Get("/version").Raw), `"rowMeter":"exact"`) {
+		made = 5 // the table is a row, too, which is written twice
+	}
+	imports(t, d, []byte("CREATE TABLE t(a); INSERT INTO t VALUES(1),(2),(3);")).OK().Is("data.rowsWritten", fmt.Sprint(made))
+	if got := metric("persqld_rows_written_total"); got != made {
 		t.Errorf("%v rows written after an import of 3", got)
 	}
 	before := metric("persqld_rows_read_total")
@@ -239,7 +243,7 @@ func TestTransfersAreMetered(t *testing.T) {
 	}
 	imports(t, c.DB("other"), file).OK().Is("data.rowsWritten", "3")
 	loads(t, d, "a\n4\n5\n", "table=t", "mode=append").OK()
-	if got := metric("persqld_rows_written_total"); got != 8 {
-		t.Errorf("%v rows written, want 8", got)
+	if got := metric("persqld_rows_written_total"); got != made+5 {
+		t.Errorf("%v rows written, want %v", got, made+5)
 	}
 }

@@ -83,7 +83,12 @@ func (b *Books) Recount(ctx context.Context, owner store.Placement, files Files)
 	}()
 	select {
 	case <-finished:
-		return finished, b.Flush(ctx)
+		err := b.Flush(ctx)
+		if errors.Is(err, catalog.ErrDiskFull) { // which stops no start; the next writing tries again
+			b.log.Error("keep usage: it is tried again", "error", err)
+			err = nil
+		}
+		return finished, err
 	case <-time.After(recountPatience):
 		b.log.Warn("databases are asked what they counted before the last stop; usage and balances lack some of it until that is done")
 	case <-ctx.Done():
