@@ -1,0 +1,196 @@
+package billing_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/persqld/persqld/internal/billing"
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/store"
+)
+
+// shelf is a placement whose databases all store as much, and a disk.
+type shelf struct {
+	store.Runner
+	mu     sync.Mutex
+	opened []string
+	times  map[string]time.Time
+}
+
+func (s *shelf) Owner(context.Context, string) (store.Runner, error) { return s, nil }
+func (s *shelf) Modified(id string) time.Time                        { return s.times[id] }
+
+// real is a store of real files; its Do notes who was opened.
+func real(t *testing.T, clock *clock) *shelf {
+	t.Helper()
+	if err := sqlite.Initialize(sqlite.Setup{}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.New(store.Options{Dir: t.TempDir(), Now: clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close(context.Background()) })
+	return &shelf{Runner: st, times: map[string]time.Time{}}
+}
+
+func (s *shelf) Do(ctx context.Context, id string, r *store.Request) error {
+	s.mu.Lock()
+	s.opened = append(s.opened, id)
+	s.mu.Unlock()
+	return s.Runner.Do(ctx, id, r)
+}
+
+// free lets everything through.
+type free struct{}
+
+func (free) Permit(sqlite.Access) error { return nil }
+func (free) Judge(*sqlite.Stmt) error   { return nil }
+
+// A branch without rows costs nothing, until it has one.
+func TestSamplesOfBranches(t *testing.T) {
+	o := newOffice(t, billing.Options{Prepaid: true, Welcome: dollar})
+	s := real(t, o.clock)
+	run := func(id string, sqls ...string) {
+		t.Helper()
+		err := s.Runner.Do(t.Context(), id, &store.Request{Gate: free{}, Job: store.JobFunc(func(tx *store.Tx) error {
+			for _, sql := range sqls {
+				st, _, err := tx.Prepare([]byte(sql))
+				if err != nil {
+					return err
+				}
+				_, err = tx.Run(st, nil, nil)
+				st.Done()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.times[id] = s.times[id].Add(time.Second)
+	}
+	parent := o.database("parent", false)
+	branch := func(ref, content string) string {
+		t.Helper()
+		id := catalog.NewID("db")
+		if err := s.Create(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.cat.CreateFork(t.Context(), catalog.NewFork{ID: id, From: parent.ID, Ref: ref, Slug: "fork", Content: content}); err != nil {
+			t.Fatal(err)
+		}
+		run(id, `CREATE TABLE "odd ""name"(a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE)`, "CREATE VIRTUAL TABLE f USING fts5(b)", "CREATE VIEW v AS SELECT 1")
+		return id
+	}
+	empty, filled, searched, full, fork := branch("empty", "schema"), branch("filled", "schema"), branch("searched", "schema"), branch("full", "full"), branch("", "schema")
+	external := branch("external", "schema")
+	run(filled, `INSERT INTO "odd ""name"(b) VALUES(1)`)
+	run(searched, "INSERT INTO f VALUES('fox')")
+	run(external, "CREATE TABLE c(b)", "CREATE VIRTUAL TABLE g USING fts5(b, content='c')", "DROP TABLE c")
+	sample := func() {
+		t.Helper()
+		if err := o.SampleNow(t.Context(), s, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sample()
+	for name, of := range map[string]struct {
+		id   string
+		free bool
+	}{"empty": {empty, true}, "with a row": {filled, false}, "with a row in a virtual table": {searched, false}, "full": {full, false}, "a fork": {fork, false}, "with a table that can't be read": {external, false}} {
+		if got := o.totals(catalog.UsageQuery{DatabaseID: of.id}); (got.StorageBytes == 0) != of.free || (got.Nanos == 0) != of.free {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	o.clock.set(o.clock.Now().Add(24 * time.Hour))
+	run(empty, `INSERT INTO "odd ""name"(b) VALUES(1)`)
+	run(filled, `DELETE FROM "odd ""name"`)
+	sample()
+	if a, b := o.totals(catalog.UsageQuery{DatabaseID: empty}), o.totals(catalog.UsageQuery{DatabaseID: filled}); a.StorageBytes == 0 || b.StorageBytes != 0 {
+		t.Errorf("a row that came makes %d bytes, one that went leaves %d", a.StorageBytes, b.StorageBytes)
+	}
+}
+
+func TestSamples(t *testing.T) {
+	o := newOffice(t, billing.Options{Prepaid: true, Welcome: dollar})
+	s := real(t, o.clock)
+	fill := func(d *catalog.Database, bytes int) {
+		t.Helper()
+		err := s.Runner.Do(t.Context(), d.ID, &store.Request{Gate: free{}, Job: store.JobFunc(func(tx *store.Tx) error {
+			for _, sql := range []string{"CREATE TABLE IF NOT EXISTS t(a)", fmt.Sprintf("INSERT INTO t VALUES(zeroblob(%d))", bytes)} {
+				st, _, err := tx.Prepare([]byte(sql))
+				if err != nil {
+					return err
+				}
+				_, err = tx.Run(st, nil, nil)
+				st.Done()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.times[d.ID] = s.times[d.ID].Add(time.Second)
+	}
+	var list []*catalog.Database
+	for i := range 3 {
+		d := o.database(fmt.Sprint("d", i), i == 2)
+		if err := s.Create(t.Context(), d.ID); err != nil {
+			t.Fatal(err)
+		}
+		fill(d, 1_000_000)
+		list = append(list, d)
+	}
+	sample := func(want int) {
+		t.Helper()
+		s.opened = nil
+		if err := o.SampleNow(t.Context(), s, s); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.opened) != want {
+			t.Errorf("%d databases were opened, want %d", len(s.opened), want)
+		}
+	}
+	sample(3)
+	bytes := o.totals(catalog.UsageQuery{}).StorageBytes
+	if bytes < 3_000_000 || bytes > 3_100_000 {
+		t.Errorf("%d bytes stored", bytes)
+	}
+	one := bytes / 3
+	day := one * 400_000_000 / (30 * 1_000_000_000)
+	if got := o.balance(); got != dollar-2*day {
+		t.Errorf("the balance is %d, want that of two databases for a day, %d: the third is a test's", got, dollar-2*day)
+	}
+	sample(0) // once a day
+	o.clock.set(o.clock.Now().Add(24 * time.Hour))
+	fill(list[0], 500_000)
+	sample(1) // the others were not written to
+	sample(0)
+	if got := o.totals(catalog.UsageQuery{GroupBy: billing.ByDatabase}); got.StorageBytes <= bytes || got.StorageBytes > bytes+520_000 {
+		t.Errorf("%d bytes stored on the second day, %d on the first", got.StorageBytes, bytes)
+	}
+	if got := o.totals(catalog.UsageQuery{DatabaseID: list[1].ID}); got.StorageBytes != one || got.Nanos != 2*day {
+		t.Errorf("a database of its own: %+v", got)
+	}
+	// A deletion ends it.
+	if _, err := o.cat.DeleteDatabase(t.Context(), list[1].ID, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	o.clock.set(o.clock.Now().Add(24 * time.Hour))
+	sample(0)
+	if got := o.totals(catalog.UsageQuery{DatabaseID: list[1].ID}); got.Nanos != 2*day {
+		t.Errorf("a deleted database is charged: %+v", got)
+	}
+	o.balance()
+	o.ledger()
+}
