@@ -290,17 +290,14 @@ func (s *Server) makeBranch(x *exchange, n newBranch) (f catalog.Forked, err err
 	if n.ref != "" {
 		defer s.branching.lock(parent.ID + "/" + n.ref)()
 	}
-	make := s.makeSchema
+	makeFile := s.makeSchema
 	if n.content == catalog.ContentFull {
-		make = s.makeFull
+		makeFile = s.makeFull
 	}
-	err = make(x, &n, func(ctx context.Context, path string) error {
+	err = makeFile(x, &n, func(ctx context.Context, path string) error {
 		f, err = s.giveBranch(ctx, x, parent, &n, path)
 		return err
 	})
-	if err != nil && x.database != parent {
-		x.database = parent
-	}
 	return f, err
 }
 
@@ -385,6 +382,10 @@ func (s *Server) makeFull(x *exchange, n *newBranch, give func(ctx context.Conte
 func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Database, n *newBranch, path string) (f catalog.Forked, err error) {
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(ctx)), endTime)
 	defer cancel()
+	facts, err := s.forkFacts(ctx, x, parent, n, path)
+	if err != nil {
+		return f, err
+	}
 	id := catalog.NewID("db")
 	// A sweep must not take it for one that was left behind.
 	defer s.ending.lock(id)()
@@ -392,10 +393,6 @@ func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Da
 		return f, err
 	}
 	owner, err := s.opt.Placement.Owner(ctx, id)
-	if err != nil {
-		return f, err
-	}
-	facts, err := s.forkFacts(ctx, x, parent, n, path)
 	if err != nil {
 		return f, err
 	}
@@ -409,7 +406,7 @@ func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Da
 	if n.from != nil {
 		from = n.from
 	}
-	f, err = s.opt.Catalog.CreateFork(ctx, catalog.NewFork{ID: id, From: from.ID, Parent: parent.ID, Ref: n.ref, Slug: n.slug, Name: n.name, Region: n.region, Content: n.content,
+	f, err = s.takeRef(ctx, catalog.NewFork{ID: id, From: from.ID, Parent: parent.ID, Ref: n.ref, Slug: n.slug, Name: n.name, Region: n.region, Content: n.content,
 		ExpiresAt: n.expires, Test: x.token.Test, Token: n.token})
 	if err != nil {
 		if perr := s.purge(ctx, id); perr != nil {
@@ -423,6 +420,26 @@ func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Da
 		unlock()
 	}
 	return f, nil
+}
+
+// takeRef gives a file that is there its name. A branch whose lease is over isn't reset: its end comes first, as if the sweep had been in time. One that is reset
+// takes its own branches along, as a deleted one does.
+func (s *Server) takeRef(ctx context.Context, n catalog.NewFork) (catalog.Forked, error) {
+	former, err := s.opt.Catalog.Branch(n.Parent, n.Ref)
+	if err == nil && former.Expired(s.opt.Now()) {
+		if _, err := s.deleteTree(ctx, former.ID, true); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
+			return catalog.Forked{}, err
+		}
+	}
+	for {
+		f, err := s.opt.Catalog.CreateFork(ctx, n)
+		if !errors.Is(err, catalog.ErrHasBranches) || ctx.Err() != nil {
+			return f, err
+		}
+		if err := s.deleteBranches(ctx, f.Former.ID); err != nil {
+			return f, err
+		}
+	}
 }
 
 // listBranches serves GET …/branches.

@@ -398,6 +398,50 @@ func TestResetTakesAllAlong(t *testing.T) {
 	}
 }
 
+// A branch that is made anew takes its own branches along: there is no database any more that they would be listed under.
+func TestResetTakesBranchesAlong(t *testing.T) {
+	g := newShop(t)
+	slug, _ := g.claim("x", `,"content":"full"`)
+	g.ask(g.secret, http.StatusOK, "PUT", "/v1/db/acme/"+slug+"/branches/y", `{"content":"full"}`)
+	g.ask(g.secret, http.StatusOK, "PUT", "/v1/db/acme/"+slug+"-y/branches/z", "")
+	y, z := g.idOf(slug+"-y"), g.idOf(slug+"-y-z")
+	// What can't be made takes nothing away.
+	g.ask(g.secret, http.StatusBadRequest, "PUT", "/v1/db/acme/shop/branches/x", `{"name":"`+strings.Repeat("n", 1000)+`"}`)
+	g.sql(g.secret, http.StatusOK, slug+"-y-z", countA)
+	if data := g.ask(g.secret, http.StatusOK, "PUT", "/v1/db/acme/shop/branches/x", ""); data["outcome"] != "reset" {
+		t.Errorf("made anew it is %v", data)
+	}
+	for _, gone := range []string{slug + "-y", slug + "-y-z"} {
+		g.sql(g.secret, http.StatusNotFound, gone, countA)
+	}
+	if left := g.files(z); len(left) > 0 {
+		t.Errorf("of a branch without rows %v are left", left)
+	}
+	g.ask(g.secret, http.StatusOK, "POST", "/v1/databases/"+y+"/undelete", "")
+	if n := g.sql(g.secret, http.StatusOK, slug+"-y", countA); n != "3" {
+		t.Errorf("back from the trash it has %s rows", n)
+	}
+}
+
+// A lease that is over is over though nobody has swept: who claims the ref then gets a new branch, and the old one's rows are in the trash.
+func TestClaimAfterTheEnd(t *testing.T) {
+	g := newShop(t)
+	slug, _ := g.claim("x", `,"ttlSec":60,"content":"full"`)
+	id := g.idOf(slug)
+	g.pass(61 * time.Second)
+	data := g.ask(g.secret, http.StatusOK, "PUT", "/v1/db/acme/shop/branches/x", "")
+	if data["outcome"] != "created" || data["slug"] != slug {
+		t.Errorf("claimed after its end it is %v", data)
+	}
+	if trash := g.get("/v1/databases?deleted=true").raw; !strings.Contains(trash, id) {
+		t.Errorf("in the trash is %s", trash)
+	}
+	g.ask(g.secret, http.StatusOK, "POST", "/v1/databases/"+id+"/undelete", `{"slug":"kept"}`)
+	if n := g.sql(g.secret, http.StatusOK, "kept", countA); n != "3" {
+		t.Errorf("back from the trash it has %s rows", n)
+	}
+}
+
 // TestBranchCostsNothing makes branches with nothing left, and counts what was counted.
 func TestBranchCostsNothing(t *testing.T) {
 	g := newShop(t)

@@ -84,10 +84,8 @@ func (s *Server) deleteDatabase(x *exchange) error {
 func (s *Server) deleteTree(ctx context.Context, id string, force bool) (restorableUntil time.Time, err error) {
 	for {
 		if force {
-			for _, b := range s.opt.Catalog.Branches(id) {
-				if _, err := s.deleteTree(ctx, b.ID, true); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
-					return time.Time{}, err
-				}
+			if err := s.deleteBranches(ctx, id); err != nil {
+				return time.Time{}, err
 			}
 		}
 		until, err := s.delete(ctx, id)
@@ -96,6 +94,16 @@ func (s *Server) deleteTree(ctx context.Context, id string, force bool) (restora
 		}
 		return until, err
 	}
+}
+
+// deleteBranches deletes the branches of a database, with theirs.
+func (s *Server) deleteBranches(ctx context.Context, id string) error {
+	for _, b := range s.opt.Catalog.Branches(id) {
+		if _, err := s.deleteTree(ctx, b.ID, true); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // delete moves a database to the trash, or ends it for good where there is none.

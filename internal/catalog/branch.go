@@ -42,7 +42,7 @@ var (
 	ErrRef = errors.New("a ref has 1 to 64 characters from A-Z, a-z, 0-9, '.', '_', '-' and '/', and begins with a letter or digit")
 	// ErrBranchNotFound is returned for a ref that a database has no branch of.
 	ErrBranchNotFound = errors.New("branch not found")
-	// ErrHasBranches is returned for the deletion of a database that has branches.
+	// ErrHasBranches is returned for the deletion, or the making anew, of a database that has branches.
 	ErrHasBranches = errors.New("the database has branches")
 	// ErrHandoff is returned for a handoff that is unknown, used or expired. Callers are not told which.
 	ErrHandoff = errors.New("unknown, used or expired handoff")
@@ -184,7 +184,7 @@ type Forked struct {
 }
 
 // CreateFork makes a branch or fork, whose file is there, known. A branch of the same ref is gone with that, its tokens too: the new one has its slug. It returns
-// ErrDatabaseNotFound where the parent is gone, ErrRef, ErrSlug, ErrSlugTaken or ErrName.
+// ErrDatabaseNotFound where the parent is gone, ErrHasBranches, and that branch as Former, where the branch of the same ref has branches, ErrRef, ErrSlug, ErrSlugTaken or ErrName.
 func (c *Catalog) CreateFork(ctx context.Context, n NewFork) (f Forked, err error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -225,6 +225,9 @@ func (c *Catalog) CreateFork(ctx context.Context, n NewFork) (f Forked, err erro
 	d.Name = cmp.Or(d.Name, d.Slug)
 	if !validName(d.Name) {
 		return f, fmt.Errorf("fork database: %w", ErrName)
+	}
+	if f.Former != nil && len(c.Branches(f.Former.ID)) > 0 {
+		return f, fmt.Errorf("fork database: %w", ErrHasBranches)
 	}
 	// The policies of rows go where the rows go, or may come.
 	inherited, err := c.inherit(from.ID, d)

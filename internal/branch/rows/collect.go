@@ -291,7 +291,7 @@ func (c *change) encode() []byte {
 	if c.branch != nil {
 		flags |= 4
 	}
-	b = append(b, flags, byte(len(c.key)))
+	b = binary.AppendUvarint(append(b, flags), uint64(len(c.key)))
 	all := slices.Concat(c.key, c.base, c.branch)
 	return store.AppendValues(b, all...)
 }
@@ -306,12 +306,14 @@ func (c *Changes) decode(b []byte) (ch change, err error) {
 	indexed, size := binary.Uvarint(b)
 	b = b[size:]
 	ch = change{table: int(n), rowid: rowid, indexed: indexed, plain: b[0]&1 != 0}
-	flags, keys := b[0], int(b[1])
-	values, err := store.ParseValues(b[2:])
+	flags := b[0]
+	b = b[1:]
+	keys, size := binary.Uvarint(b)
+	values, err := store.ParseValues(b[size:])
 	if err != nil {
 		return ch, err
 	}
-	want := keys
+	want := int(keys)
 	columns := len(c.tables[n].columns)
 	if flags&2 != 0 {
 		want += columns

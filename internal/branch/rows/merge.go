@@ -227,7 +227,7 @@ func equal(a, b []sqlite.Value) bool {
 }
 
 func (s *step) encode() []byte {
-	b := []byte{byte(s.op), 0, byte(len(s.key))}
+	b := []byte{byte(s.op), 0}
 	if s.plain {
 		b[1] |= 1
 	}
@@ -237,6 +237,7 @@ func (s *step) encode() []byte {
 	if s.new != nil {
 		b[1] |= 4
 	}
+	b = binary.AppendUvarint(b, uint64(len(s.key)))
 	b = binary.AppendUvarint(b, uint64(s.pair))
 	b = binary.AppendVarint(b, s.rowid)
 	b = binary.AppendUvarint(b, s.indexed)
@@ -244,9 +245,11 @@ func (s *step) encode() []byte {
 }
 
 func (m *merge) decodeStep(b []byte) (s step, err error) {
-	flags, keys := b[1], int(b[2])
+	flags := b[1]
 	s = step{op: op(b[0]), plain: flags&1 != 0}
-	b = b[3:]
+	b = b[2:]
+	keys, size := binary.Uvarint(b)
+	b = b[size:]
 	n, size := binary.Uvarint(b)
 	b = b[size:]
 	s.pair = int(n)
@@ -258,7 +261,7 @@ func (m *merge) decodeStep(b []byte) (s step, err error) {
 		return s, err
 	}
 	p := m.pairs[s.pair]
-	want := keys
+	want := int(keys)
 	if flags&2 != 0 {
 		want += len(p.parent.columns)
 	}

@@ -453,3 +453,18 @@ func TestBranchOfABranch(t *testing.T) {
 		h.want(db, "SELECT what FROM log", `"B"`, `"x"`, `"a"`)
 	}
 }
+
+// A key may have as many columns as a table.
+func TestWideKey(t *testing.T) {
+	names := make([]string, 300)
+	for i := range names {
+		names[i] = fmt.Sprint("c", i)
+	}
+	h := newHouse(t, "CREATE TABLE t("+strings.Join(names, ",")+", v, PRIMARY KEY("+strings.Join(names, ",")+")) WITHOUT ROWID", "INSERT INTO t VALUES("+strings.Repeat("1,", 300)+"'a')")
+	h.fork()
+	h.must(branch, "UPDATE t SET v = 'b'", "INSERT INTO t VALUES("+strings.Repeat("2,", 300)+"'c')")
+	if r, err := h.merge(rows.Options{}); err != nil || r.Inserted != 1 || r.Updated != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	h.want(parent, "SELECT v FROM t", `"b"`, `"c"`)
+}
