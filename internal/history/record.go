@@ -422,6 +422,10 @@ func (h *History) chapter(id string, s *shelf, r *record) (path string, at int64
 		return fresh, 0, true, nil
 	}
 	current := s.chapters[n-1]
+	// Behind what was merged, or is being merged, too; such a one may be gone by now.
+	if h.isSealed(id, current) || len(s.merged) > 0 && s.merged[len(s.merged)-1].last >= current {
+		return fresh, 0, true, nil
+	}
 	path = s.path(current, chapterSuffix)
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -435,11 +439,8 @@ func (h *History) chapter(id string, s *shelf, r *record) (path string, at int64
 	if last != nil {
 		end = last.at + last.size()
 	}
-	// Behind a base another chapter begins, so that what is before it can go; and behind what was merged, or is being merged.
+	// Behind a base another chapter begins, so that what is before it can go.
 	based := len(s.bases) > 0 && s.bases[len(s.bases)-1] >= current
-	if h.isSealed(id, current) || len(s.merged) > 0 && s.merged[len(s.merged)-1].last >= current {
-		return fresh, 0, true, nil
-	}
 	if end < fi.Size() { // a crash tore it
 		f, err := h.files.Open(path, os.O_WRONLY, 0)
 		if err != nil {
