@@ -48,6 +48,11 @@ func measureBranches(ctx context.Context, ours *program, _ pace) (verdicts []ver
 		}
 		verdicts = append(verdicts, v)
 	}
+	shared, err := measureReflink(ctx, ours)
+	if err != nil {
+		return nil, err
+	}
+	verdicts = append(verdicts, shared)
 	for _, measure := range []func(*client) ([]verdict, error){measureSchemaBranch, measureMerge, measureRecording} {
 		more, err := measure(c)
 		if err != nil {
@@ -67,16 +72,9 @@ func timed(c *client, request []byte) (float64, error) {
 
 // measureCopy makes full branches of a database, each beside a copy of its file, synced, and the making of an empty database.
 func measureCopy(c *client, dir string, mb int) (v verdict, err error) {
-	slug := fmt.Sprintf("of-%d-mb", mb)
-	rows := mb * 250
-	statements := []string{"CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)"}
-	for from := 0; from < rows; from += 2500 {
-		statements = append(statements, fmt.Sprintf("WITH RECURSIVE s(n) AS (SELECT %d UNION ALL SELECT n+1 FROM s WHERE n < %d) INSERT INTO t SELECT n, randomblob(3900) FROM s", from+1, from+2500))
-	}
-	for _, sql := range statements {
-		if _, err := c.do(queryRequest(slug, sql).bytes); err != nil {
-			return v, err
-		}
+	slug, err := makeOf(c, mb)
+	if err != nil {
+		return v, err
 	}
 	var copies, branches, ratios []float64
 	for turn := range branchTurns + 1 {
@@ -92,7 +90,7 @@ func measureCopy(c *client, dir string, mb int) (v verdict, err error) {
 		if err != nil {
 			return v, err
 		}
-		took, err := timed(c, newTemplate(slug, "claim_branch", fmt.Sprintf(`{"ref":"r%d","content":"full"}`, turn)).bytes)
+		took, err := timed(c, fullBranch(slug, turn))
 		if err != nil {
 			return v, err
 		}
@@ -109,6 +107,25 @@ func measureCopy(c *client, dir string, mb int) (v verdict, err error) {
 	v = beside(fmt.Sprintf("full branch of %d MB, beside copy, fsync and an empty database", mb), "time", median(copies), median(branches), fmt.Sprintf("≤ %.2f ×", branchBar), median(ratios) <= branchBar, formatMillis)
 	v.Ratio = median(ratios)
 	return v, nil
+}
+
+// makeOf makes a database of about so many megabytes.
+func makeOf(c *client, mb int) (slug string, err error) {
+	slug = fmt.Sprintf("of-%d-mb", mb)
+	statements := []string{"CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)"}
+	for from := 0; from < mb*250; from += 2500 {
+		statements = append(statements, fmt.Sprintf("WITH RECURSIVE s(n) AS (SELECT %d UNION ALL SELECT n+1 FROM s WHERE n < %d) INSERT INTO t SELECT n, randomblob(3900) FROM s", from+1, from+2500))
+	}
+	for _, sql := range statements {
+		if _, err := c.do(queryRequest(slug, sql).bytes); err != nil {
+			return slug, err
+		}
+	}
+	return slug, nil
+}
+
+func fullBranch(slug string, turn int) []byte {
+	return newTemplate(slug, "claim_branch", fmt.Sprintf(`{"ref":"r%d","content":"full"}`, turn)).bytes
 }
 
 // rangeCopy copies a file within the kernel and syncs the copy, in nanoseconds.

@@ -178,6 +178,12 @@ func (x *exchange) namesBefore(tx *store.Tx, s *sqlite.Stmt) (*schemaNames, erro
 	return n, err
 }
 
+// refuseRenamed refuses to give another name to a table that has policies.
+func refuseRenamed(name string) error {
+	return &gate.Refusal{Code: gate.CodePolicy, Message: fmt.Sprintf("Table %q has row-level policies, which would not follow it to another name", name),
+		Hint: "delete the policies first, and make them anew for the new name"}
+}
+
 // refuseNew looks afterwards, in the same savepoint: at the new name of ALTER TABLE … RENAME; at a table that a virtual table takes
 // for its own by the name, which nobody could write to any more; and for a scoped caller at a view of what it may not read, whose
 // columns would be told, and at a foreign key to a table that it may not touch, which would tell of its keys.
@@ -215,8 +221,7 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 	}
 	for name := range n.types {
 		if n.policied.Has(name) && !left[name] {
-			return &gate.Refusal{Code: gate.CodePolicy, Message: fmt.Sprintf("Table %q has row-level policies, which would not follow it to another name", name),
-				Hint: "delete the policies first, and make them anew for the new name"}
+			return refuseRenamed(name)
 		}
 	}
 	if c.Whole() {

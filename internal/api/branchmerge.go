@@ -40,6 +40,7 @@ type merging struct {
 	ref     string
 	base    []schema.Object // at the fork
 	branch  []schema.Object // now
+	origins schema.Origins  // of the branch's tables; nil where they aren't known
 	parent  []schema.Object // as the plan was made
 	plan    schema.Plan
 	changes *rows.Changes // nil unless rows are merged
@@ -230,6 +231,7 @@ func (x *exchange) readBranch(d *catalog.Database, m *merging, dir string) error
 		if err := json.Unmarshal([]byte(facts.Schema), &m.base); err != nil {
 			return fmt.Errorf("read the schema of the fork: %w", err)
 		}
+		m.origins = originsOf(facts.Tables)
 		if m.branch, err = schema.Read(queryOf(tx)); err != nil || m.mode != mergeFull {
 			return err
 		}
@@ -239,6 +241,18 @@ func (x *exchange) readBranch(d *catalog.Database, m *merging, dir string) error
 		m.changes, err = rows.Collect(tx, dir)
 		return rowsError(err)
 	})
+}
+
+// originsOf is what a merge of schemas knows of a recording.
+func originsOf(tables map[string]store.Origin) schema.Origins {
+	if tables == nil {
+		return nil
+	}
+	o := schema.Origins{}
+	for name, was := range tables {
+		o[name] = schema.Origin(was)
+	}
+	return o
 }
 
 // queryOf runs the server's own queries in a transaction.
@@ -257,7 +271,7 @@ func (x *exchange) planMerge(ctx context.Context, m *merging) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, x.s.opt.StatementTimeout, store.ErrTimeout)
 	defer cancel()
-	m.plan, err = schema.Merge(ctx, m.base, m.parent, m.branch)
+	m.plan, err = schema.Merge(ctx, m.base, m.parent, m.branch, m.origins)
 	if err != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
 	}
@@ -322,6 +336,11 @@ func (x *exchange) runMerge(m *merging, dir string) (res merged, err error) {
 				return err
 			}
 			res.Snapshot = &snapshotName{made.ID, made.Label}
+		}
+		for _, t := range m.plan.Renamed {
+			if policiesOf(x.database).Has(t.From) {
+				return refuseRenamed(t.From)
+			}
 		}
 		if err := m.runSchema(tx); err != nil {
 			return err
@@ -506,7 +525,7 @@ func (s *Server) forkFacts(ctx context.Context, x *exchange, parent *catalog.Dat
 		err = x.onBranch(n.from, func(tx *store.Tx) error {
 			facts, err := tx.RecordingFacts()
 			if err == nil && facts != nil {
-				f.Schema = facts.Schema
+				f.Schema, f.Tables = facts.Schema, facts.Tables
 			}
 			return err
 		})

@@ -595,7 +595,7 @@ func (j *csvJob) Run(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
-	name := transfer.Quote(j.table)
+	name := sqlite.Quote(j.table)
 	switch {
 	case exists && j.mode == "create":
 		return newFault(http.StatusConflict, "table_exists", fmt.Sprintf("The table %s exists already", j.table), "use mode=append or mode=replace, or another table")
@@ -686,7 +686,7 @@ func (j *csvJob) columns(types bool) string {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, transfer.Quote(c.Name)...)
+		b = append(b, sqlite.Quote(c.Name)...)
 		if types {
 			switch c.Type {
 			case sqlite.Integer:

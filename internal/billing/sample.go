@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/bits"
-	"strings"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
@@ -145,7 +144,7 @@ func anyRow(tx *store.Tx) (bool, error) {
 	}
 	for _, t := range tables {
 		found := false
-		err := tx.Query(`SELECT 1 FROM main."`+strings.ReplaceAll(t.name, `"`, `""`)+`" LIMIT 1`, nil, func(*sqlite.Stmt) error {
+		err := tx.Query("SELECT 1 FROM main."+sqlite.Quote(t.name)+" LIMIT 1", nil, func(*sqlite.Stmt) error {
 			found = true
 			return nil
 		})

@@ -38,7 +38,7 @@ func (c *Conn) gather(s *Stmt) error {
 			continue
 		}
 		s.borrows = append(s.borrows, name)
-		ptr, _, err := c.prepare([]byte(`SELECT * FROM main."` + strings.ReplaceAll(name, `"`, `""`) + `"`))
+		ptr, _, err := c.prepare([]byte("SELECT * FROM main." + Quote(name)))
 		if e, ok := err.(*Error); ok && e.Code.Primary() == CodeAuth {
 			return err
 		}
@@ -149,6 +149,9 @@ func lenderOf(args []string) string {
 	}
 	return ""
 }
+
+// Quote makes an identifier of SQL's of any name.
+func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // unquoteName takes the quotes of SQL's four kinds off a name.
 func unquoteName(s string) string {

@@ -14,23 +14,49 @@ import (
 type drawn map[string]*drawnTable
 
 type drawnTable struct {
-	root    int64
-	columns []string
+	row     int64    // of sqlite_schema, which a table keeps as long as it is there
+	columns []string // generated ones too; none of a virtual table
+}
+
+const drawSQL = `SELECT m.name, m.rowid, x.name FROM main.sqlite_schema m LEFT JOIN pragma_table_xinfo(iif(m.rootpage>0, m.name, NULL)) x WHERE m.type='table' AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY m.rowid, x.cid`
+
+// add takes a row of drawSQL.
+func (d drawn) add(s *sqlite.Stmt) {
+	name := string(s.Column(0).Bytes)
+	t := d[name]
+	if t == nil {
+		t = &drawnTable{row: s.Column(1).Int}
+		d[name] = t
+	}
+	if c := s.Column(2); c.Kind != sqlite.Null {
+		t.columns = append(t.columns, string(c.Bytes))
+	}
 }
 
 func (tx *Tx) draw() (drawn, error) {
 	d := drawn{}
-	err := tx.quietly("SELECT m.name, m.rootpage, x.name FROM main.sqlite_schema m, pragma_table_xinfo(m.name) x WHERE m.type='table' AND m.rootpage>0 AND x.hidden=0 AND m.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY m.rowid, x.cid", nil,
-		func(s *sqlite.Stmt) {
-			name := string(s.Column(0).Bytes)
-			t := d[name]
-			if t == nil {
-				t = &drawnTable{root: s.Column(1).Int}
-				d[name] = t
-			}
-			t.columns = append(t.columns, string(s.Column(2).Bytes))
-		})
+	err := tx.quietly(drawSQL, nil, d.add)
 	return d, err
+}
+
+// nameOf is the name of the table in a row of the schema; "" if there is none.
+func (d drawn) nameOf(row int64) string {
+	for name, t := range d {
+		if t.row == row {
+			return name
+		}
+	}
+	return ""
+}
+
+// find finds a table by its name as SQLite compares names.
+func (d drawn) find(name string) (is string, columns []string) {
+	for is, t := range d {
+		if strings.EqualFold(is, name) {
+			return is, t.columns
+		}
+	}
+	return "", nil
 }
 
 // beforeAltering is called before a statement that may change the schema. The rows of a table that it drops are recorded as they are: who fills another
@@ -38,8 +64,8 @@ func (tx *Tx) draw() (drawn, error) {
 func (tx *Tx) beforeAltering(s *sqlite.Stmt) (drawn, error) {
 	tx.a.rec.forget()
 	d, err := tx.draw()
-	if err != nil {
-		return nil, tx.check(err)
+	if err != nil || !tx.a.rec.rows {
+		return d, tx.check(err)
 	}
 	accesses := s.Accesses
 	if accesses == nil { // the server's own: nobody asked what it touches
@@ -51,10 +77,18 @@ func (tx *Tx) beforeAltering(s *sqlite.Stmt) (drawn, error) {
 		switch a := &accesses[i]; a.Action {
 		case sqlite.DropTable, sqlite.DropVTable:
 			for name := range d {
-				if strings.EqualFold(name, a.Name) || a.Action == sqlite.DropVTable && strings.EqualFold(sqlite.ShadowOf(name), a.Name) {
-					if err := tx.recordAll(name, true); err != nil {
-						return nil, err
+				if !strings.EqualFold(name, a.Name) && (a.Action != sqlite.DropVTable || !strings.EqualFold(sqlite.ShadowOf(name), a.Name)) {
+					continue
+				}
+				// Of a table that was made later nothing counts any more.
+				if has, err := tx.hasOrigin(name); err != nil || !has {
+					if err != nil {
+						return nil, tx.check(err)
 					}
+					continue
+				}
+				if err := tx.recordAll(name, true); err != nil {
+					return nil, err
 				}
 			}
 		}
@@ -69,27 +103,33 @@ func (tx *Tx) afterAltering(before drawn) error {
 	if err != nil {
 		return tx.check(err)
 	}
+	met := map[string]bool{} // names of now of tables that were there before
 	for name, was := range before {
-		now := after[name]
-		if now == nil {
-			for to, t := range after {
-				if before[to] == nil && t.root == was.root && slices.Equal(t.columns, was.columns) {
-					if err := tx.renameRecorded(name, to); err != nil {
-						return tx.check(err)
-					}
-					before[to] = t
-				}
+		to := after.nameOf(was.row)
+		switch {
+		case to == "":
+			err = tx.endTable(name, after)
+		case to != name:
+			met[to] = true
+			err = tx.moveTable(name, to, was.columns)
+		default:
+			met[name] = true
+			if from, to := columnChange(was.columns, after[name].columns); from != "" {
+				err = tx.moveColumn(name, from, to)
 			}
-			continue
 		}
-		if !slices.Equal(now.columns, was.columns) {
-			if err := tx.redrawRecorded(name, was.columns, now.columns); err != nil {
-				return tx.check(err)
-			}
+		if err != nil {
+			return tx.check(err)
 		}
 	}
-	for name := range after {
-		if before[name] == nil {
+	for name, t := range after {
+		if met[name] {
+			continue
+		}
+		if err := tx.takePlace(name, t.columns); err != nil {
+			return tx.check(err)
+		}
+		if tx.a.rec.rows {
 			if err := tx.recordAll(name, false); err != nil { // CREATE TABLE … AS; else it is empty
 				return err
 			}
@@ -98,50 +138,60 @@ func (tx *Tx) afterAltering(before drawn) error {
 	return nil
 }
 
-// renameRecorded gives what is recorded of a table its new name. Where a table of that name was dropped before, its rows are recorded already, and count.
-func (tx *Tx) renameRecorded(from, to string) error {
-	names := []sqlite.Param{textParam(to), textParam(from)}
-	for _, c := range []struct {
-		sql    string
-		params []sqlite.Param
-	}{
-		{"UPDATE OR IGNORE " + changedTable.Name + " SET tbl=?1 WHERE tbl=?2", names},
-		{"DELETE FROM " + changedTable.Name + " WHERE tbl=?", names[1:]},
-		// A layout that both have stays the other's, and its rows find it by its number.
-		{"UPDATE OR IGNORE " + layoutTable.Name + " SET tbl=?1 WHERE tbl=?2", names},
-		{"INSERT OR REPLACE INTO " + branchTable.Name + " SELECT '" + renamed + "'||?1, coalesce((SELECT value FROM " + branchTable.Name + " WHERE name='" + renamed + "'||?2), ?2)", names},
-		{"DELETE FROM " + branchTable.Name + " WHERE name='" + renamed + "'||?", names[1:]},
-	} {
-		if err := tx.hush(c.sql, c.params); err != nil {
+// columnChange is the column that one statement has renamed, or dropped (to is ""). One that was added has no old values, and isn't told.
+func columnChange(was, now []string) (from, to string) {
+	switch {
+	case len(now) == len(was):
+		for i := range was {
+			if was[i] != now[i] {
+				return was[i], now[i]
+			}
+		}
+	case len(now) < len(was):
+		for i := range was {
+			if i >= len(now) || was[i] != now[i] {
+				return was[i], ""
+			}
+		}
+	}
+	return "", ""
+}
+
+// hush is quietly for a statement that writes.
+func (tx *Tx) hush(sql string, params ...sqlite.Param) error {
+	return tx.a.conn.Hidden(func() error { return tx.quietly(sql, params, nil) })
+}
+
+// moveRecords gives what is recorded of a table another name. or says whose rows count where that one has some of the same keys.
+func (tx *Tx) moveRecords(or, from, to string) error {
+	if !tx.a.rec.rows {
+		return nil
+	}
+	if err := tx.hush("UPDATE "+or+" "+changedTable.Name+" SET tbl=?1 WHERE tbl=?2", textParam(to), textParam(from)); err != nil {
+		return err
+	}
+	if err := tx.hush("DELETE FROM "+changedTable.Name+" WHERE tbl=?", textParam(from)); err != nil {
+		return err
+	}
+	return tx.hush("UPDATE "+layoutTable.Name+" SET tbl=?1 WHERE tbl=?2", textParam(to), textParam(from))
+}
+
+// dropRecords forgets what is recorded of a table.
+func (tx *Tx) dropRecords(table string) error {
+	if !tx.a.rec.rows {
+		return nil
+	}
+	for _, t := range []SystemTable{changedTable, layoutTable} {
+		if err := tx.hush("DELETE FROM "+t.Name+" WHERE tbl=?", textParam(table)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// hush is quietly for a statement that writes.
-func (tx *Tx) hush(sql string, params []sqlite.Param) error {
-	return tx.a.conn.Hidden(func() error { return tx.quietly(sql, params, nil) })
-}
-
-// redrawRecorded brings the names in a table's layouts up to a column that was renamed or dropped. One that was added has no old values.
-func (tx *Tx) redrawRecorded(table string, was, now []string) error {
-	from, to := "", ""
-	switch {
-	case len(now) == len(was):
-		for i := range was {
-			if was[i] != now[i] {
-				from, to = was[i], now[i]
-			}
-		}
-	case len(now) < len(was):
-		for i := range was {
-			if i >= len(now) || was[i] != now[i] {
-				from = was[i]
-				break
-			}
-		}
-	default:
+// renameInRecords brings the names in a table's layouts up to a column that was renamed or dropped.
+func (tx *Tx) renameInRecords(table, from, to string) error {
+	if !tx.a.rec.rows {
 		return nil
 	}
 	type layout struct {
@@ -160,12 +210,12 @@ func (tx *Tx) redrawRecorded(table string, was, now []string) error {
 		if err != nil {
 			return err
 		}
-		for i := range names {
-			if names[i] == from {
-				names[i] = to
-			}
+		i := slices.Index(names, from)
+		if i < 0 {
+			continue
 		}
-		if err := tx.hush("UPDATE OR IGNORE "+layoutTable.Name+" SET cols=? WHERE id=?", []sqlite.Param{blobParam(layoutOf(names)), intParam(l.id)}); err != nil {
+		names[i] = to
+		if err := tx.hush("UPDATE "+layoutTable.Name+" SET cols=? WHERE id=?", blobParam(layoutOf(names)), intParam(l.id)); err != nil {
 			return err
 		}
 	}
@@ -180,6 +230,9 @@ func (tx *Tx) recordAll(table string, there bool) error {
 		return tx.check(err)
 	}
 	shape := shapes[sqlite.Fold(table)]
+	if shape.Virtual {
+		return nil // its shadow tables have the rows
+	}
 	s := sqlite.RowShape{Shadow: shape.Shadow}
 	var keys [][2]int // rank in the primary key, column
 	err = tx.quietly("SELECT name, hidden, pk FROM pragma_table_xinfo(?) ORDER BY cid", []sqlite.Param{textParam(table)}, func(st *sqlite.Stmt) {
@@ -208,9 +261,9 @@ func (tx *Tx) recordAll(table string, there bool) error {
 		columns[0] = name
 	}
 	for _, c := range s.Columns {
-		columns = append(columns, Quote(c.Name))
+		columns = append(columns, sqlite.Quote(c.Name))
 	}
-	st, err := conn.Own("SELECT " + strings.Join(columns, ", ") + " FROM main." + Quote(table))
+	st, err := conn.Own("SELECT " + strings.Join(columns, ", ") + " FROM main." + sqlite.Quote(table))
 	if err != nil {
 		return tx.check(err)
 	}
@@ -240,6 +293,3 @@ func RowidName(columns []string) string {
 	}
 	return ""
 }
-
-// Quote makes a name of SQL's of any text.
-func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

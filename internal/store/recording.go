@@ -28,8 +28,9 @@ var (
 		Branch: Leave, Restore: Carry, Export: Leave, Import: Keep,
 	}
 	layoutTable = SystemTable{
-		Name:    SystemPrefix + "layout_v1",
-		Columns: "id INTEGER PRIMARY KEY, tbl TEXT NOT NULL, cols BLOB NOT NULL, UNIQUE(tbl, cols)",
+		Name: SystemPrefix + "layout_v1",
+		// Two of a table's may have come to be the same: a column that one has lost the other never had.
+		Columns: "id INTEGER PRIMARY KEY, tbl TEXT NOT NULL, cols BLOB NOT NULL",
 		Branch:  Leave, Restore: Carry, Export: Leave, Import: Leave,
 	}
 	changedTable = SystemTable{
@@ -56,6 +57,8 @@ const pendingMax = 1 << 20
 // recorder is what an actor needs to record: it takes old rows from SQLite's hook, which can't run statements, and the Tx writes them behind the
 // statement. The worker's.
 type recorder struct {
+	// rows: old rows are recorded. Else only what becomes of names is, for a merge of the schema, and there is no hook.
+	rows   bool
 	dir    string // for what doesn't fit in memory
 	limit  int    // of bytes in memory
 	tables map[string]*recordedTable
@@ -78,19 +81,28 @@ type recordedTable struct {
 	layout  int64    // the row of its names; 0 if that isn't known
 }
 
-// begin has an opened connection record, if its file says so. Another one has no hook and pays nothing.
+// begin has an opened connection record, if its file says so. Another one pays nothing.
 func (a *actor) begin(s *Store, conn *sqlite.Conn) error {
 	a.rec = nil
 	if !a.tables.known[branchTable.Name] {
 		return nil
 	}
-	ended := false
-	err := conn.EachRow("SELECT 1 FROM "+branchTable.Name+" WHERE name='ended'", func(*sqlite.Stmt) error { ended = true; return nil })
-	if err != nil || ended {
+	names, rows := false, true
+	err := conn.EachRow("SELECT name FROM "+branchTable.Name+" WHERE name IN ('ended','"+originsKnown+"')", func(s *sqlite.Stmt) error {
+		if string(s.Column(0).Bytes) == originsKnown {
+			names = true
+		} else {
+			rows = false
+		}
+		return nil
+	})
+	if err != nil || !names {
 		return err
 	}
-	a.rec = &recorder{dir: s.opt.Temp, limit: pendingMax, tables: map[string]*recordedTable{}}
-	conn.SetChangeHook([]sqlite.ChangeHook{a.rec.note})
+	a.rec = &recorder{rows: rows, dir: s.opt.Temp, limit: pendingMax, tables: map[string]*recordedTable{}}
+	if rows {
+		conn.SetChangeHook([]sqlite.ChangeHook{a.rec.note})
+	}
 	return nil
 }
 

@@ -19,11 +19,10 @@ type RecordingFacts struct {
 
 	// Ended says why changes are no longer recorded: then the rows can't be merged. Empty while they are.
 	Ended string
-	// Renamed are the names at the fork of tables that were renamed since. One that isn't in the schema then was made later.
-	Renamed map[string]string
+	// Tables are what the tables were at the fork, by their names now; one that was made later isn't there. nil if that isn't known.
+	// BeginRecording takes them for a fork of a fork; without, each table is its own.
+	Tables map[string]Origin
 }
-
-const renamed = "renamed:" // before the name of a table, in branchTable
 
 // BeginRecording makes a database's file, which nobody has open and which has no log, record what changes in it from its next opening on. What it recorded
 // before, for a fork of its own, goes.
@@ -37,6 +36,9 @@ func BeginRecording(path string, f RecordingFacts) error {
 				return err
 			}
 		}
+		if err := c.Exec("BEGIN"); err != nil {
+			return err
+		}
 		for name, v := range map[string]sqlite.Param{"parent": textParam(f.Parent), "position": textParam(strconv.FormatUint(f.Position, 10)),
 			"created": intParam(f.CreatedAt), "schema": textParam(f.Schema)} {
 			if err := execute(c, "INSERT INTO "+branchTable.Name+" VALUES(?,?)", []sqlite.Param{textParam(name), v}); err != nil {
@@ -44,9 +46,14 @@ func BeginRecording(path string, f RecordingFacts) error {
 			}
 		}
 		if f.Ended != "" {
-			return execute(c, "INSERT INTO "+branchTable.Name+" VALUES('ended',?)", []sqlite.Param{textParam(f.Ended)})
+			if err := execute(c, "INSERT INTO "+branchTable.Name+" VALUES('ended',?)", []sqlite.Param{textParam(f.Ended)}); err != nil {
+				return err
+			}
 		}
-		return nil
+		if err := beginOrigins(c, f.Tables); err != nil {
+			return err
+		}
+		return c.Exec("COMMIT")
 	})
 	if err == nil {
 		err = sqlite.SetLogMode(path)
@@ -65,6 +72,9 @@ func endRecording(path, why string) error {
 			return err
 		}
 		if err := execute(c, "INSERT OR REPLACE INTO "+branchTable.Name+" VALUES('ended',?)", []sqlite.Param{textParam(why)}); err != nil {
+			return err
+		}
+		if err := endOrigins(c); err != nil {
 			return err
 		}
 		for _, t := range []SystemTable{layoutTable, changedTable} {
@@ -103,21 +113,32 @@ func (tx *Tx) RecordingFacts() (*RecordingFacts, error) {
 			f.Schema = text
 		case "ended":
 			f.Ended = text
+		case originsKnown:
+			if f.Tables == nil {
+				f.Tables = map[string]Origin{}
+			}
 		default:
-			if now, ok := strings.CutPrefix(name, renamed); ok {
-				if f.Renamed == nil {
-					f.Renamed = map[string]string{}
+			if now, ok := strings.CutPrefix(name, originOf); ok {
+				o, err := parseOrigin(s.Column(1).Bytes)
+				if err != nil {
+					return err
 				}
-				f.Renamed[now] = text
+				if f.Tables == nil {
+					f.Tables = map[string]Origin{}
+				}
+				f.Tables[now] = o
 			}
 		}
 		return nil
 	})
+	if f.Tables == nil && f.Ended == "" {
+		f.Ended = "it was made by an earlier version of persqld"
+	}
 	return f, err
 }
 
 // Records tells whether what changes in the database is recorded.
-func (tx *Tx) Records() bool { return tx.a.rec != nil }
+func (tx *Tx) Records() bool { return tx.a.rec != nil && tx.a.rec.rows }
 
 // RecordedRow is a row that was changed since the fork.
 type RecordedRow struct {

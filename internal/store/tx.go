@@ -189,7 +189,7 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	}
 	w, conn := tx.w, tx.a.conn
 	if s.Vacuum {
-		if tx.a.rec != nil {
+		if tx.Records() {
 			return r, ErrRecording
 		}
 		if tx.a.frozen.Load() {

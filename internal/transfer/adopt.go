@@ -288,7 +288,7 @@ func valuesFit(c *sqlite.Conn, size int64, length int) error {
 		}
 		var cols []string
 		err := each(c, "SELECT name FROM pragma_table_xinfo(?1) WHERE hidden<>2", []sqlite.Param{text(shape.Name)}, func(s *sqlite.Stmt) error {
-			cols = append(cols, "octet_length("+Quote(string(s.Column(0).Bytes))+")>?1")
+			cols = append(cols, "octet_length("+sqlite.Quote(string(s.Column(0).Bytes))+")>?1")
 			return nil
 		})
 		if err != nil {
@@ -296,7 +296,7 @@ func valuesFit(c *sqlite.Conn, size int64, length int) error {
 		}
 		for len(cols) > 0 {
 			n := min(len(cols), 100) // an expression may be 1,000 deep
-			v, err := first(c, "SELECT 1 FROM main."+Quote(shape.Name)+" WHERE "+strings.Join(cols[:n], " OR ")+" LIMIT 1", integer(int64(length)))
+			v, err := first(c, "SELECT 1 FROM main."+sqlite.Quote(shape.Name)+" WHERE "+strings.Join(cols[:n], " OR ")+" LIMIT 1", integer(int64(length)))
 			if err != nil {
 				return damaged(err)
 			}

@@ -20,7 +20,7 @@ func CountRows(ctx context.Context, path string) (rows int64, err error) {
 			return err
 		}
 		for _, name := range tables {
-			v, err := first(c, "SELECT count(*) FROM main."+Quote(name))
+			v, err := first(c, "SELECT count(*) FROM main."+sqlite.Quote(name))
 			if err != nil {
 				return err
 			}

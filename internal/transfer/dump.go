@@ -203,7 +203,7 @@ func (d *dumper) rowsOf(shape sqlite.Shape) error {
 		name := string(s.Column(0).Bytes)
 		names[lower(name)] = true
 		if s.Column(1).Int == 0 { // the others are generated
-			cols = append(cols, Quote(name))
+			cols = append(cols, sqlite.Quote(name))
 		}
 		return nil
 	})
@@ -221,7 +221,7 @@ func (d *dumper) rowsOf(shape sqlite.Shape) error {
 		}
 	}
 	list := strings.Join(cols, ",")
-	from := " FROM main." + Quote(shape.Name)
+	from := " FROM main." + sqlite.Quote(shape.Name)
 	if shape.Rowid {
 		from += " NOT INDEXED" // an index that has all columns has another order
 	}
@@ -237,7 +237,7 @@ const maxColumns = 2000
 // insert writes an INSERT for each row of a query. With a rowid as the first column, it is written if SQLite would not
 // choose the same for a row without one, which is one more than the greatest.
 func (d *dumper) insert(table, columns, query string, rowid int) error {
-	head := "INSERT INTO " + Quote(table)
+	head := "INSERT INTO " + sqlite.Quote(table)
 	from := rowid + 1
 	expected := int64(1)
 	return each(d.conn, query, nil, func(s *sqlite.Stmt) error {
@@ -290,11 +290,6 @@ func (d *dumper) sequence() error {
 // notOurs is the condition that a column doesn't name one of the server's own tables.
 func notOurs(column string) string {
 	return strings.NewReplacer("$", column).Replace(`($ IS NULL OR ($ NOT LIKE 'sqlite\_persql\_%' ESCAPE '\' AND $ NOT LIKE '\_persql\_%' ESCAPE '\'))`)
-}
-
-// Quote makes any name an identifier of SQL.
-func Quote(name string) string {
-	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 }
 
 func lower(s string) string {

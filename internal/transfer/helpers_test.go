@@ -115,9 +115,9 @@ func content(t testing.TB, path string) string {
 			if sh.Virtual || sh.Name == "sqlite_stat4" {
 				continue
 			}
-			q := "SELECT * FROM " + transfer.Quote(sh.Name)
+			q := "SELECT * FROM " + sqlite.Quote(sh.Name)
 			if sh.Rowid && !strings.HasPrefix(sh.Name, "sqlite_") && !strings.Contains(sh.Name, "norowid") {
-				q = "SELECT rowid, * FROM " + transfer.Quote(sh.Name)
+				q = "SELECT rowid, * FROM " + sqlite.Quote(sh.Name)
 			}
 			if err := rows(c, q, func(s string) { lines = append(lines, "row "+sh.Name+" "+s) }); err != nil {
 				return err

@@ -202,7 +202,7 @@ func acceptable(path string) (err error) {
 			continue
 		}
 		// Whatever triggers and views do is judged with the statement that they belong to.
-		for _, sql := range []string{"SELECT * FROM " + transfer.Quote(n[1]), "DELETE FROM " + transfer.Quote(n[1]), "INSERT INTO " + transfer.Quote(n[1]) + " DEFAULT VALUES"} {
+		for _, sql := range []string{"SELECT * FROM " + sqlite.Quote(n[1]), "DELETE FROM " + sqlite.Quote(n[1]), "INSERT INTO " + sqlite.Quote(n[1]) + " DEFAULT VALUES"} {
 			st, _, err := c.Prepare([]byte(sql), (&gate.Gate{}).Permit)
 			var refusal *gate.Refusal
 			if errors.As(err, &refusal) {

@@ -60,7 +60,7 @@ func judge(c *sqlite.Conn) error {
 		return damaged(err)
 	}
 	for _, v := range views {
-		if err := compiles(c, "SELECT * FROM main."+Quote(v), "view "+v); err != nil {
+		if err := compiles(c, "SELECT * FROM main."+sqlite.Quote(v), "view "+v); err != nil {
 			return err
 		}
 	}
@@ -74,14 +74,14 @@ func judge(c *sqlite.Conn) error {
 		}
 		var sets []string
 		err := each(c, "SELECT name FROM pragma_table_xinfo(?1) WHERE hidden=0", []sqlite.Param{text(t)}, func(s *sqlite.Stmt) error {
-			name := Quote(string(s.Column(0).Bytes))
+			name := sqlite.Quote(string(s.Column(0).Bytes))
 			sets = append(sets, name+"="+name)
 			return nil
 		})
 		if stops(err) {
 			return err
 		}
-		target := "main." + Quote(t)
+		target := "main." + sqlite.Quote(t)
 		for _, sql := range []string{"INSERT INTO " + target + " DEFAULT VALUES", "UPDATE " + target + " SET " + strings.Join(sets, ","), "DELETE FROM " + target} {
 			if err := compiles(c, sql, "a trigger on "+t); err != nil {
 				return err

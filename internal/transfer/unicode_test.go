@@ -42,7 +42,7 @@ func unicode(t *testing.T) string {
 	}
 	var columns, marks []string
 	for _, c := range tab.Columns {
-		columns = append(columns, transfer.Quote(c.Name)+" "+c.Type.String())
+		columns = append(columns, sqlite.Quote(c.Name)+" "+c.Type.String())
 		marks = append(marks, "?")
 	}
 	path := fresh(t)

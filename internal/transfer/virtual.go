@@ -130,7 +130,7 @@ func (l *loader) schemaRow(r schemaEntry) error {
 		return err
 	}
 	for _, name := range shadows {
-		if err := l.conn.Exec("DELETE FROM main." + Quote(name)); err != nil {
+		if err := l.conn.Exec("DELETE FROM main." + sqlite.Quote(name)); err != nil {
 			return err
 		}
 	}
@@ -173,7 +173,7 @@ func (l *loader) setAside(virtual string) (aside [][2]string, err error) {
 
 // rename leaves what names the table alone, which may not compile.
 func (l *loader) rename(from, to string) error {
-	for _, sql := range []string{"PRAGMA legacy_alter_table=ON", "ALTER TABLE main." + Quote(from) + " RENAME TO " + Quote(to), "PRAGMA legacy_alter_table=OFF"} {
+	for _, sql := range []string{"PRAGMA legacy_alter_table=ON", "ALTER TABLE main." + sqlite.Quote(from) + " RENAME TO " + sqlite.Quote(to), "PRAGMA legacy_alter_table=OFF"} {
 		if err := l.conn.Exec(sql); err != nil {
 			return err
 		}
@@ -196,10 +196,10 @@ func (l *loader) putBack(aside [][2]string, shadows []string) error {
 			}
 			continue
 		}
-		if err := l.conn.Exec("INSERT INTO main." + Quote(shadow) + " SELECT * FROM main." + Quote(a[1])); err != nil {
+		if err := l.conn.Exec("INSERT INTO main." + sqlite.Quote(shadow) + " SELECT * FROM main." + sqlite.Quote(a[1])); err != nil {
 			return err
 		}
-		if err := l.conn.Exec("DROP TABLE main." + Quote(a[1])); err != nil {
+		if err := l.conn.Exec("DROP TABLE main." + sqlite.Quote(a[1])); err != nil {
 			return err
 		}
 	}

@@ -142,7 +142,7 @@ func (k *collection) formerSpatial(t *table, r *store.RecordedRow) ([]sqlite.Val
 			node = recorded.Old[at].Bytes
 		}
 	case recorded == nil:
-		_, err = k.side.run("SELECT data FROM main."+store.Quote(shadow)+" WHERE nodeno=?", []sqlite.Value{nodeno}, func(st *sqlite.Stmt) error {
+		_, err = k.side.run("SELECT data FROM main."+sqlite.Quote(shadow)+" WHERE nodeno=?", []sqlite.Value{nodeno}, func(st *sqlite.Stmt) error {
 			node = slices.Clone(st.Column(0).Bytes)
 			return nil
 		})

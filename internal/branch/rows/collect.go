@@ -265,7 +265,7 @@ func (k *collection) emit(t *table, n int, key []sqlite.Value, plain bool, base,
 		if now == nil || i >= 64 {
 			break
 		}
-		_, err := k.side.run("SELECT 1 FROM main."+store.Quote(index+"_docsize")+" WHERE id=?", []sqlite.Value{intValue(now.rowid)}, func(*sqlite.Stmt) error {
+		_, err := k.side.run("SELECT 1 FROM main."+sqlite.Quote(index+"_docsize")+" WHERE id=?", []sqlite.Value{intValue(now.rowid)}, func(*sqlite.Stmt) error {
 			c.indexed |= 1 << i
 			return nil
 		})

@@ -332,9 +332,9 @@ func (m *merge) apply() error {
 	if err := m.steps(m.plan, func(p *pair, s *step) error {
 		set := make([]string, len(p.common))
 		for i, c := range p.common {
-			set[i] = store.Quote(p.parent.columns[c.parent]) + "=?"
+			set[i] = sqlite.Quote(p.parent.columns[c.parent]) + "=?"
 		}
-		sql := "UPDATE OR ABORT main." + store.Quote(p.parent.name) + " SET " + strings.Join(set, ", ") + " WHERE " + p.parent.where("", s.plain)
+		sql := "UPDATE OR ABORT main." + sqlite.Quote(p.parent.name) + " SET " + strings.Join(set, ", ") + " WHERE " + p.parent.where("", s.plain)
 		err := m.change(p, s, sql, slices.Concat(s.new, s.key))
 		var e *sqlite.Error
 		if !errors.As(err, &e) || e.Code.Primary() != sqlite.CodeConstraint {
@@ -368,7 +368,7 @@ func (m *merge) apply() error {
 }
 
 func (m *merge) deleteSQL(p *pair, s *step) string {
-	return "DELETE FROM main." + store.Quote(p.parent.name) + " WHERE " + p.parent.where("", s.plain)
+	return "DELETE FROM main." + sqlite.Quote(p.parent.name) + " WHERE " + p.parent.where("", s.plain)
 }
 
 // change deletes or updates a row, and has what indexes it follow.
@@ -414,14 +414,14 @@ func (m *merge) insert(p *pair, s *step) error {
 			full[c.parent] = s.new[i]
 		}
 		for i, c := range t.columns {
-			names, values = append(names, store.Quote(c)), append(values, full[i])
+			names, values = append(names, sqlite.Quote(c)), append(values, full[i])
 		}
 	} else {
 		for i, c := range p.common {
-			names, values = append(names, store.Quote(t.columns[c.parent])), append(values, s.new[i])
+			names, values = append(names, sqlite.Quote(t.columns[c.parent])), append(values, s.new[i])
 		}
 	}
-	r, err := m.side.run("INSERT OR ABORT INTO main."+store.Quote(t.name)+"("+strings.Join(names, ", ")+") VALUES(?"+strings.Repeat(", ?", len(values)-1)+")", values, nil)
+	r, err := m.side.run("INSERT OR ABORT INTO main."+sqlite.Quote(t.name)+"("+strings.Join(names, ", ")+") VALUES(?"+strings.Repeat(", ?", len(values)-1)+")", values, nil)
 	if err != nil {
 		return err
 	}
@@ -448,7 +448,7 @@ func (p *pair) indexed(s *step, had uint64) (want uint64) {
 func (m *merge) unindex(p *pair, s *step) (indexed uint64, err error) {
 	for i, name := range p.parent.indexes {
 		has := false
-		_, err := m.side.run("SELECT 1 FROM main."+store.Quote(name+"_docsize")+" WHERE id=?", []sqlite.Value{intValue(s.rowid)}, func(*sqlite.Stmt) error { has = true; return nil })
+		_, err := m.side.run("SELECT 1 FROM main."+sqlite.Quote(name+"_docsize")+" WHERE id=?", []sqlite.Value{intValue(s.rowid)}, func(*sqlite.Stmt) error { has = true; return nil })
 		if err != nil {
 			return 0, err
 		}
@@ -480,7 +480,7 @@ func (m *merge) index(p *pair, rowid int64, indexed uint64) error {
 func (m *merge) command(p *pair, index, command string, rowid int64) error {
 	var columns []string
 	_, err := m.side.run("SELECT name FROM pragma_table_xinfo(?) WHERE hidden=0 ORDER BY cid", []sqlite.Value{textValue(index)}, func(st *sqlite.Stmt) error {
-		columns = append(columns, store.Quote(text(st, 0)))
+		columns = append(columns, sqlite.Quote(text(st, 0)))
 		return nil
 	})
 	if err != nil {
@@ -489,9 +489,9 @@ func (m *merge) command(p *pair, index, command string, rowid int64) error {
 	list := strings.Join(columns, ", ")
 	into, from := "rowid, "+list, p.parent.rowid+", "+list
 	if command != "" {
-		into, from = store.Quote(index)+", "+into, command+", "+from
+		into, from = sqlite.Quote(index)+", "+into, command+", "+from
 	}
-	_, err = m.side.run("INSERT INTO main."+store.Quote(index)+"("+into+") SELECT "+from+" FROM main."+store.Quote(p.parent.name)+" WHERE "+p.parent.rowid+"=?", []sqlite.Value{intValue(rowid)}, nil)
+	_, err = m.side.run("INSERT INTO main."+sqlite.Quote(index)+"("+into+") SELECT "+from+" FROM main."+sqlite.Quote(p.parent.name)+" WHERE "+p.parent.rowid+"=?", []sqlite.Value{intValue(rowid)}, nil)
 	return err
 }
 

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
-	"github.com/persqld/persqld/internal/store"
 )
 
 // reference is a foreign key.
@@ -56,7 +55,7 @@ func (m *merge) references() error {
 func join(to, from string, cols, names []string) string {
 	parts := make([]string, len(cols))
 	for i := range cols {
-		parts[i] = to + "." + store.Quote(cols[i]) + "=" + from + "." + store.Quote(names[i])
+		parts[i] = to + "." + sqlite.Quote(cols[i]) + "=" + from + "." + sqlite.Quote(names[i])
 	}
 	return strings.Join(parts, " AND ")
 }
@@ -86,10 +85,10 @@ func (m *merge) checkReferences() error {
 			for _, r := range m.own[sqlite.Fold(t.name)] {
 				some := make([]string, len(r.from))
 				for i, f := range r.from {
-					some[i] = "c." + store.Quote(f) + " IS NOT NULL"
+					some[i] = "c." + sqlite.Quote(f) + " IS NOT NULL"
 				}
-				sql := "SELECT 1 FROM main." + store.Quote(t.name) + " c WHERE " + t.where("c.", plain) + " AND " + strings.Join(some, " AND ") +
-					" AND NOT EXISTS(SELECT 1 FROM main." + store.Quote(r.to) + " p WHERE " + join("p", "c", r.cols, r.from) + ")"
+				sql := "SELECT 1 FROM main." + sqlite.Quote(t.name) + " c WHERE " + t.where("c.", plain) + " AND " + strings.Join(some, " AND ") +
+					" AND NOT EXISTS(SELECT 1 FROM main." + sqlite.Quote(r.to) + " p WHERE " + join("p", "c", r.cols, r.from) + ")"
 				if err := m.look(p, s, sql, key, fmt.Sprintf("the row refers to none of %s", r.to)); err != nil {
 					return err
 				}
@@ -118,10 +117,10 @@ func (m *merge) checkReferences() error {
 			// Those who refer to the old values, and find nobody there. The values are bound to the column that is referred to, for its affinity and collation.
 			parts := make([]string, len(r.cols))
 			for i := range r.cols {
-				parts[i] = "c." + store.Quote(r.from[i]) + "=?" + fmt.Sprint(i+1)
+				parts[i] = "c." + sqlite.Quote(r.from[i]) + "=?" + fmt.Sprint(i+1)
 			}
-			sql := "SELECT 1 FROM main." + store.Quote(r.table) + " c WHERE " + strings.Join(parts, " AND ") +
-				" AND NOT EXISTS(SELECT 1 FROM main." + store.Quote(t.name) + " p WHERE " + join("p", "c", r.cols, r.from) + ") LIMIT 1"
+			sql := "SELECT 1 FROM main." + sqlite.Quote(r.table) + " c WHERE " + strings.Join(parts, " AND ") +
+				" AND NOT EXISTS(SELECT 1 FROM main." + sqlite.Quote(t.name) + " p WHERE " + join("p", "c", r.cols, r.from) + ") LIMIT 1"
 			if err := m.look(p, s, sql, values, fmt.Sprintf("rows of %s refer to it", r.table)); err != nil {
 				return err
 			}

@@ -154,7 +154,7 @@ func (s *side) table(name string) (*table, error) {
 			if t.alias < 0 {
 				return nil, &Problem{Table: t.name, Message: "its columns take every name of the rowid, by which its changes are recorded"}
 			}
-			t.rowid = store.Quote(t.columns[t.alias])
+			t.rowid = sqlite.Quote(t.columns[t.alias])
 		}
 	}
 	if err := s.findIndexes(t); err != nil {
@@ -221,7 +221,7 @@ func (t *table) list() string {
 		names = append(names, t.rowid)
 	}
 	for _, c := range t.columns {
-		names = append(names, store.Quote(c))
+		names = append(names, sqlite.Quote(c))
 	}
 	return strings.Join(names, ", ")
 }
@@ -259,18 +259,18 @@ func (t *table) where(alias string, plain bool) string {
 		return alias + t.rowid + "=?"
 	}
 	if t.alias >= 0 {
-		return alias + store.Quote(t.columns[t.alias]) + "=?"
+		return alias + sqlite.Quote(t.columns[t.alias]) + "=?"
 	}
 	parts := make([]string, len(t.key))
 	for i, k := range t.key {
-		parts[i] = alias + store.Quote(t.columns[k]) + "=? COLLATE " + store.Quote(t.colls[i])
+		parts[i] = alias + sqlite.Quote(t.columns[k]) + "=? COLLATE " + sqlite.Quote(t.colls[i])
 	}
 	return strings.Join(parts, " AND ")
 }
 
 // find is the row of a key, or nil. plain is keyOf's: without it only a row counts that is known by its rowid too.
 func (s *side) find(t *table, key []sqlite.Value, plain bool) (*row, error) {
-	r, err := s.one("SELECT "+t.list()+" FROM main."+store.Quote(t.name)+" WHERE "+t.where("", plain), key)
+	r, err := s.one("SELECT "+t.list()+" FROM main."+sqlite.Quote(t.name)+" WHERE "+t.where("", plain), key)
 	if r != nil && !plain {
 		if _, is := t.keyOf(r); is {
 			return nil, err
@@ -281,7 +281,7 @@ func (s *side) find(t *table, key []sqlite.Value, plain bool) (*row, error) {
 
 // at is the row of a rowid, or nil.
 func (s *side) at(t *table, rowid int64) (*row, error) {
-	return s.one("SELECT "+t.list()+" FROM main."+store.Quote(t.name)+" WHERE "+t.rowid+"=?", []sqlite.Value{intValue(rowid)})
+	return s.one("SELECT "+t.list()+" FROM main."+sqlite.Quote(t.name)+" WHERE "+t.rowid+"=?", []sqlite.Value{intValue(rowid)})
 }
 
 func (s *side) one(sql string, params []sqlite.Value) (r *row, err error) {

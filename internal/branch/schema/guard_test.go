@@ -103,16 +103,16 @@ func TestLimits(t *testing.T) {
 		n := fmt.Sprintf("t%d", i)
 		many[i] = schema.Object{Type: "table", Name: n, Table: n, SQL: "CREATE TABLE " + n + "(a)"}
 	}
-	if _, err := schema.Merge(context.Background(), nil, nil, many); !errors.As(err, &limit) {
+	if _, err := schema.Merge(context.Background(), nil, nil, many, nil); !errors.As(err, &limit) {
 		t.Errorf("too many objects: %v", err)
 	}
 	long := []schema.Object{{Type: "view", Name: "v", Table: "v", SQL: "CREATE VIEW v AS SELECT '" + strings.Repeat("x", 65<<20) + "'"}}
-	if _, err := schema.Merge(context.Background(), nil, long, nil); !errors.As(err, &limit) {
+	if _, err := schema.Merge(context.Background(), nil, long, nil, nil); !errors.As(err, &limit) {
 		t.Errorf("too much text: %v", err)
 	}
 	for _, sql := range []string{"DROP TABLE t", "", "CREATE TABLE", "SELECT 1; CREATE TABLE t(a)", "CREATE TABLE t("} {
 		bad := []schema.Object{{Type: "table", Name: "t", Table: "t", SQL: sql}}
-		p, err := schema.Merge(context.Background(), nil, nil, bad)
+		p, err := schema.Merge(context.Background(), nil, nil, bad, nil)
 		if err == nil {
 			t.Errorf("%q makes %+v", sql, p)
 		}
@@ -122,7 +122,7 @@ func TestLimits(t *testing.T) {
 	begun := time.Now()
 	for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(context.Background(), after)
-		if _, err := schema.Merge(ctx, nil, branch[:1], branch); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := schema.Merge(ctx, nil, branch[:1], branch, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %v: %v", after, err)
 		}
 		cancel()

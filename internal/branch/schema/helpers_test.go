@@ -138,7 +138,7 @@ func (d *database) texts() string {
 
 func merge(t testing.TB, base, parent, branch []schema.Object) schema.Plan {
 	t.Helper()
-	p, err := schema.Merge(context.Background(), base, parent, branch)
+	p, err := schema.Merge(context.Background(), base, parent, branch, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func (d *database) run(p schema.Plan) (err error) {
 	}
 	for _, name := range p.Check {
 		bad := 0
-		if err := d.query("PRAGMA foreign_key_check("+schema.Quote(name)+")", func(*sqlite.Stmt) error { bad++; return nil }); err != nil {
+		if err := d.query("PRAGMA foreign_key_check("+sqlite.Quote(name)+")", func(*sqlite.Stmt) error { bad++; return nil }); err != nil {
 			return err
 		}
 		if bad > 0 {

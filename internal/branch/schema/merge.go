@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // side is one of the three schemas: its objects, and a database that has them.
@@ -23,22 +25,23 @@ type merger struct {
 
 	before  []Object          // the parent as it was given
 	renamed map[string]string // keys on the parent before, by their keys now
+	lost    map[string]bool   // tables of the parent that were removed or made anew: what refers to them has to be checked
 	temps   int
 }
 
 // Merge works out what makes the branch's changes on the parent: base is the schema at the fork, parent and branch are what became of it. The
-// schemas must be as SQLite keeps them, see [Read]. An error is the context's, a [*LimitError], or tells that a schema can't be understood;
+// schemas must be as SQLite keeps them, see [Read]. Without origins what was renamed is guessed where it is certain. An error is the context's, a [*LimitError], or tells that a schema can't be understood;
 // conflicts are no errors.
-func Merge(ctx context.Context, base, parent, branch []Object) (Plan, error) {
+func Merge(ctx context.Context, base, parent, branch []Object, origins Origins) (Plan, error) {
 	for _, schema := range [][]Object{base, parent, branch} {
 		if err := checkBounds(schema); err != nil {
 			return Plan{}, err
 		}
 	}
-	if untouched(base, parent, branch) {
+	if untouched(base, parent, branch) && !origins.renamed() {
 		return Plan{}, ctx.Err()
 	}
-	m := &merger{before: parent, renamed: map[string]string{}}
+	m := &merger{before: parent, renamed: map[string]string{}, lost: map[string]bool{}}
 	err := inWorkshop(ctx, func(w *workshop) (err error) {
 		m.w = w
 		m.base = side{objects: base, byKey: index(base)} // often it is only compared: see [merger.opened]
@@ -53,6 +56,14 @@ func Merge(ctx context.Context, base, parent, branch []Object) (Plan, error) {
 			if err := s.side.refresh(); err != nil {
 				return err
 			}
+		}
+		if origins == nil {
+			err = m.rename()
+		} else {
+			err = m.follow(origins)
+		}
+		if err != nil {
+			return err
 		}
 		return m.merge()
 	})
@@ -116,6 +127,13 @@ func (m *merger) ails(s *side) (map[string]ailment, error) {
 	return s.ailing, nil
 }
 
+func (s *side) has(name string) bool { return s.byKey["o:"+fold(name)] != nil }
+
+func (s *side) hasTable(name string) bool {
+	o := s.byKey["o:"+fold(name)]
+	return o != nil && o.Type == "table"
+}
+
 // same tells whether two sides have the same under a key. Views and triggers whose texts differ in quotes or space get a second look: a "name"
 // that is no column's is a string, and a view's columns are named by its text.
 func (m *merger) same(x, y *side, k string) (bool, error) {
@@ -153,9 +171,6 @@ func (m *merger) same(x, y *side, k string) (bool, error) {
 }
 
 func (m *merger) merge() error {
-	if err := m.rename(); err != nil {
-		return err
-	}
 	target, err := m.choose()
 	if err != nil {
 		return err
@@ -183,10 +198,16 @@ func (m *merger) merge() error {
 	}
 	for k, o := range want {
 		if !same(o, m.parent.byKey[k]) {
-			return fmt.Errorf("the statements don't make %s %s what it is to be", o.Type, Quote(o.Name))
+			return fmt.Errorf("the statements don't make %s %s what it is to be", o.Type, sqlite.Quote(o.Name))
 		}
 	}
 	m.describe(m.parent.objects)
+	old := index(m.before)
+	for to, from := range m.renamed {
+		if o := m.parent.byKey[to]; o != nil && to != from {
+			m.plan.Renamed = append(m.plan.Renamed, Renamed{old[from].Name, o.Name})
+		}
+	}
 	return nil
 }
 
@@ -256,12 +277,12 @@ func (m *merger) mergeColumns(b, p, h *Object) (merged *Object, why string, err 
 	for _, c := range branch.columns[len(base.columns):] {
 		if i := parent.has(c.name); i >= 0 {
 			if parent.columns[i].canon() != c.canon() {
-				return nil, fmt.Sprintf(": both added a column %s", Quote(c.name)), nil
+				return nil, fmt.Sprintf(": both added a column %s", sqlite.Quote(c.name)), nil
 			}
 			continue
 		}
 		if ok, err := m.addable(parent, c); err != nil || !ok {
-			return nil, fmt.Sprintf(": ALTER TABLE can't add the branch's column %s to the parent's table", Quote(c.name)), err
+			return nil, fmt.Sprintf(": ALTER TABLE can't add the branch's column %s to the parent's table", sqlite.Quote(c.name)), err
 		}
 		add = append(add, addColumn(p.Name, c))
 	}
@@ -287,7 +308,7 @@ func (m *merger) mergeColumns(b, p, h *Object) (merged *Object, why string, err 
 }
 
 func addColumn(table string, c column) string {
-	return "ALTER TABLE " + Quote(table) + " ADD COLUMN " + c.text
+	return "ALTER TABLE " + sqlite.Quote(table) + " ADD COLUMN " + c.text
 }
 
 // addable asks SQLite whether ALTER TABLE adds the column to a table that has rows, with foreign keys on. It tries that on a row of NULLs.
@@ -309,17 +330,17 @@ func (m *merger) addable(t *table, c column) (bool, error) {
 		if i > 0 {
 			list = append(list, ", "...)
 		}
-		list = append(list, Quote(col.name)...)
+		list = append(list, sqlite.Quote(col.name)...)
 		if strict {
 			list = append(list, " ANY"...)
 		}
 	}
-	make := "CREATE TABLE " + Quote(t.name) + "(" + string(list) + ")"
+	make := "CREATE TABLE " + sqlite.Quote(t.name) + "(" + string(list) + ")"
 	if strict {
 		make += " STRICT"
 	}
 	err := s.try(false, func() error {
-		for _, sql := range []string{make, "INSERT INTO " + Quote(t.name) + " DEFAULT VALUES", addColumn(t.name, c)} {
+		for _, sql := range []string{make, "INSERT INTO " + sqlite.Quote(t.name) + " DEFAULT VALUES", addColumn(t.name, c)} {
 			if err := s.run(sql); err != nil {
 				return err
 			}

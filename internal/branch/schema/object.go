@@ -142,7 +142,7 @@ func canon(o *Object) string {
 	if i < 0 {
 		return o.SQL
 	}
-	head := o.Type + " " + Quote(s.name(i)) + " "
+	head := o.Type + " " + sqlite.Quote(s.name(i)) + " "
 	switch {
 	case o.Type == "table" && s.is(1, "VIRTUAL"):
 		// What stands in the parentheses is the module's to read: only the space around tokens is SQL's.
@@ -164,7 +164,7 @@ func canon(o *Object) string {
 		if s.is(1, "UNIQUE") {
 			head += "UNIQUE "
 		}
-		return head + Quote(s.name(i+2)) + " " + s.join(i+3, len(s.tokens))
+		return head + sqlite.Quote(s.name(i+2)) + " " + s.join(i+3, len(s.tokens))
 	}
 	return head + s.join(i+1, len(s.tokens))
 }

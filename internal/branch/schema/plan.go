@@ -8,12 +8,17 @@ type Plan struct {
 	Conflicts  []Conflict
 	// Warnings say, for people, what is lost or may fail.
 	Warnings []string
+	// Renamed are the parent's tables that get another name.
+	Renamed []Renamed
 	// Rebuilt are the tables whose rows are copied into a new one.
 	Rebuilt []string
 	// Check are the tables whose foreign keys may have come to be violated, for PRAGMA foreign_key_check: those that were rebuilt, that got a
 	// foreign key, and that refer to a table that was rebuilt, changed or removed.
 	Check []string
 }
+
+// Renamed is a table that gets another name.
+type Renamed struct{ From, To string }
 
 // Change is an object that a merge would add, change or remove.
 type Change struct {

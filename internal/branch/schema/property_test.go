@@ -56,16 +56,16 @@ func quoteText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") 
 
 // definition is a random column.
 func (e *editor) definition(name string) string {
-	d := schema.Quote(name) + " " + e.pick([]string{"INT", "TEXT", "REAL", "", "BLOB", "ANY", "varchar(5)"})
+	d := sqlite.Quote(name) + " " + e.pick([]string{"INT", "TEXT", "REAL", "", "BLOB", "ANY", "varchar(5)"})
 	switch e.r.IntN(12) {
 	case 0:
 		d += " NOT NULL DEFAULT 'x'"
 	case 1:
 		d += " DEFAULT (1+1)"
 	case 2:
-		d += " CHECK(" + schema.Quote(name) + " IS NOT 'no')"
+		d += " CHECK(" + sqlite.Quote(name) + " IS NOT 'no')"
 	case 3:
-		d += " REFERENCES " + schema.Quote(e.pick(e.tables())) + e.pick([]string{"", " ON DELETE CASCADE", " ON DELETE SET NULL ON UPDATE CASCADE", " DEFERRABLE INITIALLY DEFERRED"})
+		d += " REFERENCES " + sqlite.Quote(e.pick(e.tables())) + e.pick([]string{"", " ON DELETE CASCADE", " ON DELETE SET NULL ON UPDATE CASCADE", " DEFERRABLE INITIALLY DEFERRED"})
 	case 4:
 		d += " AS (length(1)) " + e.pick([]string{"", "STORED", "VIRTUAL"})
 	case 5:
@@ -94,13 +94,13 @@ func (e *editor) table(name string) string {
 	for i := range 1 + e.r.IntN(4) {
 		cols = append(cols, e.definition(string(rune('a'+i))))
 	}
-	return "CREATE TABLE " + schema.Quote(name) + "(" + strings.Join(cols, e.pick([]string{", ", ",\n  -- and\n"})) + ")" + options
+	return "CREATE TABLE " + sqlite.Quote(name) + "(" + strings.Join(cols, e.pick([]string{", ", ",\n  -- and\n"})) + ")" + options
 }
 
 // change makes one change.
 func (e *editor) change(remake bool) {
 	t := e.pick(e.tables())
-	q := schema.Quote(t)
+	q := sqlite.Quote(t)
 	c := e.pick(e.columnsOf(t))
 	what := e.r.IntN(14)
 	if !remake && what > 11 {
@@ -115,17 +115,17 @@ func (e *editor) change(remake bool) {
 	case 2, 3, 4:
 		sql = "ALTER TABLE " + q + " ADD COLUMN " + e.definition(e.fresh())
 	case 5:
-		sql = "ALTER TABLE " + q + " DROP COLUMN " + schema.Quote(c)
+		sql = "ALTER TABLE " + q + " DROP COLUMN " + sqlite.Quote(c)
 	case 6:
-		sql = "ALTER TABLE " + q + " RENAME COLUMN " + schema.Quote(c) + " TO " + schema.Quote(e.fresh())
+		sql = "ALTER TABLE " + q + " RENAME COLUMN " + sqlite.Quote(c) + " TO " + sqlite.Quote(e.fresh())
 	case 7:
-		sql = "ALTER TABLE " + q + " RENAME TO " + schema.Quote(e.fresh())
+		sql = "ALTER TABLE " + q + " RENAME TO " + sqlite.Quote(e.fresh())
 	case 8:
-		sql = "CREATE INDEX " + schema.Quote(e.fresh()) + " ON " + q + "(" + e.pick([]string{schema.Quote(c), "lower(" + schema.Quote(c) + ")", schema.Quote(c) + " DESC"}) + ")" + e.pick([]string{"", " WHERE " + schema.Quote(c) + " IS NOT NULL"})
+		sql = "CREATE INDEX " + sqlite.Quote(e.fresh()) + " ON " + q + "(" + e.pick([]string{sqlite.Quote(c), "lower(" + sqlite.Quote(c) + ")", sqlite.Quote(c) + " DESC"}) + ")" + e.pick([]string{"", " WHERE " + sqlite.Quote(c) + " IS NOT NULL"})
 	case 9:
-		sql = "CREATE VIEW " + schema.Quote(e.fresh()) + " AS SELECT " + schema.Quote(c) + " FROM " + q
+		sql = "CREATE VIEW " + sqlite.Quote(e.fresh()) + " AS SELECT " + sqlite.Quote(c) + " FROM " + q
 	case 10:
-		sql = "CREATE TRIGGER " + schema.Quote(e.fresh()) + " AFTER " + e.pick([]string{"INSERT", "DELETE", "UPDATE"}) + " ON " + q + " BEGIN SELECT " + schema.Quote(c) + " FROM " + q + "; END"
+		sql = "CREATE TRIGGER " + sqlite.Quote(e.fresh()) + " AFTER " + e.pick([]string{"INSERT", "DELETE", "UPDATE"}) + " ON " + q + " BEGIN SELECT " + sqlite.Quote(c) + " FROM " + q + "; END"
 	case 11:
 		one := e.pick(e.list("SELECT type || ' ' || '\"' || name || '\"' FROM sqlite_schema WHERE type<>'table' AND sql IS NOT NULL"))
 		sql = "DROP " + one
@@ -143,14 +143,14 @@ func (e *editor) remake(t string) {
 		name, typ := string(s.Column(0).Bytes), string(s.Column(1).Bytes)
 		switch {
 		case s.Column(2).Int > 0 && typ == "INTEGER":
-			cols = append(cols, schema.Quote(name)+" INTEGER PRIMARY KEY")
+			cols = append(cols, sqlite.Quote(name)+" INTEGER PRIMARY KEY")
 		case s.Column(2).Int > 0:
-			cols = append(cols, schema.Quote(name)+" "+typ+" PRIMARY KEY")
+			cols = append(cols, sqlite.Quote(name)+" "+typ+" PRIMARY KEY")
 		case e.r.IntN(6) == 0: // gone
 		case e.r.IntN(4) == 0:
 			cols = append(cols, e.definition(name))
 		default:
-			cols = append(cols, schema.Quote(name)+" "+typ)
+			cols = append(cols, sqlite.Quote(name)+" "+typ)
 		}
 		return nil
 	})
@@ -166,7 +166,7 @@ func (e *editor) remake(t string) {
 			rest = append(rest, o.SQL)
 		}
 	}
-	if e.exec("SAVEPOINT remake; DROP TABLE "+schema.Quote(t)+"; CREATE TABLE "+schema.Quote(t)+"("+strings.Join(cols, ", ")+")") != nil {
+	if e.exec("SAVEPOINT remake; DROP TABLE "+sqlite.Quote(t)+"; CREATE TABLE "+sqlite.Quote(t)+"("+strings.Join(cols, ", ")+")") != nil {
 		e.must("ROLLBACK TO remake; RELEASE remake")
 		e.conn.DropStatements()
 		return
@@ -188,11 +188,11 @@ func (e *editor) fillTables() {
 					if e.r.IntN(8) == 0 {
 						continue
 					}
-					into = append(into, schema.Quote(c))
+					into = append(into, sqlite.Quote(c))
 					vals = append(vals, e.pick([]string{"1", "2", "3", "'7'", "'it''s'", "x'00ff'", "2.5", strconv.Itoa(e.r.IntN(1000))}))
 				}
 				if len(into) > 0 {
-					_ = e.exec("INSERT OR IGNORE INTO " + schema.Quote(t) + "(" + strings.Join(into, ",") + ") VALUES(" + strings.Join(vals, ",") + ")")
+					_ = e.exec("INSERT OR IGNORE INTO " + sqlite.Quote(t) + "(" + strings.Join(into, ",") + ") VALUES(" + strings.Join(vals, ",") + ")")
 				}
 			}
 		}
@@ -202,20 +202,20 @@ func (e *editor) fillTables() {
 // content is what a table holds of some columns.
 func (d *database) content(t string, cols []string) string {
 	if len(cols) == 0 {
-		return d.rows("SELECT count(*) FROM " + schema.Quote(t))
+		return d.rows("SELECT count(*) FROM " + sqlite.Quote(t))
 	}
 	quoted := make([]string, len(cols))
 	for i, c := range cols {
-		quoted[i] = "quote(" + schema.Quote(c) + ")"
+		quoted[i] = "quote(" + sqlite.Quote(c) + ")"
 	}
-	return d.rows("SELECT " + strings.Join(quoted, "||','||") + " FROM " + schema.Quote(t) + " ORDER BY 1")
+	return d.rows("SELECT " + strings.Join(quoted, "||','||") + " FROM " + sqlite.Quote(t) + " ORDER BY 1")
 }
 
 // rowids are a table's, with the key that they may be; "" if it has none.
 func (d *database) rowids(t string) string {
 	key := d.rows("SELECT name FROM pragma_table_info(" + quoteText(t) + ") WHERE pk>0")
 	all := ""
-	err := d.query("SELECT rowid FROM "+schema.Quote(t)+" ORDER BY 1", func(s *sqlite.Stmt) error {
+	err := d.query("SELECT rowid FROM "+sqlite.Quote(t)+" ORDER BY 1", func(s *sqlite.Stmt) error {
 		all += fmt.Sprintf(" %d", s.Column(0).Int)
 		return nil
 	})
@@ -242,7 +242,7 @@ func (d *database) dangling() string {
 		if o.Type != "table" {
 			continue
 		}
-		_ = d.query("PRAGMA foreign_key_check("+schema.Quote(o.Name)+")", func(s *sqlite.Stmt) error {
+		_ = d.query("PRAGMA foreign_key_check("+sqlite.Quote(o.Name)+")", func(s *sqlite.Stmt) error {
 			all = append(all, o.Name)
 			return nil
 		})

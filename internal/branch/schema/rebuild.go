@@ -3,6 +3,8 @@ package schema
 import (
 	"fmt"
 	"strings"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // temporary is a name that nobody has. It is one of the server's: a client's statement can't use it, and must not, with foreign keys on.
@@ -41,7 +43,7 @@ func (m *merger) rebuild(o, t *Object) error {
 		if !any {
 			return errNothingShared
 		}
-		if err := m.dof(insert+" %s(%s) SELECT %s FROM %s", Quote(temp), into, out, Quote(o.Name)); err != nil {
+		if err := m.dof(insert+" %s(%s) SELECT %s FROM %s", sqlite.Quote(temp), into, out, sqlite.Quote(o.Name)); err != nil {
 			return err
 		}
 		if from.shape.Counting && to.shape.Counting {
@@ -49,7 +51,7 @@ func (m *merger) rebuild(o, t *Object) error {
 				return err
 			}
 		}
-		if err := m.dof("DROP TABLE %s", Quote(o.Name)); err != nil {
+		if err := m.dof("DROP TABLE %s", sqlite.Quote(o.Name)); err != nil {
 			return err
 		}
 		if err := m.do(renameTable(temp, t.Name)); err != nil {
@@ -91,9 +93,9 @@ func (m *merger) noteRebuilt(t *Object, from, to *facts) {
 		switch {
 		case !c.notNull || c.hidden != 0 || c.name == to.alias():
 		case was == nil && !c.dflt:
-			m.warn("table %s: the new column %s is NOT NULL without a default, so the merge fails if there are rows", Quote(t.Name), Quote(c.name))
+			m.warn("table %s: the new column %s is NOT NULL without a default, so the merge fails if there are rows", sqlite.Quote(t.Name), sqlite.Quote(c.name))
 		case was != nil && !was.notNull:
-			m.warn("table %s: column %s becomes NOT NULL, so the merge fails if it holds a NULL", Quote(t.Name), Quote(c.name))
+			m.warn("table %s: column %s becomes NOT NULL, so the merge fails if it holds a NULL", sqlite.Quote(t.Name), sqlite.Quote(c.name))
 		}
 	}
 	m.warnColumns(t.Name, gone, added)
@@ -109,12 +111,12 @@ func shared(from, to *facts) (into, out string, any bool) {
 				left, right = append(left, quoteRowid(to, name)), append(right, quoteRowid(from, id))
 			}
 		} else if from.find(alias) == nil {
-			left, right = append(left, Quote(alias)), append(right, quoteRowid(from, id))
+			left, right = append(left, sqlite.Quote(alias)), append(right, quoteRowid(from, id))
 		}
 	}
 	for _, c := range to.columns {
 		if was := from.find(c.name); c.hidden == 0 && was != nil && was.hidden != 1 {
-			left, right, any = append(left, Quote(c.name)), append(right, Quote(was.name)), true
+			left, right, any = append(left, sqlite.Quote(c.name)), append(right, sqlite.Quote(was.name)), true
 		}
 	}
 	return strings.Join(left, ", "), strings.Join(right, ", "), any
@@ -123,7 +125,7 @@ func shared(from, to *facts) (into, out string, any bool) {
 // quoteRowid leaves rowid as it is where it is no column: in quotes it could be a text.
 func quoteRowid(f *facts, name string) string {
 	if f.find(name) != nil {
-		return Quote(name)
+		return sqlite.Quote(name)
 	}
 	return name
 }
@@ -146,7 +148,7 @@ func (m *merger) replace(o, t *Object) error {
 	// What the new table is, is known when it is there; what is to be kept has to be known before.
 	var to *facts
 	err = m.parent.try(false, func() error {
-		if err := m.parent.run("DROP TABLE " + Quote(o.Name)); err != nil {
+		if err := m.parent.run("DROP TABLE " + sqlite.Quote(o.Name)); err != nil {
 			return err
 		}
 		if err := m.parent.run(t.SQL); err != nil {
@@ -160,14 +162,14 @@ func (m *merger) replace(o, t *Object) error {
 	}
 	into, out, any := shared(from, to)
 	if !any {
-		m.warn("table %s has no column in common with the one on the branch: its rows are lost", Quote(o.Name))
-		if err := m.dof("DROP TABLE %s", Quote(o.Name)); err != nil {
+		m.warn("table %s has no column in common with the one on the branch: its rows are lost", sqlite.Quote(o.Name))
+		if err := m.dof("DROP TABLE %s", sqlite.Quote(o.Name)); err != nil {
 			return err
 		}
 		return m.do(t.SQL)
 	}
 	temp := m.temporary()
-	if err := m.dof("CREATE TABLE %s AS SELECT %s FROM %s", Quote(temp), numbered(out), Quote(o.Name)); err != nil {
+	if err := m.dof("CREATE TABLE %s AS SELECT %s FROM %s", sqlite.Quote(temp), numbered(out), sqlite.Quote(o.Name)); err != nil {
 		return err
 	}
 	counting := from.shape.Counting && to.shape.Counting
@@ -176,13 +178,13 @@ func (m *merger) replace(o, t *Object) error {
 			return err
 		}
 	}
-	if err := m.dof("DROP TABLE %s", Quote(o.Name)); err != nil {
+	if err := m.dof("DROP TABLE %s", sqlite.Quote(o.Name)); err != nil {
 		return err
 	}
 	if err := m.do(t.SQL); err != nil {
 		return err
 	}
-	if err := m.dof(insert+" %s(%s) SELECT * FROM %s ORDER BY rowid", Quote(t.Name), into, Quote(temp)); err != nil {
+	if err := m.dof(insert+" %s(%s) SELECT * FROM %s ORDER BY rowid", sqlite.Quote(t.Name), into, sqlite.Quote(temp)); err != nil {
 		return err
 	}
 	if counting {
@@ -193,7 +195,7 @@ func (m *merger) replace(o, t *Object) error {
 			return err
 		}
 	}
-	if err := m.dof("DROP TABLE %s", Quote(temp)); err != nil {
+	if err := m.dof("DROP TABLE %s", sqlite.Quote(temp)); err != nil {
 		return err
 	}
 	m.noteRebuilt(t, from, to)
@@ -219,7 +221,7 @@ func numbered(list string) string {
 // rebuildVirtual makes a virtual table anew, with its content where that can be copied or found elsewhere.
 func (m *merger) rebuildVirtual(o, t *Object) error {
 	if why := m.uncopied(o, t); why != "" {
-		if err := m.dof("DROP TABLE %s", Quote(o.Name)); err != nil {
+		if err := m.dof("DROP TABLE %s", sqlite.Quote(o.Name)); err != nil {
 			return err
 		}
 		if err := m.do(t.SQL); err != nil {
@@ -234,7 +236,7 @@ func (m *merger) rebuildVirtual(o, t *Object) error {
 	s, _ := lex(t.SQL)
 	at := s.tokens[s.nameAt()]
 	temp := m.temporary()
-	if err := m.do(t.SQL[:at.start] + Quote(temp) + t.SQL[at.end:]); err != nil {
+	if err := m.do(t.SQL[:at.start] + sqlite.Quote(temp) + t.SQL[at.end:]); err != nil {
 		return err
 	}
 	to, err := m.parent.facts(temp)
@@ -245,10 +247,10 @@ func (m *merger) rebuildVirtual(o, t *Object) error {
 	if moduleOf(t) == "fts5" {
 		into, out = "rowid, "+into, "rowid, "+out
 	}
-	if err := m.dof("INSERT INTO %s(%s) SELECT %s FROM %s", Quote(temp), into, out, Quote(o.Name)); err != nil {
+	if err := m.dof("INSERT INTO %s(%s) SELECT %s FROM %s", sqlite.Quote(temp), into, out, sqlite.Quote(o.Name)); err != nil {
 		return err
 	}
-	if err := m.dof("DROP TABLE %s", Quote(o.Name)); err != nil {
+	if err := m.dof("DROP TABLE %s", sqlite.Quote(o.Name)); err != nil {
 		return err
 	}
 	if err := m.do(renameTable(temp, t.Name)); err != nil {
@@ -300,19 +302,19 @@ func (m *merger) fill(t *Object, why string) error {
 	if moduleOf(t) == "fts5" {
 		content, own := contentOf(t)
 		if !own && content != "" {
-			err := m.attempt(func() error { return m.dof("INSERT INTO %[1]s(%[1]s) VALUES('rebuild')", Quote(t.Name)) })
+			err := m.attempt(func() error { return m.dof("INSERT INTO %[1]s(%[1]s) VALUES('rebuild')", sqlite.Quote(t.Name)) })
 			if err == nil || m.w.ctx.Err() != nil {
 				return m.w.ctx.Err()
 			}
-			m.warn("virtual table %s is empty: it can't be filled from %s: %s", Quote(t.Name), Quote(content), message(err))
+			m.warn("virtual table %s is empty: it can't be filled from %s: %s", sqlite.Quote(t.Name), sqlite.Quote(content), message(err))
 			return nil
 		}
 		if !own && why == "" {
-			m.warn("virtual table %s keeps no text of its own: it is empty until it is written to", Quote(t.Name))
+			m.warn("virtual table %s keeps no text of its own: it is empty until it is written to", sqlite.Quote(t.Name))
 		}
 	}
 	if why != "" {
-		m.warn("virtual table %s is made anew and is empty: %s", Quote(t.Name), why)
+		m.warn("virtual table %s is made anew and is empty: %s", sqlite.Quote(t.Name), why)
 	}
 	return nil
 }

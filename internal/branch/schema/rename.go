@@ -3,6 +3,8 @@ package schema
 import (
 	"fmt"
 	"slices"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // rename carries out on the base and the parent what the branch certainly renamed. What is left is compared as if the fork had been made of the
@@ -64,7 +66,7 @@ func (m *merger) renameTables() error {
 		}
 		if done {
 			m.renamed[fresh.key()] = k
-			m.warn("table %s is taken to be renamed %s, and keeps its rows", Quote(old.Name), Quote(fresh.Name))
+			m.warn("table %s is taken to be renamed %s, and keeps its rows", sqlite.Quote(old.Name), sqlite.Quote(fresh.Name))
 		}
 	}
 	return nil
@@ -80,33 +82,46 @@ func mayBeRenamed(old, fresh *Object) bool {
 	return ok1 && ok2 && slices.EqualFunc(a.columns, b.columns, func(x, y column) bool { return x.name == y.name })
 }
 
-func renameTable(from, to string) string {
-	return "ALTER TABLE " + Quote(from) + " RENAME TO " + Quote(to)
+func renameColumn(table, from, to string) string {
+	return "ALTER TABLE " + sqlite.Quote(table) + " RENAME COLUMN " + sqlite.Quote(from) + " TO " + sqlite.Quote(to)
 }
 
-// alterBoth runs a renaming on the base and the parent. Where the parent's schema is in its way (a view that doesn't work, say) that is a conflict.
+func renameTable(from, to string) string {
+	return "ALTER TABLE " + sqlite.Quote(from) + " RENAME TO " + sqlite.Quote(to)
+}
+
+// alterBoth runs a renaming on the base and the parent.
 func (m *merger) alterBoth(k string, statements ...string) (done bool, err error) {
-	for _, s := range []*side{&m.parent, &m.base} {
-		err := s.try(true, func() error {
-			for _, sql := range statements {
-				if err := s.run(sql); err != nil {
+	return m.alterSides(k, statements, statements)
+}
+
+// alterSides runs statements that rename on the parent, and others on the base. Where a schema is in their way (it has a view that doesn't work, say) that is a conflict.
+func (m *merger) alterSides(k string, onParent, onBase []string) (done bool, err error) {
+	for _, a := range []struct {
+		side       *side
+		statements []string
+		where      string
+	}{{&m.parent, onParent, "parent's schema"}, {&m.base, onBase, "schema of the fork"}} {
+		err := a.side.try(true, func() error {
+			for _, sql := range a.statements {
+				if err := a.side.run(sql); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 		if err != nil {
-			if m.w.ctx.Err() != nil || s == &m.base {
+			if m.w.ctx.Err() != nil {
 				return false, err
 			}
-			m.conflict(k, "it was renamed on the branch, which the parent's schema doesn't let happen: "+message(err))
+			m.conflict(k, "it was renamed on the branch, which the "+a.where+" doesn't let happen: "+message(err))
 			return false, nil
 		}
-		if err := s.refresh(); err != nil {
+		if err := a.side.refresh(); err != nil {
 			return false, err
 		}
 	}
-	m.plan.Statements = append(m.plan.Statements, statements...)
+	m.plan.Statements = append(m.plan.Statements, onParent...)
 	return true, nil
 }
 
@@ -143,7 +158,7 @@ func (m *merger) renameColumns() error {
 		}
 		for _, i := range places {
 			if done {
-				m.warn("column %s of table %s is taken to be renamed %s, and keeps its values", Quote(base.columns[i].name), Quote(o.Name), Quote(branch.columns[i].name))
+				m.warn("column %s of table %s is taken to be renamed %s, and keeps its values", sqlite.Quote(base.columns[i].name), sqlite.Quote(o.Name), sqlite.Quote(branch.columns[i].name))
 			}
 		}
 	}
@@ -169,7 +184,7 @@ func renamedAt(base, branch *table) (places []int) {
 
 func renameColumnsOf(name string, base, branch *table, places []int) (statements []string) {
 	for _, i := range places {
-		statements = append(statements, "ALTER TABLE "+Quote(name)+" RENAME COLUMN "+Quote(base.columns[i].name)+" TO "+Quote(branch.columns[i].name))
+		statements = append(statements, renameColumn(name, base.columns[i].name, branch.columns[i].name))
 	}
 	return statements
 }
@@ -222,5 +237,5 @@ func (m *merger) certain(o *Object, base, branch *table, places []int) (certain 
 }
 
 func dropColumn(table, column string) string {
-	return fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s", Quote(table), Quote(column))
+	return fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s", sqlite.Quote(table), sqlite.Quote(column))
 }

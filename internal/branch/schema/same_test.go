@@ -57,7 +57,7 @@ func program(d *database, o schema.Object) (string, bool) {
 			return nil
 		}) == nil
 	}
-	on := schema.Quote(o.Table)
+	on := sqlite.Quote(o.Table)
 	if o.Type == "index" || o.Type == "trigger" || o.Type == "table" {
 		if !ask("SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo("+quoteText(o.Table)+")") ||
 			!ask("SELECT l.name, l.\"unique\", l.origin, l.partial, x.* FROM pragma_index_list("+quoteText(o.Table)+") l, pragma_index_xinfo(l.name) x") ||

@@ -90,7 +90,7 @@ func (w *workshop) load(objects []Object, failed func(*Object, error)) (*sketch,
 			switch {
 			case err == nil:
 			case w.ctx.Err() != nil || failed == nil:
-				return nil, fmt.Errorf("%s %s: %w", o.Type, Quote(o.Name), err)
+				return nil, fmt.Errorf("%s %s: %w", o.Type, sqlite.Quote(o.Name), err)
 			default:
 				failed(o, err)
 			}

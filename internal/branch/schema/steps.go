@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // do adds a statement to the plan and runs it on the parent's sketch.
@@ -39,7 +41,6 @@ func (m *merger) carryOut(target []Object) error {
 		return t == nil || t.Type != o.Type || (moduleOf(o) == "") != (moduleOf(t) == "")
 	}
 	present := m.parent.objects
-	lost := map[string]bool{} // tables that were removed or made anew: what refers to them has to be checked
 	for _, stage := range []string{"trigger", "view", "index", "virtual", "table"} {
 		for i := range present {
 			o := &present[i]
@@ -61,9 +62,9 @@ func (m *merger) carryOut(target []Object) error {
 					continue
 				}
 				m.warnGone(o, want[o.key()] != nil)
-				lost[fold(o.Name)] = true
+				m.lost[fold(o.Name)] = true
 			}
-			if err := m.dof("DROP %s %s", strings.ToUpper(o.Type), Quote(o.Name)); err != nil {
+			if err := m.dof("DROP %s %s", strings.ToUpper(o.Type), sqlite.Quote(o.Name)); err != nil {
 				return err
 			}
 		}
@@ -91,7 +92,7 @@ func (m *merger) carryOut(target []Object) error {
 			return err
 		}
 		for _, t := range rebuild {
-			lost[fold(t.Name)] = true
+			m.lost[fold(t.Name)] = true
 			if err := m.rebuild(m.parent.byKey[t.key()], t); err != nil {
 				return err
 			}
@@ -103,7 +104,7 @@ func (m *merger) carryOut(target []Object) error {
 	if err := m.createMissing(target); err != nil {
 		return err
 	}
-	return m.noteChecks(target, lost)
+	return m.noteChecks(target)
 }
 
 // createMissing makes what the target has and the parent hasn't, or has no more.
@@ -133,8 +134,8 @@ func (m *merger) createMissing(target []Object) error {
 }
 
 // noteChecks finds the tables whose foreign keys need a look.
-func (m *merger) noteChecks(target []Object, lost map[string]bool) error {
-	if len(lost) == 0 {
+func (m *merger) noteChecks(target []Object) error {
+	if len(m.lost) == 0 {
 		return nil
 	}
 	for i := range target {
@@ -147,7 +148,7 @@ func (m *merger) noteChecks(target []Object, lost map[string]bool) error {
 			return err
 		}
 		rebuilt := slices.Contains(m.plan.Rebuilt, o.Name)
-		if len(parents) > 0 && (rebuilt || slices.ContainsFunc(parents, func(p string) bool { return lost[fold(p)] })) {
+		if len(parents) > 0 && (rebuilt || slices.ContainsFunc(parents, func(p string) bool { return m.lost[fold(p)] })) {
 			m.plan.Check = append(m.plan.Check, o.Name)
 		}
 	}
@@ -238,7 +239,7 @@ func (m *merger) warnColumns(table string, gone, added []string) {
 	if len(added) > 0 {
 		why = fmt.Sprintf("; nothing shows for certain that one was renamed (%s was added)", quoteAll(added))
 	}
-	m.warn("table %s: %s %s %s removed with the values%s", Quote(table), what, quoteAll(gone), are, why)
+	m.warn("table %s: %s %s %s removed with the values%s", sqlite.Quote(table), what, quoteAll(gone), are, why)
 }
 
 // warnGone says that a table's rows are lost.
@@ -256,13 +257,13 @@ func (m *merger) warnGone(o *Object, replaced bool) {
 			why = fmt.Sprintf("; nothing shows for certain that it was renamed (%s was added)", quoteAll(alike))
 		}
 	}
-	m.warn("table %s is removed with its rows%s", Quote(o.Name), why)
+	m.warn("table %s is removed with its rows%s", sqlite.Quote(o.Name), why)
 }
 
 func quoteAll(names []string) string {
 	q := make([]string, len(names))
 	for i, n := range names {
-		q[i] = Quote(n)
+		q[i] = sqlite.Quote(n)
 	}
 	return strings.Join(q, ", ")
 }

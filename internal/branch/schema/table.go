@@ -3,6 +3,8 @@ package schema
 import (
 	"slices"
 	"strings"
+
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // table is the text of a CREATE TABLE in parts. SQLite's grammar has the columns first, each behind a comma, and no column's name may be one of
@@ -84,7 +86,7 @@ func (s *statement) definition(from, to int) string {
 	// SQLite knows types by their letters in either case, and shows those it knows in upper case.
 	for n := from; n < i; n++ {
 		if s.tokens[n].kind == quoted && i-from > 1 {
-			out = append(out, Quote(upper(s.name(n)))) // of "varchar"(10) SQLite keeps varchar alone
+			out = append(out, sqlite.Quote(upper(s.name(n)))) // of "varchar"(10) SQLite keeps varchar alone
 		} else {
 			out = append(out, upper(s.normal(n)))
 		}
@@ -104,7 +106,7 @@ func (s *statement) constraintToken(i int) string {
 	return n
 }
 
-func (c *column) canon() string { return Quote(c.name) + " " + c.def }
+func (c *column) canon() string { return sqlite.Quote(c.name) + " " + c.def }
 
 // tail is what of a table's definition isn't its columns.
 func (t *table) tail() string { return t.constraints + ") " + strings.Join(t.options, ", ") }
@@ -121,7 +123,7 @@ func (t *table) canon() string {
 }
 
 // called is the text of the same table under another name.
-func (t *table) called(name string) string { return t.before + Quote(name) + t.after }
+func (t *table) called(name string) string { return t.before + sqlite.Quote(name) + t.after }
 
 // has finds a column by its name as SQLite compares names, -1 if there is none.
 func (t *table) has(name string) int {

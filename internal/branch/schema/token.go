@@ -200,7 +200,7 @@ func (s *statement) normal(i int) string {
 		if plain(name) {
 			return name
 		}
-		return Quote(name)
+		return sqlite.Quote(name)
 	case other:
 		return upper(raw) // X'ab', 1e5
 	}
@@ -236,9 +236,6 @@ func plain(name string) bool {
 		return !keywords[up]
 	}
 }
-
-// Quote makes any name an identifier of SQL.
-func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // literal makes any text a string of SQL.
 func literal(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }

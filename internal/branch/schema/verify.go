@@ -30,7 +30,7 @@ func (m *merger) verify(target []Object) ([]Object, error) {
 	for i := range target {
 		o := &target[i]
 		if on := want["o:"+fold(o.Table)]; (o.Type == "index" || o.Type == "trigger") && (on == nil || on.Type == "index") {
-			m.conflict(o.key(), fmt.Sprintf("its table %s was removed on the %s", Quote(o.Table), m.without("o:"+fold(o.Table))))
+			m.conflict(o.key(), fmt.Sprintf("its table %s was removed on the %s", sqlite.Quote(o.Table), m.without("o:"+fold(o.Table))))
 			continue
 		}
 		kept = append(kept, *o)
@@ -95,7 +95,7 @@ func (m *merger) judge(s *sketch, target []Object) error {
 		case worse:
 			m.conflict(k, "it doesn't work with what the other side changed: "+ailing[k].why)
 		case fresh && ailing[k].degree == broken:
-			m.warn("%s %s doesn't work any more, as on the branch: %s", o.Type, Quote(o.Name), ailing[k].why)
+			m.warn("%s %s doesn't work any more, as on the branch: %s", o.Type, sqlite.Quote(o.Name), ailing[k].why)
 		}
 	}
 	return nil
@@ -180,7 +180,7 @@ func (s *sketch) look(objects []Object, as degree, ailing map[string]ailment) er
 		}
 		switch o.Type {
 		case "view":
-			if err := s.compiles("SELECT * FROM main." + Quote(o.Name)); err != nil {
+			if err := s.compiles("SELECT * FROM main." + sqlite.Quote(o.Name)); err != nil {
 				ailing[o.key()] = ailment{as, message(err)}
 			}
 		case "trigger":
@@ -212,7 +212,7 @@ func (s *sketch) danglingTable(o *Object, all set) (string, error) {
 	if module := moduleOf(o); module != "" {
 		content, own := contentOf(o)
 		if module == "fts5" && !own && content != "" && all["o:"+fold(content)] == nil {
-			return fmt.Sprintf("its text is in %s, which isn't there", Quote(content)), nil
+			return fmt.Sprintf("its text is in %s, which isn't there", sqlite.Quote(content)), nil
 		}
 		return "", nil
 	}
@@ -225,10 +225,10 @@ func (s *sketch) danglingTable(o *Object, all set) (string, error) {
 	}
 	for _, p := range parents {
 		if t := all["o:"+fold(p)]; t == nil || t.Type != "table" {
-			return fmt.Sprintf("it refers to table %s, which isn't there", Quote(p)), nil
+			return fmt.Sprintf("it refers to table %s, which isn't there", sqlite.Quote(p)), nil
 		}
 	}
-	err = s.rows("PRAGMA main.foreign_key_check("+Quote(o.Name)+")", func(*sqlite.Stmt) error { return nil })
+	err = s.rows("PRAGMA main.foreign_key_check("+sqlite.Quote(o.Name)+")", func(*sqlite.Stmt) error { return nil })
 	if err != nil {
 		return message(err), s.w.ctx.Err()
 	}
@@ -240,7 +240,7 @@ func mayRefer(o *Object) bool { return strings.Contains(upper(o.SQL), "REFERENCE
 
 // examineTriggers compiles what the triggers of a table answer to. If that fails each is tried without the others: it is to blame for an error that isn't there without it.
 func (s *sketch) examineTriggers(on *Object, list []*Object, note func(*Object, string)) error {
-	if on.Type == "view" && s.compiles("SELECT * FROM main."+Quote(on.Name)) != nil {
+	if on.Type == "view" && s.compiles("SELECT * FROM main."+sqlite.Quote(on.Name)) != nil {
 		return nil // the view is what ails
 	}
 	statements, err := s.edits(on)
@@ -256,7 +256,7 @@ func (s *sketch) examineTriggers(on *Object, list []*Object, note func(*Object, 
 	}
 	return s.try(false, func() error {
 		for _, o := range list {
-			if err := s.run("DROP TRIGGER main." + Quote(o.Name)); err != nil {
+			if err := s.run("DROP TRIGGER main." + sqlite.Quote(o.Name)); err != nil {
 				return err
 			}
 		}
@@ -275,7 +275,7 @@ func (s *sketch) examineTriggers(on *Object, list []*Object, note func(*Object, 
 					note(o, message(err))
 				}
 			}
-			if err := s.run("DROP TRIGGER main." + Quote(o.Name)); err != nil {
+			if err := s.run("DROP TRIGGER main." + sqlite.Quote(o.Name)); err != nil {
 				return err
 			}
 		}
@@ -292,9 +292,9 @@ func (s *sketch) edits(on *Object) ([]string, error) {
 	var sets []string
 	for _, c := range f.columns {
 		if c.hidden == 0 {
-			sets = append(sets, Quote(c.name)+"="+Quote(c.name))
+			sets = append(sets, sqlite.Quote(c.name)+"="+sqlite.Quote(c.name))
 		}
 	}
-	name := "main." + Quote(on.Name)
+	name := "main." + sqlite.Quote(on.Name)
 	return []string{"INSERT INTO " + name + " DEFAULT VALUES", "UPDATE " + name + " SET " + strings.Join(sets, ","), "DELETE FROM " + name}, nil
 }
