@@ -382,7 +382,7 @@ func (s *Server) makeFull(x *exchange, n *newBranch, give func(ctx context.Conte
 func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Database, n *newBranch, path string) (f catalog.Forked, err error) {
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(ctx)), endTime)
 	defer cancel()
-	facts, err := s.forkFacts(ctx, x, parent, n, path)
+	facts, err := s.forkFacts(x, parent, n)
 	if err != nil {
 		return f, err
 	}
@@ -396,7 +396,7 @@ func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Da
 	if err != nil {
 		return f, err
 	}
-	if err := owner.CreateRecording(ctx, id, path, facts); err != nil {
+	if err := owner.CreateRecording(ctx, id, path, facts, schemaWords); err != nil {
 		if errors.Is(err, store.ErrQuota) {
 			return f, newFault(http.StatusBadRequest, "database_full", "The database is larger than a database may be", "delete rows and VACUUM, or raise PERSQLD_MAX_DATABASE")
 		}

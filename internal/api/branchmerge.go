@@ -513,8 +513,8 @@ func plainValue(v sqlite.Value) any {
 	return nil
 }
 
-// forkFacts are what the file of a branch knows of its fork.
-func (s *Server) forkFacts(ctx context.Context, x *exchange, parent *catalog.Database, n *newBranch, path string) (f store.RecordingFacts, err error) {
+// forkFacts are what the file of a branch knows of its fork. Its schema at the fork is the file's own, unless it is made of another branch.
+func (s *Server) forkFacts(x *exchange, parent *catalog.Database, n *newBranch) (f store.RecordingFacts, err error) {
 	f = store.RecordingFacts{Parent: parent.ID, CreatedAt: s.opt.Now().UnixMilli()}
 	if n.content != catalog.ContentFull {
 		f.Ended = "it was made without rows"
@@ -529,31 +529,19 @@ func (s *Server) forkFacts(ctx context.Context, x *exchange, parent *catalog.Dat
 			}
 			return err
 		})
-		if err != nil || f.Schema != "" {
-			return f, err
-		}
 	}
-	objects, err := schemaOfFile(ctx, path)
+	return f, err
+}
+
+// schemaWords are the schema of a database as RecordingFacts keep it.
+func schemaWords(c *sqlite.Conn) (string, error) {
+	objects, err := schema.Read(c.EachRow)
 	if err != nil {
-		return f, schemaError(err)
+		return "", schemaError(err)
 	}
 	text, err := json.Marshal(objects)
 	if err != nil {
-		return f, fmt.Errorf("keep the schema of the fork: %w", err)
+		return "", fmt.Errorf("keep the schema of the fork: %w", err)
 	}
-	f.Schema = string(text)
-	return f, nil
-}
-
-// schemaOfFile reads the schema of a file that nobody has open.
-func schemaOfFile(ctx context.Context, path string) (objects []schema.Object, err error) {
-	th := sqlite.NewThread()
-	defer th.Close()
-	c, err := sqlite.OpenInspection(path, th)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	defer context.AfterFunc(ctx, c.Interrupt)()
-	return schema.Read(c.EachRow)
+	return string(text), nil
 }

@@ -17,8 +17,8 @@ type schemaObject struct {
 // and views and their indexes; triggers not, since they tell of other tables.
 func schemaObjects(tx *store.Tx, c *gate.Caller) ([]schemaObject, error) {
 	list := []schemaObject{}
-	err := tx.Query("SELECT type, name, tbl_name, sql FROM sqlite_schema s WHERE "+notSystem+
-		" AND NOT EXISTS (SELECT 1 FROM pragma_table_list l WHERE l.schema='main' AND l.type='shadow' AND l.name=s.tbl_name)"+
+	err := tx.Query("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE "+notSystem+
+		" AND tbl_name NOT IN (SELECT name FROM pragma_table_list WHERE schema='main' AND type='shadow')"+
 		" ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid", nil, func(s *sqlite.Stmt) error {
 		if !c.Sees(str(s.Column(2))) || !c.Whole() && str(s.Column(0)) == "trigger" {
 			return nil

@@ -19,9 +19,11 @@ type Shape struct {
 // ErrShape is returned where a schema can't be made anew; the text says why.
 var ErrShape = errors.New("the schema can't be made anew")
 
-// Make writes a database of a shape to a new file. It is the caller's until it is synced and given its name.
+// Make writes a database of a shape to a new file, which says that it has no log. It is the caller's until it is finished, synced and given its name.
 func Make(ctx context.Context, path string, s Shape, limits sqlite.Limits) (err error) {
-	if err := os.WriteFile(path, sqlite.EmptyFile(), 0o600); err != nil {
+	empty := sqlite.EmptyFile()
+	empty[18], empty[19] = 1, 1 // https://sqlite.org/fileformat2.html, section 1.3.3: else a log is made, and taken away again
+	if err := os.WriteFile(path, empty, 0o600); err != nil {
 		return err
 	}
 	th := sqlite.NewThread()
@@ -36,7 +38,7 @@ func Make(ctx context.Context, path string, s Shape, limits sqlite.Limits) (err 
 	if err := errors.Join(err, c.Close()); err != nil {
 		return errors.Join(err, ctx.Err())
 	}
-	return sqlite.SetLogMode(path)
+	return nil
 }
 
 func fill(c *sqlite.Conn, s Shape) error {

@@ -158,33 +158,36 @@ func (w *worker) cut(a *actor) (path string, err error) {
 	return w.store.path(a.id)
 }
 
-// copyFile copies a file that nobody writes to. Where the file system shares blocks between files it takes no time and
+// copier copies a file that nobody writes to. Where the file system shares blocks between files it takes no time and
 // no room; else the kernel copies.
-func copyFile(ctx context.Context, from *os.File, path string) (err error) {
-	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("copy database: %w", diskFull(err))
-	}
-	defer func() {
-		err = errors.Join(err, to.Close())
-		if err != nil {
-			os.Remove(path)
-		}
-	}()
-	if clone(from, to) == nil {
-		return nil
-	}
-	for {
-		// In pieces, for a caller that leaves.
-		n, err := io.CopyN(to, from, 64<<20)
-		if err == io.EOF || err == nil && n == 0 {
-			return nil
-		}
+func copier(clone func(from, to *os.File) error) func(ctx context.Context, from *os.File, path string) error {
+	return func(ctx context.Context, from *os.File, path string) (err error) {
+		to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return fmt.Errorf("copy database: %w", diskFull(err))
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		defer func() {
+			err = errors.Join(err, to.Close())
+			if err != nil {
+				os.Remove(path)
+			}
+		}()
+		if clone(from, to) == nil {
+			return nil
+		}
+		for {
+			// In pieces, for a caller that leaves, and for the disk, which writes what is there while the rest is copied.
+			n, err := io.CopyN(to, from, 2<<20)
+			writeBack(to)
+			if err == io.EOF || err == nil && n == 0 {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("copy database: %w", diskFull(err))
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -357,4 +359,39 @@ func rebuildStands(c crashfs.Crash) error {
 		}
 	}
 	return nil
+}
+
+// A file system that shares blocks is asked to, and then nothing is copied; another one's file is copied.
+func TestCloneIsTaken(t *testing.T) {
+	for _, can := range []bool{true, false} {
+		var read int64
+		cloned := 0
+		h := newHouse(t, store.Options{Files: store.Files{Copy: func(ctx context.Context, from *os.File, path string) error {
+			err := store.Copier(func(from, to *os.File) error {
+				if !can {
+					return syscall.EOPNOTSUPP
+				}
+				cloned++
+				whole, err := os.ReadFile(from.Name()) // as a file system would, beside the two files' own reading and writing
+				if err != nil {
+					return err
+				}
+				return os.WriteFile(to.Name(), whole, 0o600)
+			})(ctx, from, path)
+			read, _ = from.Seek(0, io.SeekCurrent)
+			return err
+		}}}, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)", "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM s WHERE n < 3000) INSERT INTO t SELECT n, randomblob(3000) FROM s")
+		h.fork()
+		h.branch("UPDATE t SET b = 'mine' WHERE a = 7")
+		path := filepath.Join(t.TempDir(), "again.db")
+		if err := h.Copy(t.Context(), forked, path); err != nil {
+			t.Fatal(err)
+		}
+		if got := editT(t, path, "SELECT count(*) || (SELECT b FROM t WHERE a = 7) FROM t"); got != "3000mine" {
+			t.Errorf("can %t: the copy has %s", can, got)
+		}
+		if can && (cloned != 2 || read != 0) || !can && read < 3000*3000 {
+			t.Errorf("can %t: %d clones, %d bytes read", can, cloned, read)
+		}
+	}
 }

@@ -4,3 +4,6 @@ package store
 func (s *Store) Know(kept, notes SystemTable) {
 	s.system = systemSet{kept, notes, snapshotsTable, meterTable}
 }
+
+// Copier copies files by a clone of the test's.
+var Copier = copier

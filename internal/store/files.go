@@ -51,7 +51,7 @@ func (f Files) withDefaults() Files {
 		f.Rename = os.Rename
 	}
 	if f.Copy == nil {
-		f.Copy = copyFile
+		f.Copy = copier(clone)
 	}
 	return f
 }

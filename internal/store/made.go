@@ -17,19 +17,12 @@ func (s *Store) CreateFrom(ctx context.Context, database, file string) error {
 }
 
 // createFrom makes a database of a file. finish, if given, is the last that happens to its content.
-func (s *Store) createFrom(_ context.Context, database, file string, finish func() error) (err error) {
+func (s *Store) createFrom(_ context.Context, database, file string, finish func(*sqlite.Conn) error) (err error) {
 	path, err := s.path(database)
 	if err != nil {
 		return fmt.Errorf("create database: %w", err)
 	}
-	leave, err := s.leaves(file)
-	if err == nil && len(leave) > 0 {
-		err = leaveTables(file, leave)
-	}
-	if err == nil && finish != nil {
-		err = finish()
-	}
-	if err != nil {
+	if err := s.adopt(file, finish); err != nil {
 		return fmt.Errorf("create database: %w", diskFull(err))
 	}
 	fi, err := os.Stat(file)
@@ -63,38 +56,30 @@ func (s *Store) createFrom(_ context.Context, database, file string, finish func
 	return nil
 }
 
-// leaves are the tables in another database's file that belong to that one alone. It returns a *NewerError for one whose fate isn't known.
-func (s *Store) leaves(file string) (leave []string, err error) {
-	th := sqlite.NewThread()
-	defer th.Close()
-	c, err := sqlite.OpenInspection(file, th)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	names, err := c.TableNames(SystemPrefix)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		if err := s.system.check(name); err != nil {
-			return nil, err
-		}
-		for _, t := range s.system.all() {
-			if family(t.Name) == family(name) && t.Branch != Carry { // former versions too
-				leave = append(leave, name)
-			}
-		}
-	}
-	return leave, nil
-}
-
-func leaveTables(file string, leave []string) error {
+// adopt takes from a file the tables that belong to the database alone that it is a copy of, and finishes it. It returns a *NewerError for a file with a table whose fate
+// isn't known.
+func (s *Store) adopt(file string, finish func(*sqlite.Conn) error) error {
 	err := withScratch(file, func(c *sqlite.Conn) error {
-		for _, name := range leave {
-			if err := c.DropReserved(name); err != nil {
+		names, err := c.TableNames(SystemPrefix)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := s.system.check(name); err != nil {
 				return err
 			}
+		}
+		for _, name := range names {
+			for _, t := range s.system.all() {
+				if family(t.Name) == family(name) && t.Branch != Carry { // former versions too
+					if err := c.DropReserved(name); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		if finish != nil {
+			return finish(c)
 		}
 		return nil
 	})

@@ -18,7 +18,7 @@ type Origin struct {
 
 // The rows of branchTable that tell of origins.
 const (
-	originsKnown = "origins" // that they are kept
+	originsKnown = "origins" // that they are kept: 0 while each table is still its own, and 1 when rows tell
 	originOf     = "table:"  // before the name of a table: its origin
 	goneOf       = "gone:"   // before the name, in lower case, that a dropped table had at the fork: its origin as it was dropped, for one that is made in its place
 	lostOf       = "lost:"   // likewise, where the name was another table's of the fork then: what was recorded of the dropped one is no more
@@ -47,30 +47,38 @@ func parseOrigin(b []byte) (o Origin, err error) {
 	return o, nil
 }
 
-// beginOrigins notes the origins of a file's tables: those that are given, else each is its own.
+// beginOrigins notes the origins of a file's tables: those that are given, else each is its own until the schema changes.
 func beginOrigins(c *sqlite.Conn, origins map[string]Origin) error {
-	if origins == nil {
-		d := drawn{}
-		if err := c.EachRow(drawSQL, func(s *sqlite.Stmt) error { d.add(s); return nil }); err != nil {
-			return err
-		}
-		origins = map[string]Origin{}
-		for name, t := range d {
-			o := Origin{name, map[string]string{}}
-			for _, column := range t.columns {
-				o.Columns[column] = column
-			}
-			origins[name] = o
-		}
-	}
 	put := func(name string, value sqlite.Param) error {
 		return execute(c, "INSERT INTO "+branchTable.Name+" VALUES(?,?)", []sqlite.Param{textParam(name), value})
 	}
-	if err := put(originsKnown, intParam(1)); err != nil {
+	if err := put(originsKnown, intParam(int64(min(1, len(origins))))); err != nil {
 		return err
 	}
 	for name, o := range origins {
 		if err := put(originOf+name, o.param()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteOrigins notes that each table is its own, before the first change of the schema.
+func (tx *Tx) noteOrigins(before drawn) error {
+	noted := false
+	err := tx.quietly("SELECT value FROM "+branchTable.Name+" WHERE name=?", []sqlite.Param{textParam(originsKnown)}, func(s *sqlite.Stmt) { noted = s.Column(0).Int != 0 })
+	if err != nil || noted {
+		return err
+	}
+	if err := tx.putNote(originsKnown, intParam(1)); err != nil {
+		return err
+	}
+	for name, t := range before {
+		o := Origin{name, map[string]string{}}
+		for _, column := range t.columns {
+			o.Columns[column] = column
+		}
+		if err := tx.putNote(originOf+name, o.param()); err != nil {
 			return err
 		}
 	}

@@ -64,6 +64,9 @@ func (d drawn) find(name string) (is string, columns []string) {
 func (tx *Tx) beforeAltering(s *sqlite.Stmt) (drawn, error) {
 	tx.a.rec.forget()
 	d, err := tx.draw()
+	if err == nil {
+		err = tx.noteOrigins(d)
+	}
 	if err != nil || !tx.a.rec.rows {
 		return d, tx.check(err)
 	}

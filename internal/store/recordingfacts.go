@@ -19,42 +19,15 @@ type RecordingFacts struct {
 
 	// Ended says why changes are no longer recorded: then the rows can't be merged. Empty while they are.
 	Ended string
-	// Tables are what the tables were at the fork, by their names now; one that was made later isn't there. nil if that isn't known.
-	// BeginRecording takes them for a fork of a fork; without, each table is its own.
+	// Tables are what the tables were at the fork, by their names now; one that was made later isn't there. Empty while each is its own, since the schema never changed;
+	// nil if it isn't known. BeginRecording takes those of another branch that this one is made of.
 	Tables map[string]Origin
 }
 
 // BeginRecording makes a database's file, which nobody has open and which has no log, record what changes in it from its next opening on. What it recorded
 // before, for a fork of its own, goes.
 func BeginRecording(path string, f RecordingFacts) error {
-	err := withScratch(path, func(c *sqlite.Conn) error {
-		for _, t := range recordingTables() {
-			if err := putRowsIn(c, t, nil); err != nil {
-				return err
-			}
-			if err := c.CreateReserved(t.create()); err != nil {
-				return err
-			}
-		}
-		if err := c.Exec("BEGIN"); err != nil {
-			return err
-		}
-		for name, v := range map[string]sqlite.Param{"parent": textParam(f.Parent), "position": textParam(strconv.FormatUint(f.Position, 10)),
-			"created": intParam(f.CreatedAt), "schema": textParam(f.Schema)} {
-			if err := execute(c, "INSERT INTO "+branchTable.Name+" VALUES(?,?)", []sqlite.Param{textParam(name), v}); err != nil {
-				return err
-			}
-		}
-		if f.Ended != "" {
-			if err := execute(c, "INSERT INTO "+branchTable.Name+" VALUES('ended',?)", []sqlite.Param{textParam(f.Ended)}); err != nil {
-				return err
-			}
-		}
-		if err := beginOrigins(c, f.Tables); err != nil {
-			return err
-		}
-		return c.Exec("COMMIT")
-	})
+	err := withScratch(path, func(c *sqlite.Conn) error { return beginRecording(c, f) })
 	if err == nil {
 		err = sqlite.SetLogMode(path)
 	}
@@ -62,6 +35,34 @@ func BeginRecording(path string, f RecordingFacts) error {
 		return fmt.Errorf("begin recording: %w", err)
 	}
 	return nil
+}
+
+func beginRecording(c *sqlite.Conn, f RecordingFacts) error {
+	for _, t := range recordingTables() {
+		if err := putRowsIn(c, t, nil); err != nil {
+			return err
+		}
+		if err := c.CreateReserved(t.create()); err != nil {
+			return err
+		}
+	}
+	if err := c.Exec("BEGIN"); err != nil {
+		return err
+	}
+	facts := map[string]sqlite.Param{"parent": textParam(f.Parent), "position": textParam(strconv.FormatUint(f.Position, 10)),
+		"created": intParam(f.CreatedAt), "schema": textParam(f.Schema)}
+	if f.Ended != "" {
+		facts["ended"] = textParam(f.Ended)
+	}
+	for name, v := range facts {
+		if err := execute(c, "INSERT INTO "+branchTable.Name+" VALUES(?,?)", []sqlite.Param{textParam(name), v}); err != nil {
+			return err
+		}
+	}
+	if err := beginOrigins(c, f.Tables); err != nil {
+		return err
+	}
+	return c.Exec("COMMIT")
 }
 
 // endRecording notes in a file that is about to take a database's place that it isn't what was recorded.
@@ -281,9 +282,16 @@ func (tx *Tx) ModuleArgs(table string) []string {
 	return tx.a.conn.ModuleArgs(table)
 }
 
-// CreateRecording is CreateFrom for a branch: what is changed in it from its first moment on is recorded.
-func (s *Store) CreateRecording(ctx context.Context, database, file string, f RecordingFacts) error {
-	return s.createFrom(ctx, database, file, func() error { return BeginRecording(file, f) })
+// CreateRecording is CreateFrom for a branch: what is changed in it from its first moment on is recorded. words are those of the facts' schema, unless the facts have them.
+func (s *Store) CreateRecording(ctx context.Context, database, file string, f RecordingFacts, words func(*sqlite.Conn) (string, error)) error {
+	return s.createFrom(ctx, database, file, func(c *sqlite.Conn) (err error) {
+		if f.Schema == "" && words != nil {
+			if f.Schema, err = words(c); err != nil {
+				return err
+			}
+		}
+		return beginRecording(c, f)
+	})
 }
 
 // replaced is why a recording ended.

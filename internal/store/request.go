@@ -95,7 +95,7 @@ type Runner interface {
 	// tables that a branch leaves behind. The file is gone then. A failure makes nothing: ErrQuota where it is longer than a database may be.
 	CreateFrom(ctx context.Context, database, file string) error
 	// CreateRecording is CreateFrom for a branch, which knows of its fork and, unless the facts say that it has ended, records which rows change.
-	CreateRecording(ctx context.Context, database, file string, f RecordingFacts) error
+	CreateRecording(ctx context.Context, database, file string, f RecordingFacts, words func(*sqlite.Conn) (string, error)) error
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
 	Delete(ctx context.Context, database string) error
 	// Retire closes a database with a checkpoint. Its file stays as it is, and nothing reaches it: requests that come
