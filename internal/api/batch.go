@@ -89,9 +89,8 @@ func (j *batchJob) Run(tx *store.Tx) error {
 			case i == len(x.many.Statements)-1:
 				err = tx.CheckDeferred() // which the commit would fail for, after the answer was written
 			}
-			var raw *sqlite.Error
-			if errors.As(err, &raw) {
-				err = r.explain(tx, err, st.SQL, "")
+			if err != nil {
+				err = r.explainRaw(tx, err, st.SQL)
 			}
 		}
 		now := tx.End()
@@ -119,6 +118,15 @@ func (j *batchJob) Run(tx *store.Tx) error {
 		return x.keep(tx)
 	}
 	return nil
+}
+
+// explainRaw is explain for an error that may have been explained already. It stands alone since its variable takes memory, which a statement that succeeds needn't pay.
+func (r *run) explainRaw(tx *store.Tx, err error, sql []byte) error {
+	var raw *sqlite.Error
+	if errors.As(err, &raw) {
+		return r.explain(tx, err, sql, "")
+	}
+	return err
 }
 
 // fail ends a batch at statement i.

@@ -12,6 +12,17 @@ func Destructive(s *sqlite.Stmt) string {
 	if !s.Writes || s.Explain {
 		return ""
 	}
+	v, judged := s.Memo.(*verdict)
+	if !judged {
+		return destructive(s)
+	}
+	if !v.looked {
+		v.looked, v.destroys = true, destructive(s)
+	}
+	return v.destroys
+}
+
+func destructive(s *sqlite.Stmt) string {
 	for i := range s.Accesses {
 		a := &s.Accesses[i]
 		if kinds[a.Action] == "" && a.Action != sqlite.AlterTable && IsSystem(a.Name) {

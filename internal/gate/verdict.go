@@ -15,13 +15,15 @@ type verdict struct {
 	bare    *bare   // what is still touched without foreign keys; nil until it is asked for
 	whole   string  // what of it needs a token without a scope; "" for nothing
 
-	defers bool   // it switches deferred foreign keys
-	path   bool   // its third column is a path of the server
-	temp   bool   // it reads the schema of temporary objects, which only SQLite's own ALTER TABLE may
-	log    bool   // it reads the query log, which holds what others ran
-	schema bool   // it changes the schema
-	rows   string // what of it tells of the file's content beside what its tables show; "" for nothing
-	bound  *bound // for callers that policies bind; nil until one comes
+	defers   bool   // it switches deferred foreign keys
+	path     bool   // its third column is a path of the server
+	temp     bool   // it reads the schema of temporary objects, which only SQLite's own ALTER TABLE may
+	log      bool   // it reads the query log, which holds what others ran
+	schema   bool   // it changes the schema
+	rows     string // what of it tells of the file's content beside what its tables show; "" for nothing
+	looked   bool   // destroys is known
+	destroys string // see Destructive
+	bound    *bound // for callers that policies bind; nil until one comes
 }
 
 // classify works out a verdict.

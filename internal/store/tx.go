@@ -428,7 +428,7 @@ func (tx *Tx) Began() time.Time { return tx.w.stats.start }
 
 // End reads the clock; a Job that calls it last saves the actor from reading it again.
 func (tx *Tx) End() time.Time {
-	tx.ended = tx.w.store.opt.Now()
+	tx.ended = tx.w.store.later(tx.w.stats.start)
 	return tx.ended
 }
 
