@@ -41,10 +41,8 @@ func TestWorkThatIsNotAnsweredInFull(t *testing.T) {
 	}
 	answer.Body.Read(make([]byte, 100))
 	answer.Body.Close() // hangs up
-	for began := time.Now(); used("requests") != requests+1; time.Sleep(20 * time.Millisecond) {
-		if time.Since(began) > 10*time.Second {
-			t.Fatalf("an export that was broken off is not counted: %d requests, %d before", used("requests"), requests)
-		}
+	if !eventually(t, 10*time.Second, func() bool { return used("requests") == requests+1 }) {
+		t.Fatalf("an export that was broken off is not counted: %d requests, %d before", used("requests"), requests)
 	}
 	// A member that writes rows pays for them by whichever call.
 	o := owner(t, s)

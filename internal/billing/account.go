@@ -34,17 +34,8 @@ type pending struct {
 // capState is a cap, and what was spent of it in its present span.
 type capState struct {
 	catalog.Cap
-	span  atomic.Int64 // number of the day or month
+	span  atomic.Int64 // the first day of the day or month
 	spent atomic.Int64
-}
-
-// spanOf is the number of the day or month that a moment is in.
-func spanOf(window string, t time.Time) int64 {
-	if window == catalog.CapDay {
-		return catalog.Day(t)
-	}
-	t = t.UTC()
-	return int64(t.Year())*12 + int64(t.Month()) - 1
 }
 
 // spanStart is the first day of the span that a moment is in.
@@ -52,8 +43,7 @@ func spanStart(window string, t time.Time) int64 {
 	if window == catalog.CapDay {
 		return catalog.Day(t)
 	}
-	t = t.UTC()
-	return catalog.Day(time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC))
+	return catalog.MonthStart(catalog.MonthOf(catalog.Day(t)))
 }
 
 func (s *capState) of(p *Purse) bool {
@@ -68,7 +58,7 @@ func (s *capState) of(p *Purse) bool {
 
 // turn begins the cap's next span where the last one is over.
 func (s *capState) turn(now time.Time) {
-	span := spanOf(s.Span, now)
+	span := spanStart(s.Span, now)
 	if was := s.span.Load(); was < span && s.span.CompareAndSwap(was, span) {
 		s.spent.Store(0)
 	}
@@ -114,11 +104,11 @@ func (a *Account) loadCaps(ctx context.Context) error {
 		case catalog.CapToken:
 			q.TokenID = c.TargetID
 		}
-		total, _, err := b.cat.Usage(ctx, q, b.everySeries())
+		total, _, err := b.cat.Usage(ctx, q, b.prices)
 		if err != nil {
 			return err
 		}
-		s.span.Store(spanOf(c.Span, now))
+		s.span.Store(spanStart(c.Span, now))
 		s.spent.Store(total.Nanos())
 		states = append(states, s)
 	}
@@ -192,8 +182,8 @@ func (a *Account) note(key catalog.UsageKey, filed, added, spent catalog.Work) {
 	if !key.Free && spent != (catalog.Work{}) {
 		series := b.series
 		if key.Series != series.ID {
-			if s, ok := b.prices.Load(key.Series); ok {
-				series = s.(catalog.Series)
+			if s, ok := b.prices[key.Series]; ok {
+				series = s
 			}
 		}
 		nanos = series.Cost(spent)

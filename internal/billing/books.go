@@ -46,7 +46,7 @@ type Books struct {
 	cat    *catalog.Catalog
 	log    *slog.Logger
 	series catalog.Series
-	prices sync.Map // int64 → catalog.Series; those of earlier times too
+	prices map[int64]catalog.Series // those of earlier times too, for what was counted then
 
 	accounts sync.Map // a namespace's id → *Account
 	opening  sync.Mutex
@@ -86,17 +86,13 @@ func Open(ctx context.Context, opt Options) (*Books, error) {
 	if b.series, err = b.cat.BeginSeries(ctx, catalog.Series{Request: p.Request, RowRead: p.RowRead, RowWritten: p.RowWritten}, opt.Restored); err != nil {
 		return nil, err
 	}
-	all, err := b.cat.EverySeries(ctx)
-	if err != nil {
+	if b.prices, err = b.cat.EverySeries(ctx); err != nil {
 		return nil, err
-	}
-	for id, s := range all {
-		b.prices.Store(id, s)
 	}
 	return b, nil
 }
 
-// Run writes counts down until ctx ends, and then once more.
+// Run writes counts down until ctx ends. What is left then Close writes.
 func (b *Books) Run(ctx context.Context) {
 	tick := time.NewTicker(b.opt.Every)
 	defer tick.Stop()
@@ -110,16 +106,6 @@ func (b *Books) Run(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// everySeries are all prices, for what was counted under earlier ones.
-func (b *Books) everySeries() map[int64]catalog.Series {
-	all := map[int64]catalog.Series{}
-	b.prices.Range(func(id, s any) bool {
-		all[id.(int64)] = s.(catalog.Series)
-		return true
-	})
-	return all
 }
 
 // Series is that of the present prices.
@@ -141,11 +127,7 @@ func (b *Books) Filed(database string, rows []store.MeterRow) uint64 {
 	for i := range rows {
 		r := &rows[i]
 		key := catalog.UsageKey{NamespaceID: ns, DatabaseID: database, TokenID: r.Token, Day: r.Day, Series: r.Series, Free: r.Free}
-		var added catalog.Work
-		if r.Added != (store.Work{}) {
-			added = catalog.Work(r.Added)
-		}
-		a.note(key, catalog.Work(r.Total), catalog.Work{}, added)
+		a.note(key, catalog.Work(r.Total), catalog.Work{}, catalog.Work(r.Added))
 	}
 	// After the counts, so that a writing that begins with this number has them.
 	return b.told.Add(1)
@@ -215,7 +197,7 @@ func (b *Books) Flush(ctx context.Context) error {
 
 // write writes the counts of some accounts. What can't be written goes back to them. kept is the moment from which on counts may be missing, when all is written.
 func (b *Books) write(ctx context.Context, accounts []*Account, kept time.Time) error {
-	series := b.everySeries()
+	series := b.prices
 	var changes []catalog.UsageChange
 	spent := map[string]int64{} // of the changes, in memory
 	byID := map[string]*Account{}
@@ -401,6 +383,3 @@ func (p *Purse) Cost(w catalog.Work) int64 {
 	}
 	return p.account.books.series.Cost(w)
 }
-
-// NamespaceID is whose purse it is.
-func (p *Purse) NamespaceID() string { return p.account.id }

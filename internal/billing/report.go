@@ -47,7 +47,7 @@ func (b *Books) Usage(ctx context.Context, q catalog.UsageQuery) (Report, error)
 	if byMeter {
 		q.GroupBy = ByDay
 	}
-	total, groups, err := b.cat.Usage(ctx, q, b.everySeries())
+	total, groups, err := b.cat.Usage(ctx, q, b.prices)
 	if err != nil {
 		return Report{}, err
 	}
@@ -101,7 +101,7 @@ func (b *Books) Standing(ctx context.Context, ns catalog.Namespace) (Standing, e
 	}
 	now := b.opt.Now()
 	today := catalog.Day(now)
-	total, _, err := b.cat.Usage(ctx, catalog.UsageQuery{NamespaceID: ns.ID, From: today - burnDays + 1, To: today, GroupBy: ByDay}, b.everySeries())
+	total, _, err := b.cat.Usage(ctx, catalog.UsageQuery{NamespaceID: ns.ID, From: today - burnDays + 1, To: today, GroupBy: ByDay}, b.prices)
 	if err != nil {
 		return Standing{}, err
 	}

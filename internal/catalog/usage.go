@@ -228,7 +228,7 @@ func (k *usageKeeper) keep(ch *UsageChange) (Work, error) {
 	if _, err := k.sum.ExecContext(k.ctx, ch.NamespaceID, ch.Day, ch.TokenID, ch.Series, ch.Free, grown.Requests, grown.RowsRead, grown.RowsWritten); err != nil {
 		return Work{}, err
 	}
-	_, err := k.month.ExecContext(k.ctx, ch.NamespaceID, monthOf(ch.Day), ch.DatabaseID, ch.Series, ch.Free, grown.Requests, grown.RowsRead, grown.RowsWritten)
+	_, err := k.month.ExecContext(k.ctx, ch.NamespaceID, MonthOf(ch.Day), ch.DatabaseID, ch.Series, ch.Free, grown.Requests, grown.RowsRead, grown.RowsWritten)
 	return grown, err
 }
 
@@ -392,14 +392,14 @@ func (r *usageReader) byDatabase() error {
 	if err != nil || !first.Valid {
 		return err
 	}
-	q.From, q.To = max(q.From, monthStart(first.Int64)), min(q.To, monthStart(end.Int64+1)-1)
+	q.From, q.To = max(q.From, MonthStart(first.Int64)), min(q.To, MonthStart(end.Int64+1)-1)
 	for day := q.From; day <= q.To; {
-		month := monthOf(day)
-		last := monthStart(month+1) - 1
-		if today := Day(r.c.now()); month == monthOf(today) {
+		month := MonthOf(day)
+		last := MonthStart(month+1) - 1
+		if today := Day(r.c.now()); month == MonthOf(today) {
 			last = today // it isn't over
 		}
-		if day == monthStart(month) && q.To >= last && q.TokenID == "" {
+		if day == MonthStart(month) && q.To >= last && q.TokenID == "" {
 			err := r.work(`SELECT database_id, series, free, requests, rows_read, rows_written FROM usage_months WHERE namespace_id = ? AND month = ?`, q.NamespaceID, month)
 			if err == nil {
 				err = r.storage(`SELECT day, database_id, bytes, nanos FROM storage_months WHERE namespace_id = ? AND month = ?`, q.NamespaceID, month)
@@ -407,7 +407,7 @@ func (r *usageReader) byDatabase() error {
 			if err != nil {
 				return err
 			}
-			day = monthStart(month + 1)
+			day = MonthStart(month + 1)
 			continue
 		}
 		err := r.work(`SELECT database_id, series, free, requests + filed_requests, rows_read + filed_read, rows_written + filed_written FROM usage
@@ -423,14 +423,14 @@ func (r *usageReader) byDatabase() error {
 	return nil
 }
 
-// monthOf is the number of the month that a day is in, from the year 0 on.
-func monthOf(day int64) int64 {
+// MonthOf is the number of the month that a day is in, from the year 0 on.
+func MonthOf(day int64) int64 {
 	t := DayTime(day)
 	return int64(t.Year())*12 + int64(t.Month()) - 1
 }
 
-// monthStart is the first day of a month.
-func monthStart(month int64) int64 {
+// MonthStart is the first day of a month.
+func MonthStart(month int64) int64 {
 	return Day(time.Date(int(month/12), time.Month(month%12)+1, 1, 0, 0, 0, 0, time.UTC))
 }
 
@@ -447,7 +447,7 @@ type Sample struct {
 // LastSamples are the last samples of a namespace's databases, of this month or the one before, without what they cost, by id.
 func (c *Catalog) LastSamples(ctx context.Context, namespaceID string) (map[string]Sample, error) {
 	last := map[string]Sample{}
-	month := monthOf(Day(c.now()))
+	month := MonthOf(Day(c.now()))
 	err := each(ctx, c.db, `SELECT database_id, day, bytes, modified FROM storage_months WHERE namespace_id = ? AND month BETWEEN ? AND ? ORDER BY month`, func(rows *sql.Rows) error {
 		s := Sample{NamespaceID: namespaceID}
 		err := rows.Scan(&s.DatabaseID, &s.Day, &s.Bytes, &s.Modified)
@@ -484,7 +484,7 @@ func (c *Catalog) KeepSamples(ctx context.Context, samples []Sample, charge bool
 			}
 			if _, err := tx.ExecContext(ctx, `INSERT INTO storage_months (namespace_id, month, database_id, day, bytes, nanos, modified) VALUES (?, ?, ?, ?, ?, ?, ?)
 				ON CONFLICT DO UPDATE SET day = excluded.day, bytes = excluded.bytes, nanos = nanos + excluded.nanos, modified = excluded.modified`,
-				s.NamespaceID, monthOf(s.Day), s.DatabaseID, s.Day, s.Bytes, s.Nanos, s.Modified); err != nil {
+				s.NamespaceID, MonthOf(s.Day), s.DatabaseID, s.Day, s.Bytes, s.Nanos, s.Modified); err != nil {
 				return err
 			}
 			if charge && s.Nanos != 0 {
