@@ -279,8 +279,11 @@ func (s *Stmt) permits(a Access) error {
 		for i := range s.Accesses { // a pragma_…() function runs its pragma
 			if n := s.Accesses[i].Name; len(n) > 7 && strings.EqualFold(n[:7], "pragma_") && strings.EqualFold(n[7:], a.Name) {
 				if s.policy != nil {
-					return s.policy(a)
+					if err := s.policy(a); err != nil {
+						return err
+					}
 				}
+				s.shown = Fold(a.Detail)
 				return nil
 			}
 		}
@@ -295,7 +298,7 @@ func (s *Stmt) permits(a Access) error {
 		return nil
 	}
 	if base := ShadowOf(name); base != "" {
-		if s.conn.filling[Fold(base)] {
+		if s.conn.filling[Fold(base)] || s.shown != "" && s.shown == Fold(base) {
 			return nil
 		}
 		for i := range s.Accesses {

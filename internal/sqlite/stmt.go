@@ -35,6 +35,7 @@ type Stmt struct {
 	estimate  estimate
 	fires     []string // triggers that it has programs of
 	borrows   []string // tables that its virtual tables read by statements of their own
+	shown     string   // the table that a pragma_…() function of it was asked about last, in lower case: a virtual one is connected then
 	switched  uint64   // the connection's flags that it switches, a pragma,
 	values    uint64   // and what to
 	optimizes bool

@@ -92,6 +92,28 @@ func TestWorkInsideStatements(t *testing.T) {
 	}
 }
 
+// A virtual table is connected by the first that looks at it, who may be a pragma's function, within a statement that names no such table.
+func TestFirstLook(t *testing.T) {
+	for _, sql := range []string{
+		"SELECT x.name FROM pragma_table_info('f') x", "SELECT name FROM pragma_table_xinfo('F')", "SELECT name FROM pragma_table_info('r')", "SELECT name FROM pragma_table_info('g')",
+		"SELECT name FROM pragma_table_info('e')", "SELECT x.name FROM sqlite_schema m, pragma_table_info(m.name) x", "SELECT l.ncol, x.name FROM pragma_table_list l, pragma_table_xinfo(l.name) x",
+		"PRAGMA table_info(f)", "PRAGMA table_xinfo(r)", "PRAGMA table_list",
+	} {
+		path := filepath.Join(t.TempDir(), "t.db")
+		for i, stmts := range [][]string{{"CREATE TABLE src(a)", "CREATE VIRTUAL TABLE f USING fts5(a, b)", "CREATE VIRTUAL TABLE e USING fts5(a, content=src)", "CREATE VIRTUAL TABLE r USING rtree(id, x0, x1)", "CREATE VIRTUAL TABLE g USING geopoly(n)"}, {sql}} {
+			c := open(t, sqlite.Config{Path: path})
+			for _, sql := range stmts {
+				if rows := must(t, c, sql); i == 1 && len(rows) == 0 {
+					t.Errorf("%s: no rows", sql)
+				}
+			}
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // EXPLAIN of anything runs nothing, and is judged like the statement itself.
 func TestExplain(t *testing.T) {
 	c := open(t, sqlite.Config{})
