@@ -88,6 +88,62 @@ func TestMergeMakesTheBranch(t *testing.T) {
 	}
 }
 
+// The same with what hangs on tables: keys, triggers, views, indexes, generated columns; and with tables that keep their rows otherwise.
+func TestMergeMakesTheWholeBranch(t *testing.T) {
+	setup := []string{
+		"CREATE TABLE p(id INTEGER PRIMARY KEY, name TEXT UNIQUE)", "INSERT INTO p VALUES(1,'a'),(2,'b')",
+		"CREATE TABLE k(id INTEGER PRIMARY KEY, pid INTEGER NOT NULL REFERENCES p(id) ON DELETE CASCADE, n, g AS (n*2))", "INSERT INTO k(id,pid,n) VALUES(1,1,10),(2,2,20)",
+		"CREATE TABLE w(a TEXT, b INT, v, PRIMARY KEY(a,b)) WITHOUT ROWID", "INSERT INTO w VALUES('x',1,1),('y',2,2)",
+		"CREATE VIRTUAL TABLE docs USING fts5(title, body)", "INSERT INTO docs VALUES('t1','b1'),('t2','b2')",
+		"CREATE TABLE log(m)", "CREATE TRIGGER tr AFTER UPDATE ON p BEGIN INSERT INTO log VALUES(new.name); END",
+		"CREATE VIEW v AS SELECT p.name, k.n FROM p JOIN k ON k.pid=p.id", "CREATE INDEX ki ON k(n)",
+	}
+	look := func(g *grove, slug string) string {
+		var b strings.Builder
+		b.WriteString(g.sql(g.secret, http.StatusOK, slug, "SELECT group_concat(type||' '||name||' '||tbl_name, ', ' ORDER BY type, name) FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"))
+		for _, table := range g.tablesOf(slug) {
+			if strings.HasPrefix(table, "docs_") || strings.HasPrefix(table, "pages_") {
+				continue // FTS5's own
+			}
+			columns := g.sql(g.secret, http.StatusOK, slug, "SELECT group_concat(name, ',') FROM pragma_table_xinfo('"+table+"') WHERE hidden<>1")
+			fmt.Fprintf(&b, "\n%s(%s): %s", table, columns, g.sql(g.secret, http.StatusOK, slug, "SELECT group_concat(concat_ws(',', "+columns+"), ' ' ORDER BY 1) FROM (SELECT * FROM "+table+")"))
+		}
+		return b.String()
+	}
+	for _, sqls := range [][]string{
+		{"ALTER TABLE p RENAME TO people"},
+		{"ALTER TABLE p RENAME COLUMN name TO label", "UPDATE p SET label='z' WHERE id=1"},
+		{"ALTER TABLE p RENAME TO people", "ALTER TABLE people RENAME COLUMN id TO pid", "INSERT INTO people VALUES(5,'five')", "INSERT INTO k(id,pid,n) VALUES(9,5,1)"},
+		{"ALTER TABLE w RENAME TO w2", "ALTER TABLE w2 RENAME COLUMN a TO aa", "UPDATE w2 SET v=9 WHERE b=1", "DELETE FROM w2 WHERE b=2", "INSERT INTO w2 VALUES('n',3,3)"},
+		{"ALTER TABLE docs RENAME TO pages", "INSERT INTO pages VALUES('t3','b3')", "DELETE FROM pages WHERE title='t1'"},
+		{"ALTER TABLE k RENAME COLUMN n TO num", "UPDATE k SET num=11 WHERE id=1"},
+		{"ALTER TABLE k RENAME TO kids", "ALTER TABLE p RENAME TO k", "ALTER TABLE kids RENAME TO p"},
+		{"DROP TRIGGER tr", "DROP VIEW v", "DROP TABLE k", "ALTER TABLE p RENAME TO k"},
+		{"DROP VIEW v", "DROP INDEX ki", "ALTER TABLE k DROP COLUMN g", "ALTER TABLE k RENAME COLUMN n TO g"},
+		{"ALTER TABLE k ADD COLUMN extra DEFAULT 5", "ALTER TABLE k RENAME COLUMN extra TO more", "UPDATE k SET more=6 WHERE id=2"},
+		{"DROP TABLE docs", "CREATE VIRTUAL TABLE docs USING fts5(title, body)", "INSERT INTO docs VALUES('new','new')"},
+		{"CREATE TABLE w3(a TEXT, b INT, v, extra, PRIMARY KEY(a,b)) WITHOUT ROWID", "INSERT INTO w3 SELECT a,b,v,'e' FROM w", "DROP TABLE w", "ALTER TABLE w3 RENAME TO w"},
+		{"DROP VIEW v", "ALTER TABLE k RENAME COLUMN n TO m", "CREATE VIEW v AS SELECT p.name, k.m FROM p JOIN k ON k.pid=p.id"},
+		{"DROP VIEW v", "DROP TABLE k", "ALTER TABLE p RENAME TO k", "CREATE VIEW v AS SELECT name FROM k"},
+		{"DROP INDEX ki", "DROP VIEW v", "ALTER TABLE k DROP COLUMN g", "ALTER TABLE k DROP COLUMN n", "ALTER TABLE k ADD COLUMN more", "ALTER TABLE k RENAME COLUMN more TO extra"},
+	} {
+		g := newShop(t)
+		for _, sql := range setup {
+			g.sql(g.secret, http.StatusOK, "shop", sql)
+		}
+		slug, _ := g.claim("x", `,"content":"full"`)
+		for _, sql := range sqls {
+			g.sql(g.secret, http.StatusOK, slug, sql)
+		}
+		for range 2 {
+			status, data := g.merge("x")
+			if got, want := look(g, "shop"), look(g, slug); got != want || status != http.StatusOK {
+				t.Errorf("%s:\n%s\nwant\n%s\n%d %s", strings.Join(sqls, "; "), got, want, status, data)
+			}
+		}
+	}
+}
+
 // What can't be told is a conflict, and changes nothing.
 func TestRenamesInConflict(t *testing.T) {
 	for _, tt := range []struct {

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -329,13 +330,49 @@ func (m *merger) carry(c carriage) (bool, error) {
 		}
 		return append([]string{drop}, moved...)
 	}
+	var onParent []string
 	switch c.fate {
 	case pending:
-		return m.alterSides(c.key, with(c.dropParent), with(c.dropBase))
+		onParent = with(c.dropParent)
 	case finished:
-		_, err := m.alterSides(c.key, nil, with(c.dropBase))
-		return false, err
+	default:
+		m.conflict(c.key, fmt.Sprintf("%s was renamed %s on the branch, and %s", sqlite.Quote(c.line[len(c.line)-1].from), sqlite.Quote(c.line[0].to), c.fate))
+		return false, nil
 	}
-	m.conflict(c.key, fmt.Sprintf("%s was renamed %s on the branch, and %s", sqlite.Quote(c.line[len(c.line)-1].from), sqlite.Quote(c.line[0].to), c.fate))
-	return false, nil
+	refused, err := m.alterSides(onParent, with(c.dropBase))
+	for _, clear := range []func(*Object) bool{
+		func(now *Object) bool { return now == nil },
+		func(now *Object) bool { return now == nil || now.Type == "view" || now.Type == "trigger" },
+	} {
+		if err != nil || refused == nil {
+			break
+		}
+		if err = m.clearWay(clear); err == nil {
+			refused, err = m.alterSides(onParent, with(c.dropBase))
+		}
+	}
+	m.refuse(c.key, refused)
+	return err == nil && refused == nil && c.fate == pending, err
+}
+
+// clearWay takes away on base and parent what could be in the way of a renaming, and is another thing, or nothing, on the branch: which of it goes is told by what it is there.
+// It is made anew with all that is missing.
+func (m *merger) clearWay(goes func(now *Object) bool) error {
+	for _, kind := range []string{"trigger", "view", "index"} {
+		for _, o := range slices.Clone(m.base.objects) {
+			now, there := m.branch.byKey[o.key()], m.parent.byKey[o.key()]
+			if o.Type != kind || !goes(now) || same(&o, now) || !same(&o, there) && !same(now, there) {
+				continue
+			}
+			drop := []string{fmt.Sprintf("DROP %s %s", strings.ToUpper(o.Type), sqlite.Quote(o.Name))}
+			onParent := drop
+			if !same(&o, there) {
+				onParent = nil // it is there as it is on the branch already
+			}
+			if refused, err := m.alterSides(onParent, drop); err != nil || refused != nil {
+				return errors.Join(err, refused)
+			}
+		}
+	}
+	return nil
 }

@@ -90,39 +90,52 @@ func renameTable(from, to string) string {
 	return "ALTER TABLE " + sqlite.Quote(from) + " RENAME TO " + sqlite.Quote(to)
 }
 
-// alterBoth runs a renaming on the base and the parent.
+// alterBoth runs a renaming on the base and the parent. Where a schema is in its way (it has a view that doesn't work, say) that is a conflict.
 func (m *merger) alterBoth(k string, statements ...string) (done bool, err error) {
-	return m.alterSides(k, statements, statements)
+	refused, err := m.alterSides(statements, statements)
+	if err != nil || refused != nil {
+		m.refuse(k, refused)
+		return false, err
+	}
+	return true, nil
 }
 
-// alterSides runs statements that rename on the parent, and others on the base. Where a schema is in their way (it has a view that doesn't work, say) that is a conflict.
-func (m *merger) alterSides(k string, onParent, onBase []string) (done bool, err error) {
-	for _, a := range []struct {
-		side       *side
-		statements []string
-		where      string
-	}{{&m.parent, onParent, "parent's schema"}, {&m.base, onBase, "schema of the fork"}} {
-		err := a.side.try(true, func() error {
-			for _, sql := range a.statements {
-				if err := a.side.run(sql); err != nil {
-					return err
-				}
+func (m *merger) refuse(k string, refused error) {
+	if refused != nil {
+		m.conflict(k, "it was renamed on the branch, which "+refused.Error())
+	}
+}
+
+// alterSides runs statements on the parent, and others on the base: on both, or, where a schema is in their way, on none; then refused says why.
+func (m *merger) alterSides(onParent, onBase []string) (refused, err error) {
+	run := func(s *side, statements []string, where string) error {
+		for _, sql := range statements {
+			if err := s.run(sql); err != nil {
+				return fmt.Errorf("%s doesn't let happen: %s", where, message(err))
 			}
-			return nil
-		})
-		if err != nil {
-			if m.w.ctx.Err() != nil {
-				return false, err
-			}
-			m.conflict(k, "it was renamed on the branch, which the "+a.where+" doesn't let happen: "+message(err))
-			return false, nil
 		}
-		if err := a.side.refresh(); err != nil {
-			return false, err
+		return nil
+	}
+	refused = m.parent.try(true, func() error {
+		if err := run(&m.parent, onParent, "the parent's schema"); err != nil {
+			return err
 		}
+		return m.base.try(true, func() error { return run(&m.base, onBase, "the schema of the fork") })
+	})
+	if err := m.w.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if refused != nil {
+		return refused, nil
+	}
+	if err := m.parent.refresh(); err != nil {
+		return nil, err
+	}
+	if err := m.base.refresh(); err != nil {
+		return nil, err
 	}
 	m.plan.Statements = append(m.plan.Statements, onParent...)
-	return true, nil
+	return nil, nil
 }
 
 // renameColumns finds columns that have another name on the branch while all else about them is the same, place included.
