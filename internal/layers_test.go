@@ -21,6 +21,7 @@ var floors = [][]string{
 		"internal/sqlite",   // the engine
 		"internal/bucket",   // objects in a folder or in S3
 		"internal/checkout", // payments by Stripe
+		"internal/console",  // what people see
 		"migrations",        // the catalog's schema
 	},
 	{
