@@ -164,6 +164,22 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			nobody.Post(strings.Replace(path, "{token}", token, 1), harness.Raw(form.Encode()), formType).OK()
 			return "invitation.accepted", id
 		},
+		"answerSignIn": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			form := url.Values{"email": {owner.email}, "password": {thePassword}}
+			cookie := cookieOf(t, nobody.Post(path, harness.Raw(form.Encode()), formType))
+			return "session.created", nobody.AsSession(cookie).Get("/api/session").OK().Str("data.session.id")
+		},
+		"answerSignOut": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			p := session(t)
+			id := p.Get("/api/session").OK().Str("data.session.id")
+			p.Post(path, harness.Raw(""), formType).OK()
+			return "session.ended", id
+		},
+		"answerSignUp": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			form := url.Values{"email": {unused() + "@example.com"}, "password": {thePassword}}
+			cookieOf(t, nobody.Post(path, harness.Raw(form.Encode()), formType))
+			return "user.created", ""
+		},
 		"deleteNamespace": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			slug := unused()
 			id := c.Post("/api/namespaces", body{"slug": slug}).OK().Str("data.id")
@@ -225,7 +241,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 					t.Errorf("%v: no target or address", e)
 				}
 				switch name {
-				case "signUp", "acceptInvitation", "answerInvitation", "redeemHandoff", "redeem":
+				case "signUp", "answerSignUp", "acceptInvitation", "answerInvitation", "redeemHandoff", "redeem":
 					who, actor = "anonymous", ""
 				case "signOutEverywhere":
 					actor = by["id"].(string) // another user
