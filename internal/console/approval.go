@@ -91,7 +91,11 @@ const (
 )
 
 // Value is a value of SQLite's: for a blob its bytes, else as text.
-type Value struct{ Type, Text string }
+type Value struct {
+	Type, Text string
+	// Bytes is the value's length where Text is only its beginning; else 0.
+	Bytes int64
+}
 
 // Step is a line of EXPLAIN QUERY PLAN.
 type Step struct {
@@ -294,8 +298,12 @@ func newApprovalView(p *ApprovalPage) *approvalView {
 		v.Badge, v.Lead = badge{"…", "Waiting", "wait"}, "Nothing of it has run. It runs only if it is approved here and asked for once more."
 	}
 	s := &shower{}
+	ahead := p.Status != Denied && p.Status != Expired && p.Status != Redeemed // something may still be done
 	sum, exact := int64(0), true
 	for i, st := range p.Statements {
+		if !ahead {
+			st.Effect = nil
+		}
 		item := s.statement(st)
 		item.Number, item.Of = i+1, len(p.Statements)
 		v.Items = append(v.Items, item)
@@ -385,21 +393,22 @@ func (s *shower) value(v Value, limit int) valueView {
 	case Null:
 		w.Runs = []run{{Text: "NULL"}}
 	case Blob:
-		b := v.Text
-		if len(b) > maxBlob {
-			w.Note = fmt.Sprintf("the first %d of %s", maxBlob, noun(int64(len(b)), "byte"))
-			b = b[:maxBlob]
+		b := v.Text[:min(len(v.Text), maxBlob)]
+		if whole := max(v.Bytes, int64(len(v.Text))); whole > int64(len(b)) {
+			w.Note = fmt.Sprintf("the first %d of %s", len(b), noun(whole, "byte"))
 		}
 		w.Runs = []run{{Text: "x'" + hex.EncodeToString([]byte(b)) + "'"}}
 	default:
 		text, more := cut(v.Text, limit)
-		if more {
+		if v.Bytes > int64(len(v.Text)) {
+			w.Note = "the beginning of " + noun(v.Bytes, "byte")
+		} else if more {
 			w.Note = fmt.Sprintf("the first %s of %s", count(int64(limit)), noun(int64(utf8.RuneCountInString(v.Text)), "character"))
 		}
 		w.Runs = valueRuns(text)
 		s.values += len(text)
 	}
-	if v.Type == Text && v.Text == "" {
+	if v.Type == Text && v.Text == "" && v.Bytes == 0 {
 		w.Class, w.Runs = "empty", []run{{Text: "empty text"}}
 	}
 	return w

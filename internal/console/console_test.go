@@ -144,6 +144,9 @@ func TestApprovalStates(t *testing.T) {
 		p := pending()
 		p.Status, p.MayDecide, p.WhyNot = status, status == console.Pending, ""
 		page := rendered(t, p)
+		if got, want := strings.Contains(page, "would change now"), status == console.Pending || status == console.Approved; got != want {
+			t.Errorf("%s: says what would change: %v", status, got)
+		}
 		for _, word := range words {
 			if !strings.Contains(seen(page), word) {
 				t.Errorf("%s: the page lacks %q", status, word)
@@ -282,6 +285,19 @@ func TestChangesThatCannotBeSeen(t *testing.T) {
 			Rows: []console.SampleRow{{Before: []console.Value{tt.before}, After: []console.Value{tt.after}}}}}}}}
 		if text := seen(rendered(t, p)); !strings.Contains(text, tt.want) {
 			t.Errorf("%s: the page lacks %q: %s", name, tt.want, text)
+		}
+	}
+}
+
+// A value may come as its beginning alone.
+func TestBeginnings(t *testing.T) {
+	p := pending()
+	p.Statements = []console.Statement{{SQL: "x", Params: []console.Param{{Value: console.Value{Type: console.Text, Text: "abc", Bytes: 5_000_000}},
+		{Value: console.Value{Type: console.Blob, Text: "abc", Bytes: 5_000_000}}, {Value: console.Value{Type: console.Text, Bytes: 7}}}}}
+	text := seen(rendered(t, p))
+	for _, want := range []string{"abc (the beginning of 5,000,000 bytes)", "x'616263' (the first 3 of 5,000,000 bytes)", " (the beginning of 7 bytes)", "Some of this is too long"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q", want)
 		}
 	}
 }
