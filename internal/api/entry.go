@@ -71,7 +71,7 @@ func (x *exchange) enter(by entry) error {
 	}
 	// To the calls that have a twin under /v1 a member is a token of the namespace: unscoped, and of the membership's role.
 	x.token = &catalog.Token{ID: memberID(x.user), NamespaceID: x.membership.ID, NamespaceSlug: x.membership.Slug, Name: x.user.Email,
-		Role: catalog.TokenRole(x.membership.Role)}
+		Role: catalog.TokenRole(x.membership.Role), Owner: x.user.ID}
 	return nil
 }
 

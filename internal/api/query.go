@@ -19,6 +19,12 @@ func (s *Server) query(x *exchange) error {
 	if err := x.openDatabase(true); err != nil {
 		return err
 	}
+	return s.runQuery(x)
+}
+
+// runQuery runs the statement that was read.
+func (s *Server) runQuery(x *exchange) error {
+	x.call = heldCall{kind: kindQuery, body: x.body}
 	x.reckons = true
 	err := x.do((*queryJob)(&x.run))
 	if x.lent {
@@ -42,6 +48,9 @@ func (j *queryJob) Run(tx *store.Tx) error {
 	r.start(tx.Began())
 	st := &x.one.Statement
 	if done, err := x.replay(tx); done || err != nil {
+		return err
+	}
+	if err := x.spend(tx); err != nil {
 		return err
 	}
 	s, err := r.prepare(tx, st.SQL)

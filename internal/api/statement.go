@@ -145,7 +145,7 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	}
 	b, r.b = r.b, nil
 	if err == nil {
-		err = before.refuseNew(tx, &r.x.gate.Caller)
+		err = before.refuseNew(tx, &r.x.gate)
 	}
 	if err != nil {
 		return b, res, r.explain(tx, err, st.SQL, target(s))

@@ -280,6 +280,7 @@ func (s *Server) Sweep(ctx context.Context) {
 		if err := errors.Join(s.opt.Catalog.SweepSessions(ctx), s.opt.Catalog.SweepInvitations(ctx)); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep sessions and invitations; it is tried again", "error", err)
 		}
+		s.sweepApprovals(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -316,5 +317,17 @@ func (s *Server) sweep(ctx context.Context) {
 		if err != nil {
 			s.log.Warn("purge database; it is tried again", "database", d.ID, "error", err)
 		}
+	}
+}
+
+// sweepApprovals ends the approvals that nobody decided on, or redeemed, in time.
+func (s *Server) sweepApprovals(ctx context.Context) {
+	ended, err := s.opt.Catalog.SweepApprovals(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("sweep approvals; it is tried again", "error", err)
+	}
+	for _, a := range ended {
+		s.notify(ctx, EventApprovalResolved, a)
+		s.bells.ring(a.ID)
 	}
 }

@@ -22,6 +22,8 @@ type verdict struct {
 	schema bool   // it changes the schema
 	rows   string // what of it tells of the file's content beside what its tables show; "" for nothing
 	bound  *bound // for callers that policies bind; nil until one comes
+
+	writing *writing // for databases with approval rules; nil until one asks
 }
 
 // classify works out a verdict.

@@ -234,6 +234,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		conn.SetLastInsertRowid(noRowid)
 	}
 
+	if a := tx.a; a.witness != nil {
+		a.witness.Begin()
+	}
 	tx.running = s
 	if s.Vacuum {
 		err = conn.AllowVacuum(func() error { return steps(s, row) })
@@ -286,7 +289,7 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		}
 		return r, tx.check(err)
 	}
-	return r, nil
+	return r, tx.witnessed(s)
 }
 
 // runRecorded runs a statement and records what it changes. An error of its own counts first: what it changed before may stand (OR FAIL).
