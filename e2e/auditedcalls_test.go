@@ -180,6 +180,11 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			cookieOf(t, nobody.Post(path, harness.Raw(form.Encode()), formType))
 			return "user.created", ""
 		},
+		"answerApproval": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			token, _ := hold(t, ruledShop(t, s, unused()), "DELETE FROM prod_users")
+			leadsTo(t, sendForm(c, strings.Replace(path, "{token}", token, 1), url.Values{"decision": {"approve"}}), "/approve/"+token)
+			return "approval.approved", ""
+		},
 		"deleteNamespace": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			slug := unused()
 			id := c.Post("/api/namespaces", body{"slug": slug}).OK().Str("data.id")

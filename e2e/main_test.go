@@ -93,6 +93,7 @@ var unprovoked = map[string]string{
 	"acceptInvitation 408":    slowBody,
 	"answerInvitation 408":    slowBody,
 	"answerSignIn 408":        slowBody,
+	"answerApproval 408":      slowBody,
 	"answerSignOut 408":       slowBody,
 	"answerSignUp 408":        slowBody,
 	"createNamespace 408":     slowBody,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"sort"
 	"strconv"
@@ -89,15 +90,22 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 		sort.Slice(p.Call.Details, func(i, j int) bool { return p.Call.Details[i].Name < p.Call.Details[j].Name })
 		return p, nil
 	}
-	statements, err := x.heldStatements(a, m)
+	statements, err := x.heldStatements(a, m, &shown)
 	if err != nil {
 		return nil, err
 	}
 	for i := range statements {
 		p.Statements = append(p.Statements, console.Statement{SQL: string(statements[i].SQL), Params: paramsShown(&statements[i])})
 	}
-	if a.Status == approval.Pending && d != nil {
+	if a.Status != approval.Pending || d == nil {
+		return p, nil
+	}
+	if boundBy(x.token, d) == nil {
 		x.foresee(p, statements)
+		return p, nil
+	}
+	for i := range p.Statements {
+		p.Statements[i].Effect = &console.Effect{How: console.Unknown, Note: "row-level policies bind your role, so that rows and their number aren't shown to you"}
 	}
 	return p, nil
 }
@@ -120,10 +128,16 @@ func ruleShown(h *approval.Record) console.Rule {
 	return r
 }
 
-// heldStatements are the statements of a held query or batch.
-func (x *exchange) heldStatements(a *catalog.Approval, m catalog.Membership) ([]wire.Statement, error) {
+// heldStatements are the statements of a held query or batch. Of one that has run what was shown is all that is left.
+func (x *exchange) heldStatements(a *catalog.Approval, m catalog.Membership, shown *heldContent) ([]wire.Statement, error) {
 	var kept heldRequest
-	if err := json.Unmarshal(a.Request, &kept); err != nil {
+	if a.Request == nil {
+		b, err := json.Marshal(shown)
+		if err != nil {
+			return nil, fmt.Errorf("read held write: %w", err)
+		}
+		kept.Body = string(b)
+	} else if err := json.Unmarshal(a.Request, &kept); err != nil {
 		return nil, fmt.Errorf("read held write: %w", err)
 	}
 	// Only to be looked at: with the rights of who looks, which may be less than who asked has.
@@ -163,7 +177,7 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 	// With all rights: whoever asked may have more than who looks, and what is run is undone.
 	x.token.Role = catalog.RoleAdmin
 	x.unruled, x.gate.Batch = true, true
-	watch := &watcher{Gate: &x.gate}
+	watch := &watcher{Gate: &x.gate, seed: maphash.MakeSeed()}
 	began := x.s.opt.Now()
 	err := x.doBy(watch, store.JobFunc(func(tx *store.Tx) error {
 		x.run.start(tx.Began())
@@ -247,7 +261,8 @@ func (x *exchange) plan(tx *store.Tx, s *sqlite.Stmt, params []sqlite.Param) (st
 type watcher struct {
 	*gate.Gate
 	samples []console.Sample
-	room    int // bytes
+	room    int          // bytes
+	seed    maphash.Seed // tells values apart behind what is kept of them
 }
 
 // Watches says that it wants to know.
@@ -306,8 +321,12 @@ func (w *watcher) row(columns int, value func(int) (sqlite.Value, bool)) []conso
 		if !ok {
 			v = sqlite.Value{}
 		}
-		v.Bytes = v.Bytes[:min(len(v.Bytes), sampleValue)]
+		whole := v.Bytes
+		v.Bytes = whole[:min(len(whole), sampleValue)]
 		shown := valueShown(v)
+		if len(whole) > sampleValue {
+			shown.Bytes, shown.Rest = int64(len(whole)), maphash.Bytes(w.seed, whole[sampleValue:])
+		}
 		w.room -= len(shown.Text) + 16
 		list = append(list, shown)
 	}

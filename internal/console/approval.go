@@ -95,6 +95,8 @@ type Value struct {
 	Type, Text string
 	// Bytes is the value's length where Text is only its beginning; else 0.
 	Bytes int64
+	// Rest tells values apart, in one page, by what isn't in Text: a hash, or 0.
+	Rest uint64
 }
 
 // Step is a line of EXPLAIN QUERY PLAN.

@@ -277,8 +277,9 @@ func TestChangesThatCannotBeSeen(t *testing.T) {
 		before, after console.Value
 		want          string
 	}{
-		"type":   {integer("1"), text("1"), "was 1 (integer) → becomes 1 (text)"},
-		"behind": {text(long + "a"), text(long + "b"), "the first 120 of 201 characters, different behind that) → becomes"},
+		"type":       {integer("1"), text("1"), "was 1 (integer) → becomes 1 (text)"},
+		"far behind": {console.Value{Type: console.Text, Text: "x", Bytes: 5000, Rest: 1}, console.Value{Type: console.Text, Text: "x", Bytes: 5000, Rest: 2}, "was x (text, the beginning of 5,000 bytes, different behind that) → becomes"},
+		"behind":     {text(long + "a"), text(long + "b"), "the first 120 of 201 characters, different behind that) → becomes"},
 	} {
 		p := pending()
 		p.Statements = []console.Statement{{SQL: "x", Effect: &console.Effect{Rows: 1, How: console.Exact, Samples: []console.Sample{{Table: "t", Operation: console.Update, Columns: []string{"a"},
