@@ -537,7 +537,15 @@ func (s *Server) deleteBranch(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	until, err := s.deleteTree(ctx, d.ID, true)
+	x.call = heldCall{kind: kindDeleteBranch, params: map[string]string{"ref": ref}, title: "Delete the branch " + ref}
+	if err := x.guardTree(d, true); err != nil {
+		return err
+	}
+	var until time.Time
+	err = x.once(func() (err error) {
+		until, err = s.deleteTree(ctx, d.ID, true)
+		return err
+	})
 	if errors.Is(err, catalog.ErrDatabaseNotFound) {
 		err = catalog.ErrBranchNotFound
 	}

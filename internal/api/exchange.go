@@ -67,6 +67,8 @@ type exchange struct {
 	pass     approval.Pass     // what an approval lets through
 	redeemed *catalog.Approval // the approval that the request runs
 	approved heldRequest       // what that one keeps
+	proposal *catalog.Proposal // that the request applies
+	thrift   *thrift           // bounds what runs more than the balance does; nil for no more
 	unruled  bool              // what runs is no write: rules aren't asked
 }
 
@@ -119,6 +121,7 @@ func (s *Server) give(x *exchange) {
 	x.tab = tab{}
 	x.engine, x.hurried, x.waited, x.sent, x.reckons = 0, false, false, false, false
 	x.call, x.permit, x.pass, x.redeemed, x.approved, x.unruled = heldCall{}, permit{}, nil, nil, heldRequest{}, false
+	x.proposal, x.thrift = nil, nil
 	x.run.reset()
 	s.exchanges.Put(x)
 }
@@ -515,6 +518,9 @@ func (x *exchange) doBy(g store.Gate, job store.Job) error {
 	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = g, job, x.token.NamespaceID, x.came
 	if err := x.onTab(&x.request); err != nil {
 		return err
+	}
+	if x.thrift != nil {
+		x.thrift.budget, x.request.Budget = x.request.Budget, x.thrift
 	}
 	ctx := x.r.Context()
 	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -291,4 +293,18 @@ func appendHits(b []byte, hits []approval.Record, bound bool) []byte {
 		list = []byte("[]")
 	}
 	return append(b, bytes.TrimSpace(list)...)
+}
+
+// digestOfFile is digestOf for a file.
+func digestOfFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("read upload: %w", err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", fmt.Errorf("read upload: %w", err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

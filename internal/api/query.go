@@ -50,6 +50,13 @@ func (j *queryJob) Run(tx *store.Tx) error {
 	if done, err := x.replay(tx); done || err != nil {
 		return err
 	}
+	if x.proposal != nil {
+		now, err := schemaMark(tx)
+		if err != nil {
+			return err
+		}
+		r.drift.schema = now != x.proposal.SchemaVersion
+	}
 	if err := x.spend(tx); err != nil {
 		return err
 	}
@@ -70,6 +77,7 @@ func (j *queryJob) Run(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
+	r.drift.rows = x.proposal != nil && far(res.Changes, x.proposal.Estimate)
 	out = append(out, `,"meta":`...)
 	at := len(out)
 	out = r.appendMeta(out, 1, span)

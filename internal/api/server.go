@@ -335,6 +335,8 @@ func (s *Server) routes() {
 	v1("GET", db+"/policies", s.listPolicies)
 	v1("POST", db+"/policies", s.createPolicy)
 	v1("DELETE", db+"/policies/{id}", s.deletePolicy)
+	v1("POST", db+"/propose", s.propose)
+	v1("POST", db+"/apply", s.apply)
 	v1("GET", db+"/approval-rules", s.listRules)
 	v1("POST", db+"/approval-rules", s.createRule)
 	v1("DELETE", db+"/approval-rules/{id}", s.deleteRule)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 )
 
@@ -62,7 +63,11 @@ func (s *Server) deleteDatabase(x *exchange) error {
 		return err
 	}
 	force := false
-	switch x.r.URL.Query().Get("force") {
+	wanted := x.r.URL.Query().Get("force")
+	if x.redeemed != nil {
+		wanted = x.approved.Params["force"]
+	}
+	switch wanted {
 	case "", "false":
 	case "true":
 		force = true
@@ -71,12 +76,53 @@ func (s *Server) deleteDatabase(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	until, err := s.deleteTree(ctx, d.ID, force)
+	x.database = d
+	x.call = heldCall{kind: kindDeleteDatabase, params: map[string]string{"force": wanted}, title: "Delete the database"}
+	if err := x.guardTree(d, force); err != nil {
+		return err
+	}
+	var until time.Time
+	err = x.once(func() (err error) {
+		until, err = s.deleteTree(ctx, d.ID, force)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	x.success()
 	x.out = append(appendTime(append(x.out, `{"deleted":true,"restorableUntil":`...), until), `}}`...)
+	return nil
+}
+
+// guardTree is guard for a database and, where they go with it, its branches.
+func (x *exchange) guardTree(d *catalog.Database, branches bool) error {
+	whole := x.database
+	defer func() { x.database = whole }()
+	var hits []approval.Hit
+	var visit func(d *catalog.Database) error
+	visit = func(d *catalog.Database) error {
+		x.database = d
+		err := x.guard()
+		var stop *approval.Stop
+		if errors.As(err, &stop) {
+			hits, err = append(hits, stop.Hits...), nil
+		}
+		if err != nil || !branches {
+			return err
+		}
+		for _, b := range x.s.opt.Catalog.Branches(d.ID) {
+			if err := visit(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := visit(d); err != nil {
+		return err
+	}
+	if len(hits) > 0 {
+		return &approval.Stop{Hits: hits}
+	}
 	return nil
 }
 
