@@ -63,7 +63,7 @@ func TestApprovalByForms(t *testing.T) {
 	leadsTo(t, nobody.As(harness.Token).Get(path), at) // a token is nobody's word
 	leadsTo(t, decide(nobody.As(harness.Token), path, "approve"), at)
 	// Somebody who is no member can't tell it from one that isn't there.
-	showsPage(t, eve.Get(path), http.StatusNotFound)
+	showsPage(t, eve.Get(path), http.StatusNotFound, "There is no such approval, or your account is no member")
 	showsPage(t, decide(eve.Client, path, "approve"), http.StatusNotFound)
 	showsPage(t, eve.Get("/approve/appr_none"), http.StatusNotFound)
 	// A member who may not decide.

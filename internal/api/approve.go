@@ -22,19 +22,31 @@ type heldWrites interface {
 // maxReason is how long the reason of a decision may be, in characters.
 const maxReason = 500
 
+// errNoApproval is what the page says to somebody from whom an approval is hidden, or who has a bad link: often it was meant for another account.
+var errNoApproval = newFault(http.StatusNotFound, codeNotFound, "There is no such approval, or your account is no member of its namespace", "look whether the link is whole; or sign out, and in with another account")
+
 var errReason = newFault(http.StatusBadRequest, codeBadRequest, "A reason has at most 500 characters", "")
 
 // approvalPages serves the page of these writes.
 func (s *Server) approvalPages(held heldWrites) (show, answer pageHandler) {
+	view := func(x *exchange) (*console.ApprovalPage, error) {
+		p, err := held.view(x, unescape(x.param("token")))
+		if err != nil && x.s.faultOf(err).status == http.StatusNotFound {
+			return nil, errNoApproval
+		}
+		if err == nil {
+			p.MaxReason = maxReason
+		}
+		return p, err
+	}
 	show = func(x *exchange, _ url.Values) error {
 		if x.user == nil {
 			return x.signInFirst()
 		}
-		p, err := held.view(x, unescape(x.param("token")))
+		p, err := view(x)
 		if err != nil {
 			return err
 		}
-		p.MaxReason = maxReason
 		return x.sendPage(http.StatusOK, p)
 	}
 	answer = func(x *exchange, form url.Values) error {
@@ -42,23 +54,23 @@ func (s *Server) approvalPages(held heldWrites) (show, answer pageHandler) {
 			// The decision is lost, and asked for again: it must be made by who then is signed in.
 			return x.signInFirst()
 		}
-		name, reason := unescape(x.param("token")), form.Get("reason")
+		reason := form.Get("reason")
 		err := decidable(form.Get("decision"), reason)
 		if err == nil {
-			err = held.decide(x, name, form.Get("decision") == "approve", reason)
+			err = held.decide(x, unescape(x.param("token")), form.Get("decision") == "approve", reason)
 		}
 		if err == nil {
 			return x.goTo(x.r.URL.EscapedPath())
 		}
-		if f := x.s.faultOf(err); f.status == http.StatusNotFound || f.status >= http.StatusInternalServerError {
+		if f := x.s.faultOf(err); f.status >= http.StatusInternalServerError {
 			return f
 		}
 		// As it is now, with why the decision didn't count: mostly somebody else was first.
-		p, viewErr := held.view(x, name)
-		if viewErr != nil {
-			return viewErr
+		p, hidden := view(x)
+		if hidden != nil {
+			return hidden
 		}
-		p.Reason, p.MaxReason = reason, maxReason
+		p.Reason = reason
 		return x.sendFault(p, err)
 	}
 	return show, answer

@@ -99,8 +99,8 @@ func TestRefusedDecisions(t *testing.T) {
 	h.shows(h.ask(http.MethodPost, "/held/appr_x", cookie, decision("deny", "mine")), http.StatusConflict, "The approval is decided already", "This write is approved")
 	held.status = console.Pending
 	h.shows(h.ask(http.MethodPost, "/held/appr_x", cookie, decision("deny", "mine </textarea>")), http.StatusConflict, `>mine </textarea></textarea>`)
-	h.shows(h.ask(http.MethodGet, "/held/appr_y", cookie, nil), http.StatusNotFound, "Not found", "Approval not found")
-	h.shows(h.ask(http.MethodPost, "/held/appr_y", cookie, decision("no", "")), http.StatusNotFound, "Approval not found")
+	h.shows(h.ask(http.MethodGet, "/held/appr_y", cookie, nil), http.StatusNotFound, "Not found", "There is no such approval")
+	h.shows(h.ask(http.MethodPost, "/held/appr_y", cookie, decision("no", "")), http.StatusNotFound, "There is no such approval")
 	held.err = errors.New("the disk's secret words")
 	if w := h.ask(http.MethodPost, "/held/appr_x", cookie, decision("deny", "")); w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "secret") {
 		t.Errorf("%d %s", w.Code, w.Body)

@@ -91,7 +91,7 @@ func TestEveryPage(t *testing.T) {
 
 func TestProblem(t *testing.T) {
 	page := rendered(t, &console.SignIn{Frame: console.Frame{Problem: "It <b>failed</b>", Hint: "try again"}})
-	if !strings.Contains(page, `role="alert"`) || !strings.Contains(seen(page), "It <b>failed</b>. try again") {
+	if !strings.Contains(page, `role="alert"`) || !strings.Contains(seen(page), "It <b>failed</b>. Hint: try again.") {
 		t.Error(seen(page))
 	}
 	if strings.Contains(rendered(t, &console.SignIn{}), "alert") {
