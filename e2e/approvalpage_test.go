@@ -36,7 +36,7 @@ func hold(t testing.TB, d *harness.DB, sql string, params ...any) (token, path s
 // ruledShop is a database of the namespace default whose table prod_users is held.
 func ruledShop(t testing.TB, s *harness.Server, slug string) *harness.DB {
 	t.Helper()
-	d := s.Client(t, harness.Token).Apart().DB(slug)
+	d := s.Client(t, harness.Token).DB(slug)
 	d.Must("CREATE TABLE prod_users(id INTEGER PRIMARY KEY, email TEXT, plan TEXT, note TEXT)")
 	d.Must("INSERT INTO prod_users VALUES (1, 'grace@example.com', 'trial', '<script>alert(1)</script>'), (2, 'linus@example.com', 'trial', NULL), (3, 'ada@example.com', 'paid', x'00ff')")
 	d.Post(d.Path("approval-rules"), body{"tableGlob": "prod_*", "action": "require_approval", "note": "Real customers <b>"}).OK()
@@ -104,6 +104,45 @@ func TestApprovalByForms(t *testing.T) {
 	leadsTo(t, decide(ada, "/approve/"+id, "deny"), "/approve/"+id)
 	showsPage(t, ada.Get(path), http.StatusOK, "This write is denied", "because <i>")
 	rowsAre(t, d.Query("SELECT count(*) FROM prod_users"), "[[3]]")
+}
+
+// TestApprovalLooksAhead opens pages of writes that are long, fail, reach into other tables, differ far behind, or hide something from their reader.
+func TestApprovalLooksAhead(t *testing.T) {
+	row(t, "DP-PAGE-5")
+	s := people(t)
+	d := ruledShop(t, s, "shop")
+	ada := enrol(t, s, "ada@example.com", "default", "admin")
+	edith := enrol(t, s, "edith@example.com", "default", "editor")
+	shown := func(p *person, sql string, params ...any) *harness.Answer {
+		t.Helper()
+		_, path := hold(t, d, sql, params...)
+		return p.Get(path)
+	}
+	before := d.Query("SELECT count(*), max(id), total_changes() FROM prod_users").OK()
+	began := time.Now()
+	endlessly := "UPDATE prod_users SET note = (WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c)"
+	showsPage(t, shown(ada, endlessly), http.StatusOK, "How many rows would change is not known (it takes too long to find out)", "Approve")
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("to look took %s", took)
+	}
+	showsPage(t, shown(ada, "INSERT INTO prod_users(id) VALUES (1)"), http.StatusOK, "it fails now: ", "UNIQUE constraint failed", "Approve")
+
+	d.Must("CREATE TABLE log(id INTEGER PRIMARY KEY, what TEXT)")
+	long := strings.Repeat("x", 3000)
+	d.Must("INSERT INTO log VALUES (1, ?)", long+"a")
+	showsPage(t, shown(ada, "INSERT INTO prod_users(id, note) SELECT id + 10, what FROM log"), http.StatusOK, "1 row of prod_users that would be inserted", "the beginning of 3,001 bytes")
+
+	d.Post(d.Path("policies"), body{"name": "own", "tableName": "prod_users", "expression": "email = :auth_sub"}).OK()
+	_, path := hold(t, d, "DELETE FROM prod_users")
+	showsPage(t, ada.Get(path), http.StatusOK, "3 rows would change now", "grace@example.com")
+	a := edith.Get(path)
+	showsPage(t, a, http.StatusOK, "DELETE FROM prod_users", "row-level policies bind your role")
+	if strings.Contains(string(a.Raw), "grace@example.com") || strings.Contains(string(a.Raw), "3 rows") {
+		t.Errorf("rows that policies hide: %s", a.Raw)
+	}
+	if after := d.Query("SELECT count(*), max(id), total_changes() FROM prod_users").OK(); harness.Text(after.At("data.rows")) != harness.Text(before.At("data.rows")) {
+		t.Errorf("to look changed something: %s, before %s", harness.Text(after.At("data.rows")), harness.Text(before.At("data.rows")))
+	}
 }
 
 // TestPagesInABrowser signs in and decides in Chromium, without JavaScript, by keyboard, on a phone; and looks at the pages with axe-core.

@@ -177,18 +177,17 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 	// With all rights: whoever asked may have more than who looks, and what is run is undone.
 	x.token.Role = catalog.RoleAdmin
 	x.unruled, x.gate.Batch = true, true
+	// To look must not hold the database for longer than to propose does.
+	x.request.Alone = true
+	x.thrift = &thrift{now: x.s.opt.Now, until: x.s.opt.Now().Add(min(foresight, x.s.opt.StatementTimeout/2))}
+	defer func() { x.request.Alone, x.thrift = false, nil }()
 	watch := &watcher{Gate: &x.gate, seed: maphash.MakeSeed()}
-	began := x.s.opt.Now()
 	err := x.doBy(watch, store.JobFunc(func(tx *store.Tx) error {
 		x.run.start(tx.Began())
 		reached, failed, watch.room = reached[:0], "", sampleBytes
 		for i := range statements {
-			if x.s.opt.Now().Sub(began) > foresight {
-				failed = "it takes too long to find out"
-				break
-			}
 			st, err := x.foreseen(tx, watch, &statements[i])
-			if tx.Again() {
+			if tx.Again() || errors.Is(err, errEstimateBudget) {
 				return err
 			}
 			if err != nil {
@@ -203,7 +202,10 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 		}
 		return errForeseen
 	}))
-	if err != nil && !errors.Is(err, errForeseen) {
+	switch {
+	case errors.Is(err, errEstimateBudget):
+		failed = "it takes too long to find out"
+	case !errors.Is(err, errForeseen):
 		failed = x.s.shortOf(err)
 	}
 	for i := range p.Statements {
