@@ -60,8 +60,13 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 	} else {
 		p.Database = "(deleted)"
 	}
-	for _, h := range a.Hits {
-		p.Rules = append(p.Rules, ruleShown(&h))
+	for i := range a.Hits { // those of a rule stand together
+		if h := &a.Hits[i]; i > 0 && a.Hits[i-1].RuleID == h.RuleID {
+			last := &p.Rules[len(p.Rules)-1]
+			last.Tables = append(last.Tables, h.MatchedTable)
+		} else {
+			p.Rules = append(p.Rules, ruleShown(h))
+		}
 	}
 	for _, v := range a.Votes {
 		p.Decisions = append(p.Decisions, console.Decision{By: x.s.voter(v.UserID), At: v.At, Approve: v.Approve, Reason: v.Reason})
@@ -85,7 +90,7 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 	if shown.Title != "" {
 		p.Call = &console.Call{Title: shown.Title}
 		for name, value := range shown.Details {
-			p.Call.Details = append(p.Call.Details, console.Detail{Name: name, Value: value})
+			p.Call.Details = append(p.Call.Details, console.Detail{Name: detailName(name), Value: value})
 		}
 		sort.Slice(p.Call.Details, func(i, j int) bool { return p.Call.Details[i].Name < p.Call.Details[j].Name })
 		return p, nil
@@ -108,6 +113,14 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 		p.Statements[i].Effect = &console.Effect{How: console.Unknown, Note: "row-level policies bind your role, so that rows and their number aren't shown to you"}
 	}
 	return p, nil
+}
+
+// detailName is what people read in the place of a detail's name.
+func detailName(name string) string {
+	if name == "sha256" {
+		return "SHA-256 of the file, which isn't kept: only the same one can be sent"
+	}
+	return name
 }
 
 // ruleShown is a rule that holds the write.

@@ -189,6 +189,8 @@ const (
 	maxCell        = 120   // characters of a sample's value
 	maxBlob        = 32    // bytes of a blob
 	maxNote        = 2_000 // characters of what people wrote
+	maxDetail      = 10_000
+	maxTables      = 30 // tables of a rule
 	maxName        = 300
 	longStatement  = 24 // lines that are counted aloud
 	maxPlanSteps   = 200
@@ -203,13 +205,16 @@ type approvalView struct {
 	When      string // the distance of the end
 	Asked     string
 	Items     []statementView
-	Total     string // rows of all statements
-	CutShort  bool   // something is not shown whole
-	Left      int    // approvals that are missing
-	Who       string // the headings of the decisions,
-	What      string // and of the statements
+	Deed      []detailView // of the call
+	Total     string       // rows of all statements
+	CutShort  bool         // something is not shown whole
+	Left      int          // approvals that are missing
+	Who       string       // the headings of the decisions,
+	What      string       // and of the statements
 	ReasonMax int
 }
+
+type detailView struct{ Name, Value, Note string }
 
 type badge struct{ Mark, Text, Class string }
 
@@ -316,10 +321,30 @@ func newApprovalView(p *ApprovalPage) *approvalView {
 			exact = exact && st.Effect.How == Exact
 		}
 	}
+	if p.Call != nil {
+		for _, d := range p.Call.Details {
+			if d.Value == "" {
+				continue
+			}
+			v.Deed = append(v.Deed, s.detail(d))
+		}
+	}
 	if len(p.Statements) > 1 && exact {
 		v.Total = noun(sum, "row")
 	}
 	v.CutShort = s.cutShort
+	return v
+}
+
+// detail shows a line of a call.
+func (s *shower) detail(d Detail) detailView {
+	name, _ := cut(d.Name, maxName)
+	value, more := cut(d.Value, maxDetail)
+	v := detailView{Name: name, Value: value}
+	if more {
+		s.cutShort = true
+		v.Note = fmt.Sprintf("only %s of %s are shown", count(int64(len(value))), noun(int64(len(d.Value)), "byte"))
+	}
 	return v
 }
 
@@ -494,6 +519,12 @@ func planTree(steps []Step) (roots []*planNode) {
 	}
 	return roots
 }
+
+// Shown are the tables that it matches, as far as there is room, and Others how many more there are.
+func (r Rule) Shown() []string { return r.Tables[:min(len(r.Tables), maxTables)] }
+
+// Others is how many tables Shown leaves out.
+func (r Rule) Others() int { return len(r.Tables) - len(r.Shown()) }
 
 // operations are the words of a rule's operations in a sentence.
 var operations = map[string]string{Insert: "inserts", Update: "updates", Delete: "deletes", "ddl": "changes of the schema"}

@@ -3,6 +3,7 @@ package console_test
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"html"
 	"regexp"
 	"slices"
@@ -287,6 +288,25 @@ func TestChangesThatCannotBeSeen(t *testing.T) {
 		if text := seen(rendered(t, p)); !strings.Contains(text, tt.want) {
 			t.Errorf("%s: the page lacks %q: %s", name, tt.want, text)
 		}
+	}
+}
+
+func TestCallsAreBounded(t *testing.T) {
+	p := pending()
+	p.Statements = nil
+	p.Call = &console.Call{Title: "Restore the database", Details: []console.Detail{{Name: "nothing"}, {Name: "request", Value: strings.Repeat("é", 1<<20)}}}
+	p.Rules = []console.Rule{{Glob: "*", MaxRows: -1}}
+	for i := range 1000 {
+		p.Rules[0].Tables = append(p.Rules[0].Tables, fmt.Sprint("t", i))
+	}
+	page := rendered(t, p)
+	for _, want := range []string{"(only 20,000 of 2,097,152 bytes are shown)", "Some of this is too long", "t29 and 970 others."} {
+		if !strings.Contains(seen(page), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(page, "nothing") || strings.Contains(page, "t30") || len(page) > 60_000 {
+		t.Errorf("%d bytes: %s", len(page), page[:2000])
 	}
 }
 
