@@ -12,7 +12,7 @@ var Checks = []string{"role", "table", "action of a key", "trigger of a key", "w
 	"module", "function", "pragma", "transaction", "attach", "temp",
 	"policy", "policy of the file", "policy of the schema", "policy of a qualifier", "policy of a name", "policy of RETURNING", "policy of REPLACE",
 	"policy of a row's name", "policy of a new row", "policy of an old row", "policy of errors", "policy of the readers", "policy of a virtual table",
-	"rule", "rule of a trigger", "rule of the schema", "rule of rows", "rule of a new name", "rule of a batch", "rule of a step"}
+	"rule", "rule of a trigger", "rule of the schema", "rule of rows", "rule of a new name", "rule of a batch", "rule of a step", "spent"}
 
 var left = os.Getenv("GATE_OFF")
 
