@@ -97,6 +97,11 @@ func TestApprovalByForms(t *testing.T) {
 	rowsAre(t, d.Query("SELECT count(*) FROM prod_users WHERE plan = 'trial'"), "[[0]]") // to redeem does
 	showsPage(t, ada.Get(path), http.StatusOK, "This write has run")
 
+	// Asked for by a member, with a cookie in the place of a token.
+	asked := ada.Post("/api/namespaces/default/databases/shop/query", body{"sql": "DELETE FROM prod_users WHERE id = 2"})
+	asked.Fails(http.StatusForbidden, "approval_required")
+	showsPage(t, viewer.Get("/approve/"+asked.Str("approvalToken")), http.StatusOK, "<strong>ada@example.com</strong>, a member of the namespace")
+
 	// By its id too, and denied.
 	token, path = hold(t, d, "DELETE FROM prod_users WHERE id = 3")
 	id := d.Get(d.Path("approvals/" + token)).OK().Str("data.id")

@@ -420,7 +420,7 @@ func (x *exchange) become(a *catalog.Approval) error {
 		return nil
 	}
 	c := x.s.opt.Catalog
-	if id, member := strings.CutPrefix(a.Requester, "user:"); member {
+	if id, member := strings.CutPrefix(a.Requester, memberPrefix); member {
 		u, err := c.User(id)
 		if err != nil || !u.DisabledAt.IsZero() {
 			return errRequesterGone

@@ -45,7 +45,9 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 	now := x.s.opt.Now()
 	p := &console.ApprovalPage{ID: a.ID, Status: console.Status(a.Status), Namespace: m.Slug, RequestedAt: a.RequestedAt, ExpiresAt: a.ExpiresAt, Now: now,
 		Requester: console.Requester{Token: a.RequesterName, TokenID: a.Requester}, Needed: a.Need.Approvers}
-	if a.Owner != "" {
+	if id, member := strings.CutPrefix(a.Requester, memberPrefix); member {
+		p.Requester = console.Requester{Member: x.s.voter(id)}
+	} else if a.Owner != "" {
 		p.Requester.Maker = x.s.voter(a.Owner)
 	}
 	d, err := c.DatabaseByID(a.DatabaseID)

@@ -94,7 +94,10 @@ func (x *exchange) enterAgain() error {
 }
 
 // memberID stands for a user where a token's id would.
-func memberID(u *catalog.User) string { return "user:" + u.ID }
+func memberID(u *catalog.User) string { return memberPrefix + u.ID }
+
+// memberPrefix begins a memberID.
+const memberPrefix = "user:"
 
 var noStore = []string{"no-store"}
 

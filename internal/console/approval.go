@@ -56,6 +56,7 @@ type Requester struct {
 	Token   string // the token's name
 	TokenID string
 	Maker   string // e-mail address of who made the token; empty where that isn't known
+	Member  string // e-mail address of a member who asked without a token; then the others are empty
 }
 
 // Call is something else than statements: a restore, an import, the end of a database or of a rule.

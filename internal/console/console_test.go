@@ -163,6 +163,11 @@ func TestApprovalStates(t *testing.T) {
 		t.Error("the page doesn't say why its reader may not decide")
 	}
 	p = pending()
+	p.Requester = console.Requester{Member: "bob@example.com"}
+	if text := seen(rendered(t, p)); !strings.Contains(text, "bob@example.com, a member of the namespace") || strings.Contains(text, "the token bob") {
+		t.Error(text)
+	}
+	p = pending()
 	p.Statements, p.Call = nil, &console.Call{Title: "Restore the database", Details: []console.Detail{{Name: "To", Value: "2026-05-04T12:00:00Z"}}}
 	if text := seen(rendered(t, p)); !strings.Contains(text, "Restore the database") || !strings.Contains(text, "2026-05-04T12:00:00Z") || strings.Contains(text, "one transaction") {
 		t.Error(text)
