@@ -294,6 +294,9 @@ func (w *watcher) Begin() { w.samples = nil }
 // Changed has nothing against it.
 func (w *watcher) Changed(*sqlite.Stmt) error { return nil }
 
+// Settled has nothing against it.
+func (w *watcher) Settled() error { return nil }
+
 // Changing keeps a row, as far as there is room.
 func (w *watcher) Changing(ch *sqlite.Change) {
 	if ch.Schema != "main" || gate.IsSystem(ch.Table) || ch.Shadow() {

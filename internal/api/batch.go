@@ -68,6 +68,9 @@ func (j *batchJob) Run(tx *store.Tx) error {
 	if err := r.judgeWhole(tx); err != nil {
 		return err
 	}
+	// From here on all of it runs, so that people are asked for all of it once: what is held is undone at the end.
+	x.gate.Whole = true
+	defer func() { x.gate.Whole = false }()
 	if err := x.spend(tx); err != nil {
 		return err
 	}

@@ -312,9 +312,9 @@ func (m *merging) conflict() error {
 
 // runMerge merges, in one transaction of the parent.
 func (x *exchange) runMerge(m *merging, dir string) (res merged, err error) {
-	x.request.Alone = true
+	x.request.Alone, x.gate.Whole = true, true
 	x.unruled = m.preview
-	defer func() { x.request.Alone, x.unruled = false, false }()
+	defer func() { x.request.Alone, x.unruled, x.gate.Whole = false, false, false }()
 	err = x.do(store.JobFunc(func(tx *store.Tx) error {
 		res = merged{Statements: []string{}, Conflicts: []mergeConflict{}, Warnings: m.warnings()}
 		m.result = nil

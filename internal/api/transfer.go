@@ -551,6 +551,7 @@ func (s *Server) loadCSV(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	x.gate.Whole = true // one approval for the table that is made and its rows
 	if err = x.do(job); approved != nil && (err == nil || errors.Is(err, store.ErrSpent)) {
 		err = x.concludeRedeem(approved, err)
 	}

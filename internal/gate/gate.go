@@ -17,7 +17,11 @@ type Gate struct {
 	Rules *approval.Rules // which writes people look at first; nil for none
 	Pass  approval.Pass   // what an approval lets through
 
+	// Whole says that the request is one piece of work of many statements: what people have to approve is gathered, and told at its end.
+	Whole bool
+
 	passed []approval.Hit // of the request, so far
+	waits  []approval.Hit // for people, gathered
 	tally  approval.Tally // rows that its statements changed
 	rows   []rows         // those of the one that runs
 }

@@ -48,6 +48,10 @@ func (g *Gate) stop(hits []approval.Hit) error {
 		return nil
 	}
 	if s := g.Pass.Stop(hits); s != nil {
+		if g.Whole && !s.Denied() {
+			g.waits = g.Rules.Merge(g.waits, hits)
+			return nil
+		}
 		return &approval.Stop{Hits: g.Rules.Merge(g.passed, s.Hits)}
 	}
 	g.passed = g.Rules.Merge(g.passed, hits)
@@ -121,8 +125,16 @@ func (g *Gate) JudgeWhole(tables []string) error {
 // Watches tells whether rows are to be counted. It forgets what an earlier run of the same request did.
 func (g *Gate) Watches() bool {
 	g.tally.Reset()
-	g.rows, g.passed = g.rows[:0], nil
+	g.rows, g.passed, g.waits = g.rows[:0], nil, nil
 	return g.Rules != nil
+}
+
+// Settled stops a request that is done for what was gathered.
+func (g *Gate) Settled() error {
+	if len(g.waits) == 0 {
+		return nil
+	}
+	return &approval.Stop{Hits: g.Rules.Merge(g.passed, g.waits)}
 }
 
 // Begin forgets what a statement changed that failed.

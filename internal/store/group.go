@@ -82,7 +82,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	a.hear(c.req.Gate)
 	c.req.Spent, c.req.Filed = sqlite.Counts{}, false
 	tx := &w.tx
-	*tx = Tx{w: w, a: a, c: c, lone: lone}
+	*tx = Tx{w: w, a: a, c: c, lone: lone, witness: a.witness}
 	a.rec.clear()
 
 	start := s.opt.Now()

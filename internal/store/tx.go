@@ -37,6 +37,8 @@ type Tx struct {
 	stands  int64         // rows that its finished steps wrote: nothing takes them back but the loss of all
 	running *sqlite.Stmt  // for the budget
 
+	witness Witness // is told of the rows that change; nil for nobody
+
 	unrecorded error // why what it changed couldn't be recorded, since the last Undo
 
 	uncounted bool // a statement of the server's own runs, which nobody pays for
@@ -234,8 +236,8 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		conn.SetLastInsertRowid(noRowid)
 	}
 
-	if a := tx.a; a.witness != nil {
-		a.witness.Begin()
+	if tx.witness != nil {
+		tx.witness.Begin()
 	}
 	tx.running = s
 	if s.Vacuum {
@@ -559,6 +561,11 @@ func (tx *Tx) seal() error {
 	}
 	if tx.unrecorded != nil {
 		return tx.unrecorded
+	}
+	if tx.witness != nil {
+		if err := tx.witness.Settled(); err != nil {
+			return err
+		}
 	}
 	if err := tx.checkDeferred(); err != nil {
 		return err

@@ -14,6 +14,8 @@ type Witness interface {
 	Changing(*sqlite.Change)
 	// Changed is asked after each statement that ended well. An error is the statement's: the Job has to return it, so that all that the request wrote is undone.
 	Changed(*sqlite.Stmt) error
+	// Settled is asked before what the request wrote becomes part of anything. An error undoes it.
+	Settled() error
 }
 
 // hear has a request's gate told of the rows that change. The first one that wants to know costs the connection its compiled statements: those were compiled to tell
@@ -41,8 +43,8 @@ func (a *actor) hear(g Gate) {
 
 // witnessed asks the gate about what a statement has changed.
 func (tx *Tx) witnessed(s *sqlite.Stmt) error {
-	if tx.a.witness == nil || !s.Writes {
+	if tx.witness == nil || !s.Writes {
 		return nil
 	}
-	return tx.a.witness.Changed(s)
+	return tx.witness.Changed(s)
 }
