@@ -151,3 +151,45 @@ func TestProposeAndApply(t *testing.T) {
 		t.Error("another approval for the same apply")
 	}
 }
+
+// heldRow has an INSERT into a table held, by a rule that is made if need be. path is that of the database's calls.
+func heldRow(c *harness.Client, path string) *harness.Answer {
+	c.Post(path+"query", harness.Body("CREATE TABLE IF NOT EXISTS held_rows(a)"))
+	if len(c.Get(path+"approval-rules").OK().List("data")) == 0 || c.Post(path+"query", harness.Body("INSERT INTO held_rows VALUES('probe')")).Status == http.StatusOK {
+		c.Post(path+"approval-rules", body{"tableGlob": "held_rows", "action": "require_approval", "operations": []string{"insert"}}).OK()
+	}
+	return c.Post(path+"query", harness.Body("INSERT INTO held_rows VALUES(?)", unused())).Fails(http.StatusForbidden, "approval_required")
+}
+
+// The calls that only who made what they name can make, by members.
+func TestTwinsOfApprovals(t *testing.T) {
+	row(t, "DP-TWIN-1")
+	o := newOffice(t)
+	head := enrol(t, o.s, "head@example.com", "default", "admin")
+	o.admin.DB("shop").Must("CREATE TABLE t(a)")
+	path := "/api/namespaces/default/databases/shop/"
+	token := head.Post(path+"propose", harness.Body("INSERT INTO t VALUES(1)")).OK().Str("data.executionToken")
+	o.boss.Post(path+"apply", body{"executionToken": token}).Fails(http.StatusNotFound, "not_found")
+	head.Post(path+"apply", body{"executionToken": token}).OK().Is("data.changes", "1")
+	a := heldRow(head.Client, path)
+	approval := a.Str("approvalToken")
+	head.Get(path+"approvals/"+approval).OK().Is("data.requestedBy.name", "head@example.com")
+	o.boss.Get(path+"approvals/"+approval).Fails(http.StatusNotFound, "not_found")
+	o.approve(approval).OK()
+	head.Post(path+"approvals/"+approval+"/redeem", nil).OK()
+	head.Post(path+"approvals/"+approval+"/redeem", nil).Fails(http.StatusNotFound, "not_found")
+	approval = heldRow(head.Client, path).Str("approvalToken")
+	o.approve(approval).OK()
+	head.Post(path+"redeem_approval", body{"approvalToken": approval}).OK()
+	head.Post(path+"redeem_approval", body{"approvalToken": approval}).Fails(http.StatusNotFound, "not_found")
+	// A member who has become less may run less.
+	approval = heldRow(head.Client, path).Str("approvalToken")
+	o.approve(approval).OK()
+	enrol(t, o.s, "owner@example.com", "default", "owner").Do("PATCH", "/api/namespaces/default/members/"+head.id, body{"role": "viewer"}).OK()
+	o.admin.Post("/v1/db/default/shop/redeem_approval", body{"approvalToken": approval}).Fails(http.StatusForbidden, "role_not_allowed")
+	none := o.s.Client(t, "")
+	for _, call := range []string{"propose", "apply", "redeem_approval", "approvals/x/redeem"} {
+		signedOut(t, none.Post(path+call, body{"sql": "SELECT 1", "executionToken": "x", "approvalToken": "x"}))
+	}
+	signedOut(t, none.Get(path+"approvals/x"))
+}
