@@ -88,6 +88,19 @@ func TestHeldDoors(t *testing.T) {
 		holds(o.admin.Post(d.Path("merge_branch"), body{"ref": "work"}))
 		o.admin.Do("DELETE", d.Path("branches/work"), nil).OK()
 	})
+	t.Run("a branch with rules of its own", func(t *testing.T) {
+		o.admin.Post(d.Path("claim_branch"), body{"ref": "ruled", "content": "full"}).OK()
+		b := o.admin.DB("shop.ruled")
+		b.Must("DELETE FROM safe") // it begins without rules
+		o.rule(b, body{"tableGlob": "free", "action": "require_approval"})
+		holds(b.Query("DELETE FROM free"))
+		o.admin.Post(d.Path("claim_branch"), body{"ref": "ruled", "content": "full"}).Fails(http.StatusForbidden, "approval_denied")
+		token := holds(o.admin.Do("DELETE", d.Path("branches/ruled"), nil))
+		holds(o.admin.Do("DELETE", "/v1/databases/shop?force=true", nil))
+		o.approve(token).OK()
+		o.admin.Post(d.Path("redeem_approval"), body{"approvalToken": token}).OK().Is("data.deleted", "true")
+		o.admin.Get(d.Path("branches/ruled")).Fails(http.StatusNotFound, "not_found")
+	})
 	t.Run("a rule", func(t *testing.T) {
 		token := holds(o.admin.Do("DELETE", d.Path("approval-rules/"+id), nil))
 		o.boss.Do("DELETE", "/api/namespaces/default/databases/shop/approval-rules/"+id, nil).Fails(http.StatusForbidden, "role_not_allowed") // an editor
