@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -75,6 +76,15 @@ func measureDecision(ctx context.Context) (verdicts []verdict, err error) {
 	}
 	sql := []byte("SELECT id, name, price FROM item WHERE id = ?")
 	g := &gate.Gate{}
+	var list []*approval.Rule
+	for i := range 50 {
+		r := &approval.Rule{ID: fmt.Sprint(i), TableGlob: fmt.Sprintf("prod_%d_*", i), Action: approval.RequireApproval, MaxRows: approval.NoMaxRows}
+		if err := r.Check(); err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	rules := approval.NewRules(list)
 	read := func(i int, decide bool) error {
 		var permit sqlite.Policy
 		if decide {
@@ -107,14 +117,18 @@ func measureDecision(ctx context.Context) (verdicts []verdict, err error) {
 			}
 		}
 	}
-	var times, allocs [2][]float64
-	for turn := range 2 * gateTurns {
-		with := turn % 2
+	var times, allocs [3][]float64 // without, with, and with rules too
+	for turn := range 3 * gateTurns {
+		with := turn % 3
+		g.Rules = nil
+		if with == 2 {
+			g.Rules = rules
+		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		began := time.Now()
 		for i := range gateReads {
-			if err := read(i, with == 1); err != nil {
+			if err := read(i, with > 0); err != nil {
 				return nil, err
 			}
 		}
@@ -127,6 +141,7 @@ func measureDecision(ctx context.Context) (verdicts []verdict, err error) {
 	return []verdict{
 		limit("authentication and gate, of a warm point read", "time", max(0, median(times[1])-median(times[0])), float64(5*time.Microsecond), micros),
 		limit("authentication and gate, of a warm point read", "allocations", max(0, median(allocs[1])-median(allocs[0])), 1, func(f float64) string { return fmt.Sprintf("%.2f", f) }),
+		limit("50 approval rules, of a warm statement", "time", max(0, median(times[2])-median(times[1])), float64(2*time.Microsecond), micros),
 	}, nil
 }
 

@@ -13,7 +13,7 @@ import (
 
 // unaudited are the calls that change nothing which the audit log tells of: what they change of rows is the query log's. Those of payments need a Stripe,
 // and are looked at in checkout_test.go.
-var unaudited = map[string]bool{"previewBranchByPost": true, "query": true, "batch": true, "validate": true, "explain": true, "searchByBody": true, "startCheckout": true, "stripeEvent": true}
+var unaudited = map[string]bool{"previewBranchByPost": true, "query": true, "batch": true, "validate": true, "explain": true, "searchByBody": true, "propose": true, "apply": true, "startCheckout": true, "stripeEvent": true}
 
 // TestEveryChangeIsAudited makes each call of the OpenAPI document that changes something, and looks for its entry: whose it is, of what,
 // and from where.
@@ -24,6 +24,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 	owner := enrol(t, s, "owner@example.com", "default", "owner")
 	nobody := s.Client(t, "")
 	admin.DB("audited").Must("CREATE TABLE ruled(a)") // makes it
+	admin.DB("held").Must("SELECT 1")
 
 	// change makes the call, and returns the id of the target ("" for any).
 	type change func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (action, target string)
@@ -123,6 +124,44 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
 			return "policy.deleted", id
 		},
+		"createApprovalRule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "approval_rule.created", c.Post(path, body{"tableGlob": unused(), "action": "deny"}).OK().Str("data.id")
+		},
+		"deleteApprovalRule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := admin.Post("/v1/db/default/audited/approval-rules", body{"tableGlob": unused(), "action": "deny"}).OK().Str("data.id")
+			path = strings.Replace(path, "{id}", id, 1)
+			if a := c.Do(op.Method, path, nil); a.Status != http.StatusOK { // by a token it takes an approval
+				token := holds(a)
+				owner.Post("/api/approvals/"+token+"/approve", body{}).OK()
+				c.Post("/v1/db/default/audited/redeem_approval", body{"approvalToken": token}).OK()
+			}
+			return "approval_rule.deleted", id
+		},
+		"approveApproval": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			a := heldRow(admin, "/v1/db/default/held/")
+			c.Post(strings.Replace(path, "{token}", a.Str("approvalToken"), 1), nil).OK()
+			return "approval.approved", a.Str("approvalId")
+		},
+		"denyApproval": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			a := heldRow(admin, "/v1/db/default/held/")
+			c.Post(strings.Replace(path, "{token}", a.Str("approvalToken"), 1), nil).OK()
+			return "approval.denied", a.Str("approvalId")
+		},
+		"redeemApproval": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			path = strings.Replace(path, "audited", "held", 1)
+			before, _, _ := strings.Cut(path, "approvals/")
+			a := heldRow(c, before)
+			owner.Post("/api/approvals/"+a.Str("approvalToken")+"/approve", nil).OK()
+			c.Post(strings.Replace(path, "{token}", a.Str("approvalToken"), 1), nil).OK()
+			return "approval.redeemed", a.Str("approvalId")
+		},
+		"redeemNamedApproval": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			path = strings.Replace(path, "audited", "held", 1)
+			a := heldRow(c, strings.TrimSuffix(path, "redeem_approval"))
+			owner.Post("/api/approvals/"+a.Str("approvalToken")+"/approve", nil).OK()
+			c.Post(path, body{"approvalToken": a.Str("approvalToken")}).OK()
+			return "approval.redeemed", a.Str("approvalId")
+		},
 		"revokeToken": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			id := admin.Post("/v1/tokens", body{}).OK().Str("data.id")
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
@@ -163,6 +202,27 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			form := url.Values{"action": {"signup"}, "email": {unused() + "@example.com"}, "password": {thePassword}}
 			nobody.Post(strings.Replace(path, "{token}", token, 1), harness.Raw(form.Encode()), formType).OK()
 			return "invitation.accepted", id
+		},
+		"answerSignIn": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			form := url.Values{"email": {owner.email}, "password": {thePassword}}
+			cookie := cookieOf(t, nobody.Post(path, harness.Raw(form.Encode()), formType))
+			return "session.created", nobody.AsSession(cookie).Get("/api/session").OK().Str("data.session.id")
+		},
+		"answerSignOut": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			p := session(t)
+			id := p.Get("/api/session").OK().Str("data.session.id")
+			p.Post(path, harness.Raw(""), formType).OK()
+			return "session.ended", id
+		},
+		"answerSignUp": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			form := url.Values{"email": {unused() + "@example.com"}, "password": {thePassword}}
+			cookieOf(t, nobody.Post(path, harness.Raw(form.Encode()), formType))
+			return "user.created", ""
+		},
+		"answerApproval": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			token, _ := hold(t, ruledShop(t, s, unused()), "DELETE FROM prod_users")
+			leadsTo(t, sendForm(c, strings.Replace(path, "{token}", token, 1), url.Values{"decision": {"approve"}}), "/approve/"+token)
+			return "approval.approved", ""
 		},
 		"deleteNamespace": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			slug := unused()
@@ -225,7 +285,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 					t.Errorf("%v: no target or address", e)
 				}
 				switch name {
-				case "signUp", "acceptInvitation", "answerInvitation", "redeemHandoff", "redeem":
+				case "signUp", "answerSignUp", "acceptInvitation", "answerInvitation", "redeemHandoff", "redeem":
 					who, actor = "anonymous", ""
 				case "signOutEverywhere":
 					actor = by["id"].(string) // another user

@@ -69,11 +69,29 @@ func run(m *testing.M) int {
 var unprovoked = map[string]string{
 	"createDatabase 408": slowBody,
 	"createPolicy 408":   slowBody,
-	"putBranch 409":      "no schema is known that a database has and a branch can't be given; it is there for the one that is found",
-	"pinBranch 408":      slowBody,
-	"previewBranch 413":  "a plan of over a kilobyte is one of a branch, which the test of that status has none of",
-	"previewBranch 408":  slowMerge,
-	"mergeBranch 408":    slowMerge,
+
+	"createApprovalRule 408": slowBody,
+	"createApprovalRule 409": "200 rules are more than a test should make; the unit test of the catalog does",
+	"approveApproval 408":    slowBody,
+	"denyApproval 408":       slowBody,
+	"propose 408":            slowBody,
+
+	"apply 408":               heldAsQuery,
+	"apply 413":               heldAsQuery,
+	"apply 503":               heldAsQuery,
+	"redeemApproval 400":      heldAsQuery,
+	"redeemApproval 408":      heldAsQuery,
+	"redeemApproval 413":      heldAsQuery,
+	"redeemApproval 503":      heldAsQuery,
+	"redeemNamedApproval 408": heldAsQuery,
+	"redeemNamedApproval 413": heldAsQuery,
+	"redeemNamedApproval 503": heldAsQuery,
+
+	"putBranch 409":     "no schema is known that a database has and a branch can't be given; it is there for the one that is found",
+	"pinBranch 408":     slowBody,
+	"previewBranch 413": "a plan of over a kilobyte is one of a branch, which the test of that status has none of",
+	"previewBranch 408": slowMerge,
+	"mergeBranch 408":   slowMerge,
 
 	"previewBranchByPost 408": slowMerge,
 	"mergeBranchByName 408":   slowMerge,
@@ -92,6 +110,10 @@ var unprovoked = map[string]string{
 	"signUp 408":              slowBody,
 	"acceptInvitation 408":    slowBody,
 	"answerInvitation 408":    slowBody,
+	"answerSignIn 408":        slowBody,
+	"answerApproval 408":      slowBody,
+	"answerSignOut 408":       slowBody,
+	"answerSignUp 408":        slowBody,
 	"createNamespace 408":     slowBody,
 	"setMemberRole 408":       slowBody,
 	"createInvitation 408":    slowBody,
@@ -112,6 +134,7 @@ func ofTwin(what string) bool {
 }
 
 const (
+	heldAsQuery  = "it is the query's own failure: this call runs one"
 	slowMerge    = "a merge over its time limit is one of larger databases than a test should make"
 	damagedMerge = "it takes a branch, and a database that is damaged has none that was made since; its failure is every call's about a database"
 )

@@ -21,11 +21,13 @@ var floors = [][]string{
 		"internal/sqlite",   // the engine
 		"internal/bucket",   // objects in a folder or in S3
 		"internal/checkout", // payments by Stripe
+		"internal/console",  // what people see
 		"migrations",        // the catalog's schema
 	},
 	{
 		"internal/checkout/checkouttest", // what tests pay with
 		"internal/wire",                  // JSON in and out; its values are the engine's
+		"internal/approval",              // which writes a person looks at first
 		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
 		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},

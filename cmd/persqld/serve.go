@@ -146,7 +146,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
 		StatementTimeout: cmd.StatementTimeout.Duration, MemoryLimit: int64(cmd.Memory) / 4 * 3,
 		MaxTransfers: cmd.MaxTransfers, TransferTimeout: cmd.TransferTimeout.Duration,
-		AutoCreate: cmd.AutoCreate, BranchContent: cmd.BranchContent, Trash: cmd.Trash.Duration, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
+		AutoCreate: cmd.AutoCreate, BranchContent: cmd.BranchContent, Trash: cmd.Trash.Duration, ApprovalTTL: cmd.ApprovalTime.Duration, RedeemTTL: cmd.RedeemTime.Duration, MaxApprovals: cmd.MaxApprovals, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,
 	}

@@ -32,9 +32,10 @@ type Client struct {
 	http   *http.Client
 }
 
-// NewClient is a client of the server at url; an empty token sends none.
+// NewClient is a client of the server at url; an empty token sends none. It goes nowhere by itself: a redirect is an answer.
 func NewClient(t testing.TB, url, token, data string) *Client {
-	return &Client{t: t, url: url, token: token, data: data, http: &http.Client{Transport: transport, Timeout: 60 * time.Second}}
+	return &Client{t: t, url: url, token: token, data: data, http: &http.Client{Transport: transport, Timeout: 60 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // URL is the server's, and Token what the client sends, for a test that speaks HTTP by itself.

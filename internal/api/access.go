@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -187,10 +188,11 @@ func refuseRenamed(name string) error {
 // refuseNew looks afterwards, in the same savepoint: at the new name of ALTER TABLE … RENAME; at a table that a virtual table takes
 // for its own by the name, which nobody could write to any more; and for a scoped caller at a view of what it may not read, whose
 // columns would be told, and at a foreign key to a table that it may not touch, which would tell of its keys.
-func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
+func (n *schemaNames) refuseNew(tx *store.Tx, g *gate.Gate) error {
 	if n == nil {
 		return nil
 	}
+	c := &g.Caller
 	// First those that would answer in the place of what is asked below.
 	for _, name := range namesOf(tx, `SELECT name FROM sqlite_schema WHERE name LIKE 'pragma\_%' ESCAPE '\'`) {
 		if _, there := n.types[name]; !there {
@@ -198,6 +200,7 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 		}
 	}
 	var views []string
+	var made []approval.Write
 	left := map[string]bool{}
 	err := tx.Query(typesSQL, nil, func(s *sqlite.Stmt) error {
 		left[str(s.Column(0))] = true
@@ -211,13 +214,21 @@ func (n *schemaNames) refuseNew(tx *store.Tx, c *gate.Caller) error {
 			return gate.RefuseName(name)
 		case !c.Sees(name):
 			return gate.RefuseTable(name)
-		case kind == "view":
-			views = append(views, name)
+		default:
+			made = append(made, approval.Write{Table: name, Op: approval.DDL})
+			if kind == "view" {
+				views = append(views, name)
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	if !gate.Off("rule of a new name") {
+		if err := g.JudgeWrites(made); err != nil {
+			return err
+		}
 	}
 	for name := range n.types {
 		if n.policied.Has(name) && !left[name] {

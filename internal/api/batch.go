@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/persqld/persqld/internal/approval"
+	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
@@ -24,6 +26,12 @@ func (s *Server) batch(x *exchange) error {
 	if err := x.openDatabase(true); err != nil {
 		return err
 	}
+	return s.runBatch(x)
+}
+
+// runBatch runs the statements that were read.
+func (s *Server) runBatch(x *exchange) error {
+	x.call = heldCall{kind: kindBatch, body: x.body}
 	x.reckons = true
 	x.gate.Batch = x.many.Transaction
 	x.request.Steps = !x.many.Transaction
@@ -55,6 +63,15 @@ func (j *batchJob) Run(tx *store.Tx) error {
 	r.start(tx.Began())
 	atomic := x.many.Transaction
 	if done, err := x.replay(tx); done || err != nil {
+		return err
+	}
+	if err := r.judgeWhole(tx); err != nil {
+		return err
+	}
+	// From here on all of it runs, so that people are asked for all of it once: what is held is undone at the end.
+	x.gate.Whole = true
+	defer func() { x.gate.Whole = false }()
+	if err := x.spend(tx); err != nil {
 		return err
 	}
 	last := r.began
@@ -129,9 +146,39 @@ func (r *run) explainRaw(tx *store.Tx, err error, sql []byte) error {
 	return err
 }
 
+// judgeWhole judges a batch before any of it runs, where the database has approval rules: it is held or refused as a whole. A statement that doesn't compile yet, because it uses
+// what an earlier one makes, is judged when it is reached.
+func (r *run) judgeWhole(tx *store.Tx) error {
+	rules := r.x.gate.Rules
+	if rules == nil || gate.Off("rule of a batch") {
+		return nil
+	}
+	var hits []approval.Hit
+	for i := range r.x.many.Statements {
+		s, err := r.prepare(tx, r.x.many.Statements[i].SQL)
+		var stop *approval.Stop
+		switch {
+		case err == nil:
+			s.Done()
+		case errors.As(err, &stop):
+			hits = rules.Merge(hits, stop.Hits)
+		case tx.Again():
+			return err
+		}
+	}
+	if len(hits) > 0 {
+		return &approval.Stop{Hits: hits}
+	}
+	return nil
+}
+
 // fail ends a batch at statement i.
 func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
 	x := r.x
+	var stop *approval.Stop
+	if errors.As(err, &stop) && !atomic && !gate.Off("rule of a step") {
+		return err // it is held as a whole: what ran before is undone
+	}
 	f := *x.s.faultOf(err)
 	f.index = i
 	if atomic {

@@ -378,10 +378,16 @@ func (s *Server) makeFull(x *exchange, n *newBranch, give func(ctx context.Conte
 	})
 }
 
+// errBranchRuled is the refusal to make a branch anew that has approval rules of its own.
+var errBranchRuled = newFault(http.StatusForbidden, codeApprovalDenied, "The branch has approval rules, which would end with it", "DELETE …/branches/:ref asks them; then the branch can be made anew")
+
 // giveBranch makes a database of a branch's file, with its name. From here on it is done, or undone, whoever leaves.
 func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Database, n *newBranch, path string) (f catalog.Forked, err error) {
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(ctx)), endTime)
 	defer cancel()
+	if former, err := s.opt.Catalog.Branch(parent.ID, n.ref); n.ref != "" && err == nil && former.Rules != nil && !former.Expired(s.opt.Now()) {
+		return f, errBranchRuled
+	}
 	facts, err := s.forkFacts(x, parent, n)
 	if err != nil {
 		return f, err
@@ -537,7 +543,15 @@ func (s *Server) deleteBranch(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	until, err := s.deleteTree(ctx, d.ID, true)
+	x.call = heldCall{kind: kindDeleteBranch, params: map[string]string{"ref": ref}, title: "Delete the branch " + ref}
+	if err := x.guardTree(d, true); err != nil {
+		return err
+	}
+	var until time.Time
+	err = x.once(func() (err error) {
+		until, err = s.deleteTree(ctx, d.ID, true)
+		return err
+	})
 	if errors.Is(err, catalog.ErrDatabaseNotFound) {
 		err = catalog.ErrBranchNotFound
 	}

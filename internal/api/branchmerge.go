@@ -5,12 +5,16 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/branch/rows"
 	"github.com/persqld/persqld/internal/branch/schema"
 	"github.com/persqld/persqld/internal/catalog"
@@ -183,6 +187,14 @@ func (s *Server) mergeBranch(x *exchange, ref string, preview bool) error {
 			if len(m.plan.Conflicts) > 0 {
 				return m.conflict()
 			}
+			if !m.preview && parent.Rules != nil {
+				if x.call, err = x.heldMerge(ctx, m, d); err != nil {
+					return err
+				}
+				if x.redeemed != nil && !maps.Equal(x.call.params, x.approved.Params) {
+					return newFault(http.StatusConflict, "approval_mismatch", "The branch, or its parent's schema, is not as it was when the merge was approved", "merge again: it is held anew")
+				}
+			}
 			res, err = x.runMerge(m, dir)
 			if errors.Is(err, errSchemaMoved) && try < 3 {
 				continue
@@ -314,8 +326,9 @@ func (m *merging) conflict() error {
 
 // runMerge merges, in one transaction of the parent.
 func (x *exchange) runMerge(m *merging, dir string) (res merged, err error) {
-	x.request.Alone = true
-	defer func() { x.request.Alone = false }()
+	x.request.Alone, x.gate.Whole = true, true
+	x.unruled = m.preview
+	defer func() { x.request.Alone, x.unruled, x.gate.Whole = false, false, false }()
 	err = x.do(store.JobFunc(func(tx *store.Tx) error {
 		res = merged{Statements: []string{}, Conflicts: []mergeConflict{}, Warnings: m.warnings()}
 		m.result = nil
@@ -325,6 +338,14 @@ func (x *exchange) runMerge(m *merging, dir string) (res merged, err error) {
 		}
 		if !slices.Equal(now, m.parent) {
 			return errSchemaMoved
+		}
+		if !m.preview {
+			if err := x.gate.JudgeWrites(m.writes()); err != nil {
+				return err
+			}
+			if err := x.spend(tx); err != nil {
+				return err
+			}
 		}
 		if x.s.opt.Past != nil && !m.preview && (!m.plan.Empty() || m.changes != nil && m.changes.Len() > 0) {
 			label := "before the merge of " + m.ref
@@ -371,6 +392,48 @@ func (x *exchange) runMerge(m *merging, dir string) (res merged, err error) {
 		return nil
 	}))
 	return res, err
+}
+
+// writes is what the plan does to the schema, as rules know it: an index or trigger is its table's.
+func (m *merging) writes() (list []approval.Write) {
+	tables := map[string]string{}
+	for _, objects := range [][]schema.Object{m.parent, m.branch} {
+		for _, o := range objects {
+			tables[o.Type+" "+o.Name] = o.Table
+		}
+	}
+	for _, changes := range [][]schema.Change{m.plan.Added, m.plan.Changed, m.plan.Removed} {
+		for _, c := range changes {
+			name := c.Name
+			if on := tables[c.Type+" "+c.Name]; on != "" {
+				name = on
+			}
+			list = append(list, approval.Write{Table: name, Op: approval.DDL})
+		}
+	}
+	for _, t := range m.plan.Renamed {
+		list = append(list, approval.Write{Table: t.From, Op: approval.DDL}, approval.Write{Table: t.To, Op: approval.DDL})
+	}
+	return list
+}
+
+// heldMerge is what is kept of a merge, if a rule stops it. It is for the branch as it is: another commit there needs another approval.
+func (x *exchange) heldMerge(ctx context.Context, m *merging, d *catalog.Database) (heldCall, error) {
+	owner, err := x.s.opt.Placement.Owner(ctx, d.ID)
+	if err != nil {
+		return heldCall{}, err
+	}
+	position, _, err := owner.Position(ctx, d.ID)
+	if err != nil {
+		return heldCall{}, err
+	}
+	changed := 0
+	if m.changes != nil {
+		changed = int(m.changes.Len())
+	}
+	sum := digestOf([]byte(strings.Join(m.plan.Statements, ";\n")))
+	return heldCall{kind: kindMerge, body: x.body, title: "Merge the branch " + m.ref + " (" + m.mode + ")",
+		params: map[string]string{"ref": m.ref, "branchId": d.ID, "position": strconv.FormatUint(position, 10), "changedRows": strconv.Itoa(changed), "plan": sum}}, nil
 }
 
 // runSchema carries the plan out, and looks at the foreign keys that it may have broken.

@@ -1,11 +1,8 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	_ "embed"
 	"errors"
-	"html/template"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/checkout"
+	"github.com/persqld/persqld/internal/console"
 )
 
 // Checkout takes payments, as checkout.Checkout does and says.
@@ -163,43 +161,18 @@ const (
 	checkoutCancelled = "cancelled"
 )
 
-type checkoutText struct {
-	Style       template.CSS
-	Title, Text string
+// checkoutPages are what people see who come back from Stripe.
+var checkoutPages = map[string]console.Message{
+	checkoutDone: {Title: "Thank you", Text: "Stripe confirms each payment to this server, and the balance grows when it has: mostly within seconds, " +
+		"after some days where a bank takes that long. You can close this page."},
+	checkoutCancelled: {Title: "Nothing was paid", Text: "The payment was cancelled. You can close this page, and begin another one whenever you like."},
 }
-
-//go:embed checkout.html
-var checkoutHTML string
-
-var (
-	checkoutPage  = template.Must(template.New("checkout").Parse(checkoutHTML))
-	checkoutTexts = map[string]checkoutText{
-		checkoutDone: {Title: "Thank you", Text: "Stripe confirms each payment to this server, and the balance grows when it has: mostly within seconds, " +
-			"after some days where a bank takes that long. You can close this page."},
-		checkoutCancelled: {Title: "Nothing was paid", Text: "The payment was cancelled. You can close this page, and begin another one whenever you like."},
-	}
-)
 
 // showCheckout serves GET /api/billing/checkout/:outcome, where Stripe sends the browser. It knows nothing of the payment, which only the webhook tells of.
 func (s *Server) showCheckout(x *exchange) error {
-	page, ok := checkoutTexts[unescape(x.param("outcome"))]
+	page, ok := checkoutPages[unescape(x.param("outcome"))]
 	if !ok {
 		return newFault(http.StatusNotFound, codeNotFound, "There is no such page", "")
 	}
-	page.Style = template.CSS(inviteStyle)
-	var b bytes.Buffer
-	if err := checkoutPage.Execute(&b, page); err != nil {
-		return err
-	}
-	h := x.w.Header()
-	h["Content-Type"] = []string{"text/html; charset=utf-8"}
-	h["X-Request-Id"] = []string{x.id}
-	h["Cache-Control"] = noStore
-	h["Content-Security-Policy"] = []string{invitePolicy}
-	h["Referrer-Policy"] = []string{"no-referrer"}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
-	x.sent, x.status = true, http.StatusOK
-	// A client that left is no failure of ours.
-	_, _ = x.w.Write(b.Bytes())
-	return nil
+	return x.sendPage(http.StatusOK, &page)
 }

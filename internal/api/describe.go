@@ -296,7 +296,7 @@ func (s *Server) validate(x *exchange) error {
 	if err := x.readStatement(); err != nil {
 		return err
 	}
-	x.gate.Batch = true
+	x.gate.Batch, x.unruled = true, true
 	err := x.do(store.JobFunc(func(tx *store.Tx) error {
 		x.run.start(tx.Began())
 		st, err := x.run.prepare(tx, x.one.SQL)
@@ -347,7 +347,7 @@ func (s *Server) explain(x *exchange) error {
 	if err := x.readStatement(); err != nil {
 		return err
 	}
-	x.gate.Batch = true
+	x.gate.Batch, x.unruled = true, true
 	err := x.do(store.JobFunc(func(tx *store.Tx) error {
 		r := &x.run
 		r.start(tx.Began())

@@ -71,7 +71,7 @@ func (x *exchange) enter(by entry) error {
 	}
 	// To the calls that have a twin under /v1 a member is a token of the namespace: unscoped, and of the membership's role.
 	x.token = &catalog.Token{ID: memberID(x.user), NamespaceID: x.membership.ID, NamespaceSlug: x.membership.Slug, Name: x.user.Email,
-		Role: catalog.TokenRole(x.membership.Role)}
+		Role: catalog.TokenRole(x.membership.Role), Owner: x.user.ID}
 	return nil
 }
 
@@ -94,7 +94,10 @@ func (x *exchange) enterAgain() error {
 }
 
 // memberID stands for a user where a token's id would.
-func memberID(u *catalog.User) string { return "user:" + u.ID }
+func memberID(u *catalog.User) string { return memberPrefix + u.ID }
+
+// memberPrefix begins a memberID.
+const memberPrefix = "user:"
 
 var noStore = []string{"no-store"}
 

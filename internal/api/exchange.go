@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/store"
@@ -60,6 +61,15 @@ type exchange struct {
 	waited  bool  // the body did not come with its header
 	reckons bool  // its failure tells what its statements cost
 	lent    bool  // an abandoned statement still uses the exchange's memory
+
+	call     heldCall          // what is kept of the request, if a rule stops it
+	permit   permit            // what it uses up
+	pass     approval.Pass     // what an approval lets through
+	redeemed *catalog.Approval // the approval that the request runs
+	approved heldRequest       // what that one keeps
+	proposal *catalog.Proposal // that the request applies
+	thrift   *thrift           // bounds what runs more than the balance does; nil for no more
+	unruled  bool              // what runs is no write: rules aren't asked
 }
 
 const (
@@ -110,6 +120,8 @@ func (s *Server) give(x *exchange) {
 	x.key = idempotency{}
 	x.tab = tab{}
 	x.engine, x.hurried, x.waited, x.sent, x.reckons = 0, false, false, false, false
+	x.call, x.permit, x.pass, x.redeemed, x.approved, x.unruled = heldCall{}, permit{}, nil, nil, heldRequest{}, false
+	x.proposal, x.thrift = nil, nil
 	x.run.reset()
 	s.exchanges.Put(x)
 }
@@ -181,7 +193,7 @@ func (x *exchange) handle(by entry, paid bool, h handler) (err error) {
 	if err != nil {
 		return err
 	}
-	return h(x)
+	return x.held(h(x))
 }
 
 // bearerOf is the token of the Authorization header, or "" (RFC 6750, section 2.1; the scheme's case doesn't matter).
@@ -354,6 +366,9 @@ func (x *exchange) readBody() error { return x.readUpTo(x.s.opt.MaxRequest) }
 // readUpTo reads the request's body, up to a limit of bytes. Where that took a while, who sent it must still be let in: else a body
 // that is held back would keep a right that was taken meanwhile, for minutes.
 func (x *exchange) readUpTo(limit int64) error {
+	if x.redeemed != nil {
+		return nil // what was approved is the body
+	}
 	if err := x.receive(limit); err != nil || !x.waited {
 		return err
 	}
@@ -468,6 +483,9 @@ func (x *exchange) success() { x.out = append(x.out[:0], `{"success":true,"data"
 
 // param is a part of the path.
 func (x *exchange) param(name string) string {
+	if v, ok := x.approved.Params[name]; ok {
+		return v
+	}
 	if x.path != (pathParts{}) {
 		if name == "ns" {
 			return x.path.namespace
@@ -491,11 +509,18 @@ func (x *exchange) limit(standard, most int) (int, error) {
 }
 
 // do runs a job on the request's database.
-func (x *exchange) do(job store.Job) error {
+func (x *exchange) do(job store.Job) error { return x.doBy(&x.gate, job) }
+
+// doBy is do with a gate that stands before the request's.
+func (x *exchange) doBy(g store.Gate, job store.Job) error {
 	x.gate.Caller = x.caller()
-	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = &x.gate, job, x.token.NamespaceID, x.came
+	x.gate.Rules, x.gate.Pass = x.rulesOf(x.database), x.pass
+	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = g, job, x.token.NamespaceID, x.came
 	if err := x.onTab(&x.request); err != nil {
 		return err
+	}
+	if x.thrift != nil {
+		x.thrift.budget, x.request.Budget = x.request.Budget, x.thrift
 	}
 	ctx := x.r.Context()
 	owner, err := x.s.opt.Placement.Owner(ctx, x.database.ID)

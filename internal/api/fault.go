@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/checkout"
@@ -35,6 +36,7 @@ type fault struct {
 	empty   *billing.EmptyError
 
 	conflicts []byte // of a merge, as JSON
+	extra     []byte // further members, each with a comma before it
 }
 
 func (f *fault) Error() string { return f.message }
@@ -113,6 +115,18 @@ var table = []struct {
 		hint: "delete some: any moment of the history can be restored without one"},
 	{err: store.ErrNoSnapshot, status: http.StatusNotFound, code: codeNotFound, message: "Snapshot not found", hint: "GET …/snapshots lists them"},
 	{err: history.ErrBookmark, status: http.StatusBadRequest, code: "invalid_bookmark", message: "This is no bookmark of the database", hint: "bookmarks come with answers to writes, and from GET …/bookmark"},
+	{err: catalog.ErrRuleNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Approval rule not found", hint: "GET …/approval-rules lists them"},
+	{err: catalog.ErrTooManyRules, status: http.StatusConflict, code: "too_many_rules", message: fmt.Sprintf("A database has at most %d approval rules", approval.MaxRules), hint: "one tableGlob can be about many tables"},
+	{err: catalog.ErrApprovalNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Approval not found", hint: "GET …/approvals lists those of the database"},
+	{err: catalog.ErrTooManyApprovals, status: http.StatusTooManyRequests, code: "too_many_approvals", message: "The token has as many pending approvals as it may; the write needs human approval and was not run", hint: "wait for those that it has to be decided, or ask the operator to raise PERSQLD_MAX_APPROVALS", retry: time.Minute},
+	{err: catalog.ErrProposal, status: http.StatusNotFound, code: codeNotFound, message: "The execution token is unknown, used, expired or another bearer's", hint: "POST …/propose makes another one"},
+	{err: catalog.ErrTooManyProposals, status: http.StatusTooManyRequests, code: "too_many_proposals", message: "The token has as many open proposals as it may", hint: "apply some, or wait until they are over", retry: time.Minute},
+	{err: store.ErrSpent, status: http.StatusNotFound, code: codeNotFound, message: "It was used already", hint: ""},
+	{err: approval.ErrDecided, status: http.StatusConflict, code: "already_decided", message: "The approval is decided already", hint: ""},
+	{err: approval.ErrVoted, status: http.StatusConflict, code: "already_voted", message: "You have approved it already", hint: "another person has to approve it too"},
+	{err: approval.ErrOver, status: http.StatusConflict, code: "approval_over", message: "The approval is over", hint: "the write can be asked for again"},
+	{err: approval.ErrRank, status: http.StatusForbidden, code: "role_not_allowed", message: "Your role in the namespace may not decide on it", hint: "editors, admins and owners may, unless a rule asks for more"},
+	{err: approval.ErrOwn, status: http.StatusForbidden, code: "own_request", message: "A rule keeps whoever owns the requesting token from deciding on it", hint: "ask somebody else"},
 	{err: catalog.ErrExpiry, status: http.StatusBadRequest, code: codeBadRequest, message: "A token must expire in the future"},
 	{err: catalog.ErrTokenNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Token not found", hint: "GET /v1/tokens lists them"},
 	{err: catalog.ErrName, status: http.StatusBadRequest, code: codeBadRequest, message: "A name has at most 200 characters, none of them control characters"},
@@ -179,6 +193,14 @@ func (s *Server) faultOf(err error) *fault {
 		switch w.Code {
 		case wire.CodeTypeMismatch, wire.CodeTooManyParams:
 			f.detail = &sqlDetail{kind: w.Code, message: w.Message, hint: w.Hint, offset: -1}
+		}
+		return f
+	}
+	var stop *approval.Stop
+	if errors.As(err, &stop) { // of which more is told where the request ends
+		f := newFault(http.StatusForbidden, codeApprovalRequired, stop.Error(), "")
+		if stop.Denied() {
+			f.code = codeApprovalDenied
 		}
 		return f
 	}
@@ -258,6 +280,7 @@ func appendFault(b []byte, f *fault, requestID string, completed []byte) []byte 
 		b = append(b, `,"conflicts":`...)
 		b = append(b, f.conflicts...)
 	}
+	b = append(b, f.extra...)
 	if completed != nil {
 		b = append(b, `,"completed":[`...)
 		b = append(b, completed...)

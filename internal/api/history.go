@@ -342,6 +342,10 @@ func (s *Server) restore(x *exchange) error {
 	if err := x.mayRestore("POST …/restore"); err != nil {
 		return err
 	}
+	x.call = heldCall{kind: kindRestore, body: x.body, title: "Restore the database"}
+	if err := x.guard(); err != nil {
+		return err
+	}
 	return x.transferring(nil, func(ctx context.Context, _ string, _ func()) error {
 		owner, err := s.opt.Placement.Owner(ctx, x.database.ID)
 		if err != nil {
@@ -352,14 +356,16 @@ func (s *Server) restore(x *exchange) error {
 			return err
 		}
 		before := x.before("restore")
-		err = owner.Rebuild(ctx, x.database.ID, store.FromPast, &before, func(path string) error {
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("make room for the restored file: %w", err)
-			}
-			if err := s.past(ctx, x.database.ID, at, path); err != nil {
-				return err
-			}
-			return s.sound(ctx, x.database.ID, path)
+		err = x.once(func() error {
+			return owner.Rebuild(ctx, x.database.ID, store.FromPast, &before, func(path string) error {
+				if err := os.Remove(path); err != nil {
+					return fmt.Errorf("make room for the restored file: %w", err)
+				}
+				if err := s.past(ctx, x.database.ID, at, path); err != nil {
+					return err
+				}
+				return s.sound(ctx, x.database.ID, path)
+			})
 		})
 		if err != nil {
 			return err

@@ -19,6 +19,12 @@ func (s *Server) query(x *exchange) error {
 	if err := x.openDatabase(true); err != nil {
 		return err
 	}
+	return s.runQuery(x)
+}
+
+// runQuery runs the statement that was read.
+func (s *Server) runQuery(x *exchange) error {
+	x.call = heldCall{kind: kindQuery, body: x.body}
 	x.reckons = true
 	err := x.do((*queryJob)(&x.run))
 	if x.lent {
@@ -44,6 +50,16 @@ func (j *queryJob) Run(tx *store.Tx) error {
 	if done, err := x.replay(tx); done || err != nil {
 		return err
 	}
+	if x.proposal != nil {
+		now, err := schemaMark(tx)
+		if err != nil {
+			return err
+		}
+		r.drift.schema = now != x.proposal.SchemaVersion
+	}
+	if err := x.spend(tx); err != nil {
+		return err
+	}
 	s, err := r.prepare(tx, st.SQL)
 	if err != nil {
 		r.note(store.Result{}, 0, err)
@@ -61,6 +77,7 @@ func (j *queryJob) Run(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
+	r.drift.rows = x.proposal != nil && far(res.Changes, x.proposal.Estimate)
 	out = append(out, `,"meta":`...)
 	at := len(out)
 	out = r.appendMeta(out, 1, span)

@@ -69,6 +69,11 @@ type Options struct {
 	// ForeignHost, if set, is called once, at the first request with a Host that isn't this machine.
 	ForeignHost func(host string)
 
+	ApprovalTTL  time.Duration // that a held write waits for people; 24 h
+	RedeemTTL    time.Duration // that an approved one can be run; 1 h
+	MaxApprovals int           // pending ones of a token; 100
+	Notifier     Notifier      // is told of approvals; nil for nobody
+
 	Now    func() time.Time
 	Logger *slog.Logger
 }
@@ -100,6 +105,8 @@ type Server struct {
 	byAccount   *attempts
 	refusals    *attempts // entries of the audit log about failed sign-ins
 	payers      *attempts // beginning payments, by user
+	denials     *attempts // entries of the audit log about writes that rules denied, by token
+	bells       bells     // for those who wait for approvals
 	strays      *attempts // lines of the log about events that aren't Stripe's
 	budget      budget
 	interrupted context.Context // ends when transfers are to stop
@@ -147,6 +154,15 @@ func New(opt Options) *Server {
 	if opt.TransferTimeout <= 0 {
 		opt.TransferTimeout = time.Hour
 	}
+	if opt.ApprovalTTL <= 0 {
+		opt.ApprovalTTL = 24 * time.Hour
+	}
+	if opt.RedeemTTL <= 0 {
+		opt.RedeemTTL = time.Hour
+	}
+	if opt.MaxApprovals <= 0 {
+		opt.MaxApprovals = 100
+	}
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
@@ -174,6 +190,7 @@ func New(opt Options) *Server {
 	s := &Server{opt: opt, log: opt.Logger, flood: newFlood(opt.RatePerAddress, opt.Now)}
 	s.crossSite, s.passwords = newCrossSite(opt.BaseURL), opt.Passwords
 	s.byAddress, s.byAccount = newAttempts(opt.SignInPerAddress, opt.Now), newAttempts(opt.SignInPerAccount, opt.Now)
+	s.denials = newAttempts(refusalsPerMinute, opt.Now)
 	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
 	s.payers, s.strays = newAttempts(checkoutsPerMinute, opt.Now), newAttempts(straysPerMinute, opt.Now)
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
@@ -243,7 +260,10 @@ func (s *Server) shortcut(r *http.Request) (e *endpoint, parts pathParts) {
 func (s *Server) SetReady() { s.ready.Store(true) }
 
 // Drain closes /readyz: no new requests should be sent here.
-func (s *Server) Drain() { s.draining.Store(true) }
+func (s *Server) Drain() {
+	s.draining.Store(true)
+	s.bells.close()
+}
 
 // Interrupt ends exports and imports that are still under way.
 func (s *Server) Interrupt() { s.interrupt() }
@@ -315,6 +335,15 @@ func (s *Server) routes() {
 	v1("GET", db+"/policies", s.listPolicies)
 	v1("POST", db+"/policies", s.createPolicy)
 	v1("DELETE", db+"/policies/{id}", s.deletePolicy)
+	v1("POST", db+"/propose", s.propose)
+	v1("POST", db+"/apply", s.apply)
+	v1("GET", db+"/approval-rules", s.listRules)
+	v1("POST", db+"/approval-rules", s.createRule)
+	v1("DELETE", db+"/approval-rules/{id}", s.deleteRule)
+	v1("GET", db+"/approvals", s.listApprovals)
+	v1("GET", db+"/approvals/{token}", s.getApproval)
+	v1("POST", db+"/approvals/{token}/redeem", s.redeemInPath)
+	v1("POST", db+"/redeem_approval", s.redeemNamed)
 	v1("GET", db+"/bookmark", s.bookmark)
 	v1("GET", db+"/snapshots", s.listSnapshots)
 	v1("POST", db+"/snapshots", s.createSnapshot)
@@ -344,8 +373,18 @@ func (s *Server) routes() {
 	add(entrySession, "DELETE", "/api/sessions", s.signOutEverywhere)
 	add(entryPublic, "POST", "/api/signup", s.signUp)
 	add(entryPublic, "POST", "/api/invitations/{token}/accept", s.acceptInvitation)
-	add(entryOpen, "GET", "/invite/{token}", s.showInvitation)
-	add(entryOpen, "POST", "/invite/{token}", s.answerInvitation)
+	add(entryOpen, "GET", "/invite/{token}", s.page(s.showInvitation))
+	add(entryOpen, "POST", "/invite/{token}", s.page(s.answerInvitation))
+	add(entryOpen, "GET", signInPath, s.page(s.showSignIn))
+	add(entryOpen, "POST", signInPath, s.page(s.answerSignIn))
+	add(entryOpen, "POST", "/logout", s.page(s.answerSignOut))
+	add(entryOpen, "GET", signUpPath, s.page(s.showSignUp))
+	add(entryOpen, "POST", signUpPath, s.page(s.answerSignUp))
+	showApproval, decideApproval := s.approvalPages(approvalDesk{})
+	add(entryOpen, "GET", "/approve/{token}", s.page(showApproval))
+	add(entryOpen, "POST", "/approve/{token}", s.page(decideApproval))
+	add(entrySession, "POST", "/api/approvals/{token}/approve", s.approve)
+	add(entrySession, "POST", "/api/approvals/{token}/deny", s.deny)
 	add(entrySession, "GET", "/api/namespaces", s.listNamespaces)
 	add(entrySession, "POST", "/api/namespaces", s.createNamespace)
 	const ns = "/api/namespaces/{ns}"

@@ -31,18 +31,23 @@ func (s *Server) signUp(x *exchange) error {
 	if s.opt.SignUp != SignUpOpen {
 		return errSignUpClosed
 	}
-	n, err := x.newUser(&req)
-	if err != nil {
-		return err
-	}
-	u, err := s.opt.Catalog.CreateUser(x.actingAs(context.WithoutCancel(x.r.Context()), nil), n)
-	if err != nil {
-		return err
-	}
-	if err := x.beginSession(u, n.PasswordHash); err != nil {
+	if err := x.signUpAs(&req); err != nil {
 		return err
 	}
 	return x.reply(x.whoAmI())
+}
+
+// signUpAs makes an account, and signs in.
+func (x *exchange) signUpAs(req *signUpRequest) error {
+	n, err := x.newUser(req)
+	if err != nil {
+		return err
+	}
+	u, err := x.s.opt.Catalog.CreateUser(x.actingAs(context.WithoutCancel(x.r.Context()), nil), n)
+	if err != nil {
+		return err
+	}
+	return x.beginSession(u, n.PasswordHash)
 }
 
 // newUser is the user that a request asks for, with the password hashed. What can be refused without that work is.

@@ -40,6 +40,8 @@ type run struct {
 	snapshot store.Snapshot // that was taken before a statement of the request; no id if none was
 	position uint64         // of the transaction that the request wrote in; 0 if it wrote nothing
 
+	drift drift // of a proposal that is applied
+
 	meteredRead, meteredWritten int64 // what the statements really cost, where less is told
 }
 
@@ -145,7 +147,7 @@ func (r *run) execute(tx *store.Tx, s *sqlite.Stmt, st *wire.Statement, b []byte
 	}
 	b, r.b = r.b, nil
 	if err == nil {
-		err = before.refuseNew(tx, &r.x.gate.Caller)
+		err = before.refuseNew(tx, &r.x.gate)
 	}
 	if err != nil {
 		return b, res, r.explain(tx, err, st.SQL, target(s))
@@ -301,7 +303,7 @@ func (r *run) appendMeta(b []byte, statements int, d time.Duration) []byte {
 		b = append(b, `,"bookmark":"`...)
 		b = append(history.AppendBookmark(b, r.x.database.ID, r.position), '"')
 	}
-	return append(b, '}')
+	return append(r.appendDrift(b), '}')
 }
 
 // appendMillis writes a duration in milliseconds with three decimals.

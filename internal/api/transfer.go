@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/transfer"
@@ -262,6 +263,20 @@ func (s *Server) importFile(x *exchange) error {
 		if sqlite.IsDatabase(head[:n]) {
 			answer.Format = "sqlite"
 		}
+		var approved *catalog.Approval
+		if x.database.Rules != nil || x.r.Header["X-Approval-Token"] != nil {
+			digest, err := digestOfFile(upload)
+			if err != nil {
+				return err
+			}
+			x.call = heldCall{kind: kindImport, digest: digest, title: "Import a file of the format " + answer.Format}
+			if approved, err = x.presented(kindImport, digest); err != nil {
+				return err
+			}
+			if err := x.guard(); err != nil {
+				return err
+			}
+		}
 		if _, err := file.Seek(0, io.SeekStart); err != nil {
 			return fmt.Errorf("read upload: %w", err)
 		}
@@ -285,7 +300,7 @@ func (s *Server) importFile(x *exchange) error {
 			}
 			return purse.Afford(sqlite.Counts{RowsRead: r.RowsRead, RowsWritten: r.RowsWritten})
 		}
-		err = owner.Rebuild(ctx, x.database.ID, beginning, &before, func(path string) (err error) {
+		build := func(path string) (err error) {
 			var report transfer.Report
 			defer func() { reports <- report }()
 			if answer.Format == "sql" {
@@ -304,7 +319,11 @@ func (s *Server) importFile(x *exchange) error {
 				return err
 			}
 			return afford(&report)
-		})
+		}
+		err = x.once(func() error { return owner.Rebuild(ctx, x.database.ID, beginning, &before, build) })
+		if approved != nil && (err == nil || errors.Is(err, store.ErrSpent)) {
+			err = x.concludeRedeem(approved, err)
+		}
 		select {
 		case report := <-reports:
 			answer.Statements, answer.RowsRead, answer.RowsWritten = report.Statements, report.RowsRead, report.RowsWritten
@@ -526,7 +545,16 @@ func (s *Server) loadCSV(x *exchange) error {
 	if err := x.readKey("load-csv\x00" + job.table + "\x00" + job.mode + "\x00" + fmt.Sprint(header)); err != nil {
 		return err
 	}
-	err = x.do(job)
+	digest := digestOf([]byte(job.table + "\x00" + job.mode + "\x00" + fmt.Sprint(header) + "\x00" + string(text)))
+	x.call = heldCall{kind: kindLoadCSV, digest: digest, title: "Load rows of CSV", params: map[string]string{"table": job.table, "mode": job.mode, "header": fmt.Sprint(header)}}
+	approved, err := x.presented(kindLoadCSV, digest)
+	if err != nil {
+		return err
+	}
+	x.gate.Whole = true // one approval for the table that is made and its rows
+	if err = x.do(job); approved != nil && (err == nil || errors.Is(err, store.ErrSpent)) {
+		err = x.concludeRedeem(approved, err)
+	}
 	s.opt.Metrics.rows(job.read, job.written)
 	if err == nil {
 		x.replayHeader()
@@ -584,6 +612,9 @@ func (j *csvJob) Run(tx *store.Tx) error {
 	}
 	if x.key.reused {
 		return store.ErrKeyReused
+	}
+	if err := x.spend(tx); err != nil {
+		return err
 	}
 	exists := false
 	kinds := slices.Clone(j.csv.Columns) // what was inferred, for another run

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 )
 
@@ -62,7 +63,11 @@ func (s *Server) deleteDatabase(x *exchange) error {
 		return err
 	}
 	force := false
-	switch x.r.URL.Query().Get("force") {
+	wanted := x.r.URL.Query().Get("force")
+	if x.redeemed != nil {
+		wanted = x.approved.Params["force"]
+	}
+	switch wanted {
 	case "", "false":
 	case "true":
 		force = true
@@ -71,12 +76,53 @@ func (s *Server) deleteDatabase(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	until, err := s.deleteTree(ctx, d.ID, force)
+	x.database = d
+	x.call = heldCall{kind: kindDeleteDatabase, params: map[string]string{"force": wanted}, title: "Delete the database"}
+	if err := x.guardTree(d, force); err != nil {
+		return err
+	}
+	var until time.Time
+	err = x.once(func() (err error) {
+		until, err = s.deleteTree(ctx, d.ID, force)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	x.success()
 	x.out = append(appendTime(append(x.out, `{"deleted":true,"restorableUntil":`...), until), `}}`...)
+	return nil
+}
+
+// guardTree is guard for a database and, where they go with it, its branches.
+func (x *exchange) guardTree(d *catalog.Database, branches bool) error {
+	whole := x.database
+	defer func() { x.database = whole }()
+	var hits []approval.Hit
+	var visit func(d *catalog.Database) error
+	visit = func(d *catalog.Database) error {
+		x.database = d
+		err := x.guard()
+		var stop *approval.Stop
+		if errors.As(err, &stop) {
+			hits, err = append(hits, stop.Hits...), nil
+		}
+		if err != nil || !branches {
+			return err
+		}
+		for _, b := range x.s.opt.Catalog.Branches(d.ID) {
+			if err := visit(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := visit(d); err != nil {
+		return err
+	}
+	if len(hits) > 0 {
+		return &approval.Stop{Hits: hits}
+	}
 	return nil
 }
 
@@ -280,6 +326,7 @@ func (s *Server) Sweep(ctx context.Context) {
 		if err := errors.Join(s.opt.Catalog.SweepSessions(ctx), s.opt.Catalog.SweepInvitations(ctx)); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep sessions and invitations; it is tried again", "error", err)
 		}
+		s.sweepApprovals(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -316,5 +363,17 @@ func (s *Server) sweep(ctx context.Context) {
 		if err != nil {
 			s.log.Warn("purge database; it is tried again", "database", d.ID, "error", err)
 		}
+	}
+}
+
+// sweepApprovals ends the approvals that nobody decided on, or redeemed, in time.
+func (s *Server) sweepApprovals(ctx context.Context) {
+	ended, err := s.opt.Catalog.SweepApprovals(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("sweep approvals; it is tried again", "error", err)
+	}
+	for _, a := range ended {
+		s.notify(ctx, EventApprovalResolved, a)
+		s.bells.ring(a.ID)
 	}
 }

@@ -35,7 +35,7 @@ func countedTwin(path string) bool {
 		_, call, _ = strings.Cut(path, "/v1/db/{namespace}/{database}/") // as the OpenAPI document names it
 	}
 	switch call {
-	case "query", "batch", "import", "load-csv":
+	case "query", "batch", "import", "load-csv", "propose", "apply", "redeem_approval", "approvals/{token}/redeem":
 		return true
 	}
 	return false

@@ -353,8 +353,12 @@ func (c *Catalog) CreateHandoff(ctx context.Context, d *Database, role string, t
 		if _, err := tx.ExecContext(ctx, `DELETE FROM handoffs WHERE expires_at <= ?`, now); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO handoffs (hash, id, namespace_id, database_id, role, test, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			hash[:], id, d.NamespaceID, d.ID, role, test, now, expires.UnixMilli()); err != nil {
+		owner, err := ownerOf(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO handoffs (hash, id, namespace_id, database_id, role, test, created_at, expires_at, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			hash[:], id, d.NamespaceID, d.ID, role, test, now, expires.UnixMilli(), nullText(owner)); err != nil {
 			return err
 		}
 		return c.audit(ctx, tx, databaseEvent("branch.pinned", d, map[string]any{"handoffId": id, "role": role, "expiresAt": expires.UTC()}))
@@ -375,9 +379,10 @@ func (c *Catalog) RedeemHandoff(ctx context.Context, secret string) (t *Token, t
 	defer c.changing.Unlock()
 	err = c.change(ctx, func(tx *sql.Tx) error {
 		var id, databaseID, role string
+		var owner sql.NullString
 		var test bool
 		var expires int64
-		err := tx.QueryRowContext(ctx, `DELETE FROM handoffs WHERE hash = ? RETURNING id, database_id, role, test, expires_at`, hash[:]).Scan(&id, &databaseID, &role, &test, &expires)
+		err := tx.QueryRowContext(ctx, `DELETE FROM handoffs WHERE hash = ? RETURNING id, database_id, role, test, expires_at, owner`, hash[:]).Scan(&id, &databaseID, &role, &test, &expires, &owner)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrHandoff
 		}
@@ -395,6 +400,7 @@ func (c *Catalog) RedeemHandoff(ctx context.Context, secret string) (t *Token, t
 		if t, err = c.describeToken(n, token); err != nil {
 			return err
 		}
+		t.Owner = owner.String
 		if err := insertToken(ctx, tx, t); err != nil {
 			return err
 		}

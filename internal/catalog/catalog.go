@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,9 @@ type Options struct {
 	MaxNamespaces  int           // that a user makes; 20 if 0
 	MaxInvitations int           // of a namespace, open at the same time; 100 if 0
 
+	// SealKey is the file of the key that seals what must be recovered; seal.key beside the catalog's file if empty. It is made when it is first needed.
+	SealKey string
+
 	// Reserved is a slug that no user's namespace may have, also while no namespace has it: the next start gives the operator's token
 	// a namespace of this slug.
 	Reserved string
@@ -51,6 +55,7 @@ type Catalog struct {
 	changing sync.Mutex
 	closed   bool // under changing
 	version  atomic.Uint64
+	seal     seal
 
 	sessionIdle, sessionLife                   time.Duration
 	maxSessions, maxNamespaces, maxInvitations int
@@ -64,6 +69,7 @@ func Open(ctx context.Context, path string, opts Options) (c *Catalog, err error
 		sessionIdle: cmp.Or(opts.SessionIdle, defaultSessionIdle), sessionLife: cmp.Or(opts.SessionLife, defaultSessionLife),
 		maxSessions: cmp.Or(opts.MaxSessions, defaultSessions), maxNamespaces: cmp.Or(opts.MaxNamespaces, defaultNamespaces),
 		maxInvitations: cmp.Or(opts.MaxInvitations, defaultInvitations), reserved: opts.Reserved}
+	c.seal.path = cmp.Or(opts.SealKey, filepath.Join(filepath.Dir(path), "seal.key"))
 	if c.now == nil {
 		c.now = time.Now
 	}

@@ -69,8 +69,8 @@ func TestMigrationsRunOnce(t *testing.T) {
 	}
 	db := rawOpen(t, path)
 	var applied int
-	if err := db.QueryRow(`SELECT count(*) FROM goose_db_version WHERE version_id > 0`).Scan(&applied); err != nil || applied != 8 {
-		t.Errorf("%d migrations applied, %v, want 8", applied, err)
+	if err := db.QueryRow(`SELECT count(*) FROM goose_db_version WHERE version_id > 0`).Scan(&applied); err != nil || applied != 9 {
+		t.Errorf("%d migrations applied, %v, want 9", applied, err)
 	}
 	for _, table := range []string{"namespaces", "databases", "ended_slugs", "tokens", "settings"} {
 		var strict bool

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/persqld/persqld/internal/approval"
 )
 
 const (
@@ -26,8 +28,9 @@ type Database struct {
 	Status      string
 	Test        bool // made by a test token
 	CreatedAt   time.Time
-	Policies    *PolicyList // nil for none
-	Fork        *Fork       // of a branch or fork, and of what ends by itself; nil for any other
+	Policies    *PolicyList     // nil for none
+	Rules       *approval.Rules // which of its writes people look at first; nil for none
+	Fork        *Fork           // of a branch or fork, and of what ends by itself; nil for any other
 
 	seq int64 // the order of creation
 }

@@ -30,6 +30,18 @@ var (
 	ErrPolicyExists = errors.New("a policy of this name exists already")
 	// ErrTooManyPolicies is returned when a database has as many policies as it can have.
 	ErrTooManyPolicies = errors.New("a database has at most 100 policies")
+	// ErrRuleNotFound is returned when an approval rule is named by an id that the database has none of.
+	ErrRuleNotFound = errors.New("approval rule not found")
+	// ErrTooManyRules is returned when a database has as many approval rules as it can have.
+	ErrTooManyRules = errors.New("a database has at most 200 approval rules")
+	// ErrApprovalNotFound is returned for a token or id that no approval has.
+	ErrApprovalNotFound = errors.New("approval not found")
+	// ErrTooManyApprovals is returned when a token has as many pending approvals as it can have.
+	ErrTooManyApprovals = errors.New("too many pending approvals")
+	// ErrProposal is returned for an execution token that is unknown, used, expired, or somebody else's. Callers are not told which.
+	ErrProposal = errors.New("unknown, used or expired execution token")
+	// ErrTooManyProposals is returned when a token has as many open proposals as it can have.
+	ErrTooManyProposals = errors.New("too many open proposals")
 	// ErrExpiry is returned for a token that would expire before it is made.
 	ErrExpiry = errors.New("a token must expire in the future")
 	// ErrName is returned for a name of a token or a database that is too long or has control characters.

@@ -135,6 +135,10 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("read policies: %w", err)
 	}
+	rules, err := loadRules(ctx, db)
+	if err != nil {
+		return fmt.Errorf("read approval rules: %w", err)
+	}
 	err = each(ctx, db, selectDatabases+` WHERE deleted_at IS NULL ORDER BY seq`, func(rows *sql.Rows) error {
 		t, err := scanDatabase(rows)
 		if err != nil {
@@ -142,7 +146,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 		}
 		d := t.Database // without the times of the trash: there may be 100,000 of them
 		m.share(&d)
-		d.Policies = policies[d.ID]
+		d.Policies, d.Rules = policies[d.ID], rules[d.ID]
 		m.addDatabase(&d)
 		return nil
 	})
@@ -155,7 +159,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 		m.share(&t.Database)
-		t.Policies = policies[t.ID]
+		t.Policies, t.Rules = policies[t.ID], rules[t.ID]
 		m.addTrashed(t)
 		return nil
 	})

@@ -33,6 +33,7 @@ type Token struct {
 	ExpiresAt     time.Time // zero for never
 	CreatedAt     time.Time
 	RevokedAt     time.Time // zero while it is not revoked
+	Owner         string    // id of the user who made it, or made the token that made it; "" where nobody is known to
 
 	hash   Hash
 	tables TableSet // of TableScope
@@ -389,7 +390,7 @@ func (c *Catalog) operatorToken(ctx context.Context) (*Token, error) {
 }
 
 const selectTokens = `SELECT t.id, t.namespace_id, n.slug, t.name, t.hint, t.hash, t.role, t.test, t.database_id,
-	t.table_scope, t.claims, t.expires_at, t.created_at, t.revoked_at FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
+	t.table_scope, t.claims, t.expires_at, t.created_at, t.revoked_at, t.owner FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
 
 func tokenByID(ctx context.Context, tx *sql.Tx, id string) (*Token, error) {
 	return scanOneToken(tx.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
@@ -413,16 +414,16 @@ type scanner interface{ Scan(dest ...any) error }
 func scanToken(row scanner) (*Token, error) {
 	var t Token
 	var hash []byte
-	var database, scope, claims sql.NullString
+	var database, scope, claims, owner sql.NullString
 	var expires, revoked sql.NullInt64
 	var created int64
 	err := row.Scan(&t.ID, &t.NamespaceID, &t.NamespaceSlug, &t.Name, &t.Hint, &hash, &t.Role, &t.Test, &database,
-		&scope, &claims, &expires, &created, &revoked)
+		&scope, &claims, &expires, &created, &revoked, &owner)
 	if err != nil {
 		return nil, err
 	}
 	copy(t.hash[:], hash)
-	t.Database = database.String
+	t.Database, t.Owner = database.String, owner.String
 	if scope.Valid {
 		// Whatever is wrong with it: a token must not become one of all tables.
 		var tables []string
@@ -455,13 +456,35 @@ func insertToken(ctx context.Context, tx *sql.Tx, t *Token) error {
 	if t.Claims != nil {
 		claims = t.Claims.JSON
 	}
+	if t.Owner == "" {
+		var err error
+		if t.Owner, err = ownerOf(ctx, tx); err != nil {
+			return fmt.Errorf("insert token: %w", err)
+		}
+	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO tokens
-		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, claims, expires_at, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, claims, expires_at, created_at, owner)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database), nullText(scope), nullText(claims),
-		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli())
+		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli(), nullText(t.Owner))
 	if err != nil {
 		return fmt.Errorf("insert token: %w", err)
 	}
 	return nil
+}
+
+// ownerOf is the user who answers for what is made now: whoever makes it, or made the token that makes it. "" where nobody is known to.
+func ownerOf(ctx context.Context, tx *sql.Tx) (string, error) {
+	switch a := actorOf(ctx); a.Type {
+	case ActorUser:
+		return a.ID, nil
+	case ActorToken:
+		var owner sql.NullString
+		err := tx.QueryRowContext(ctx, `SELECT owner FROM tokens WHERE id = ?`, a.ID).Scan(&owner)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return "", err
+		}
+		return owner.String, nil
+	}
+	return "", nil
 }

@@ -55,6 +55,9 @@ type Settings struct {
 	PasswordMemory      Size     `default:"19MiB" range:"8MiB..1GiB" unit:"bytes" help:"Memory that the hash of a password takes (argon2id). A change counts for each user at the next sign-in." placeholder:"SIZE"`
 	PasswordPasses      int      `default:"2" range:"1..100" unit:"passes" help:"Passes over that memory." placeholder:"N"`
 	PasswordChecks      int      `default:"2" range:"1..1000" unit:"passwords" help:"Passwords that are hashed at the same time; others wait a second for their turn, then 429." placeholder:"N"`
+	ApprovalTime        Duration `default:"24h" range:"1s..8760h" unit:"time" help:"How long a write that needs human approval waits to be decided." placeholder:"TIME"`
+	RedeemTime          Duration `default:"1h" range:"1s..8760h" unit:"time" help:"How long an approved write can be run." placeholder:"TIME"`
+	MaxApprovals        int      `default:"100" range:"1..1000000" unit:"approvals" help:"Pending approvals a token; beyond them 429." placeholder:"N"`
 	AutoCreate          bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
 	BranchContent       string   `default:"schema" enum:"schema,full" help:"What a branch has where the request doesn't say: the objects without rows (schema), or the rows too (full)." placeholder:"WHAT"`
 	MaxOpen             int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`

@@ -29,6 +29,9 @@ func (l Layout) Root() string { return string(l) }
 // Catalog is the catalog's SQLite file.
 func (l Layout) Catalog() string { return filepath.Join(string(l), "catalog.db") }
 
+// SealKey is the file of the key that seals what the catalog must be able to recover. It is in no backup: what it sealed is then made anew.
+func (l Layout) SealKey() string { return filepath.Join(string(l), "seal.key") }
+
 // Databases is the folder of the tenants' files.
 func (l Layout) Databases() string { return filepath.Join(string(l), "db") }
 

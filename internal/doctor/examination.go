@@ -108,7 +108,7 @@ func (x *examination) root() {
 	for _, e := range entries {
 		path := filepath.Join(x.dir.Root(), e.Name())
 		switch base := trimCompanion(path); {
-		case base == x.dir.Catalog(), base == x.dir.QueryLog(), path == x.dir.Databases(), path == x.dir.History(), strings.HasPrefix(path, x.dir.CommitTimes()), strings.HasPrefix(path, x.dir.Aside()), strings.HasPrefix(path, x.dir.ReplicaState()), path == x.dir.Temp(), path == x.dir.Lock(), path == x.dir.Format():
+		case base == x.dir.Catalog(), base == x.dir.QueryLog(), path == x.dir.Databases(), path == x.dir.History(), strings.HasPrefix(path, x.dir.CommitTimes()), strings.HasPrefix(path, x.dir.Aside()), strings.HasPrefix(path, x.dir.ReplicaState()), path == x.dir.Temp(), path == x.dir.Lock(), path == x.dir.Format(), path == x.dir.SealKey():
 			x.mode(path)
 		case path == x.dir.Socket(), strings.HasPrefix(path, x.dir.QueryLog()+".damaged"), path == x.dir.Format()+".new":
 		default:

@@ -152,7 +152,7 @@ func TestSound(t *testing.T) {
 	h := newHouse(t)
 	for _, full := range []bool{false, true} {
 		r := h.examine(t, noon, full)
-		if !r.Sound || len(r.Findings) != 0 || r.Databases != 3 || r.Format != 1 || r.CatalogSchema != 8 || r.Bytes == 0 || r.Full != full {
+		if !r.Sound || len(r.Findings) != 0 || r.Databases != 3 || r.Format != 1 || r.CatalogSchema != 9 || r.Bytes == 0 || r.Full != full {
 			t.Errorf("got %+v", r)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/sqlite"
 )
 
@@ -12,6 +13,17 @@ type Gate struct {
 	Caller Caller
 	// Batch says that the statement is part of a batch in one transaction, where constraints may be deferred.
 	Batch bool
+
+	Rules *approval.Rules // which writes people look at first; nil for none
+	Pass  approval.Pass   // what an approval lets through
+
+	// Whole says that the request is one piece of work of many statements: what people have to approve is gathered, and told at its end.
+	Whole bool
+
+	passed []approval.Hit // of the request, so far
+	waits  []approval.Hit // for people, gathered
+	tally  approval.Tally // rows that its statements changed
+	rows   []rows         // those of the one that runs
 }
 
 // Judge decides whether the caller may run the statement.
@@ -46,6 +58,9 @@ func (g *Gate) Judge(s *sqlite.Stmt) error {
 	if v.defers && !g.Batch {
 		return &Refusal{Code: CodePragma, Message: "PRAGMA defer_foreign_keys has an effect only inside a transaction", Request: true,
 			Hint: "send it as a statement of a batch with \"transaction\": true"}
+	}
+	if g.Rules != nil {
+		return g.judgeRules(s, v)
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ type verdict struct {
 	looked   bool   // destroys is known
 	destroys string // see Destructive
 	bound    *bound // for callers that policies bind; nil until one comes
+
+	writing *writing // for databases with approval rules; nil until one asks
 }
 
 // classify works out a verdict.

@@ -121,3 +121,9 @@ func (ch *Change) value(i int, get func(*libc.TLS, uintptr, int32, uintptr) int3
 	}
 	return Value{}, true
 }
+
+// Shadow tells whether a virtual table keeps its content in the row's table.
+func (ch *Change) Shadow() bool {
+	p := (*sqlite3.TPreUpdate)(at((*sqlite3.Tsqlite3)(at(ch.conn.db)).FpPreUpdate))
+	return (*sqlite3.TTable)(at(p.FpTab)).FtabFlags&sqlite3.TF_Shadow != 0
+}

@@ -34,6 +34,9 @@ type actor struct {
 	past   past
 	meter  meterState
 	rec    *recorder // nil: what changes is not recorded
+
+	witnessed bool    // the connection tells of every row that changes, to whom the next line says
+	witness   Witness // of the request that runs; nil for none
 	// checkpointAt is how long the log must be, in pages, for another checkpoint after one that failed.
 	checkpointAt int
 }

@@ -79,9 +79,10 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 		return w.settle(c, err)
 	}
 	a.conn.Forget()
+	a.hear(c.req.Gate)
 	c.req.Spent, c.req.Filed = sqlite.Counts{}, false
 	tx := &w.tx
-	*tx = Tx{w: w, a: a, c: c, lone: lone}
+	*tx = Tx{w: w, a: a, c: c, lone: lone, witness: a.witness}
 	a.rec.clear()
 
 	start := s.opt.Now()
@@ -90,6 +91,7 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	w.cur.Store(c)
 	err, fault := w.runJob(c, tx)
 	w.cur.Store(nil)
+	a.witness = nil
 	w.endTurn()
 	c.deadline.Store(0)
 	end := tx.ended

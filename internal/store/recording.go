@@ -83,7 +83,7 @@ type recordedTable struct {
 
 // begin has an opened connection record, if its file says so. Another one pays nothing.
 func (a *actor) begin(s *Store, conn *sqlite.Conn) error {
-	a.rec = nil
+	a.rec, a.witnessed = nil, false
 	if !a.tables.known[branchTable.Name] {
 		return nil
 	}

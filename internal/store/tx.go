@@ -37,6 +37,8 @@ type Tx struct {
 	stands  int64         // rows that its finished steps wrote: nothing takes them back but the loss of all
 	running *sqlite.Stmt  // for the budget
 
+	witness Witness // is told of the rows that change; nil for nobody
+
 	unrecorded error // why what it changed couldn't be recorded, since the last Undo
 
 	uncounted bool // a statement of the server's own runs, which nobody pays for
@@ -234,6 +236,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		conn.SetLastInsertRowid(noRowid)
 	}
 
+	if tx.witness != nil {
+		tx.witness.Begin()
+	}
 	tx.running = s
 	if s.Vacuum {
 		err = conn.AllowVacuum(func() error { return steps(s, row) })
@@ -286,7 +291,7 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		}
 		return r, tx.check(err)
 	}
-	return r, nil
+	return r, tx.witnessed(s)
 }
 
 // runRecorded runs a statement and records what it changes. An error of its own counts first: what it changed before may stand (OR FAIL).
@@ -556,6 +561,11 @@ func (tx *Tx) seal() error {
 	}
 	if tx.unrecorded != nil {
 		return tx.unrecorded
+	}
+	if tx.witness != nil {
+		if err := tx.witness.Settled(); err != nil {
+			return err
+		}
 	}
 	if err := tx.checkDeferred(); err != nil {
 		return err
