@@ -301,3 +301,17 @@ func TestMergeOfRandomBranches(t *testing.T) {
 	}
 	t.Logf("%d merges did, %d said no, %d left values of columns that came back", did, said, back)
 }
+
+// A rule on the old name of a table stops a merge that renames it, as one on the new name does.
+func TestMergeRenamesPastNoRule(t *testing.T) {
+	for _, glob := range []string{"a", "b"} {
+		g := two(t)
+		slug, _ := g.claim("x", `,"content":"full"`)
+		g.sql(g.secret, http.StatusOK, slug, "ALTER TABLE a RENAME TO b")
+		g.ask(g.secret, http.StatusOK, "POST", "/v1/db/acme/shop/approval-rules", fmt.Sprintf(`{"tableGlob":%q,"action":"deny","operations":["ddl"]}`, glob))
+		before := g.everything("shop")
+		if status, data := g.merge("x"); status != http.StatusForbidden || !strings.Contains(data, "approval_denied") || g.everything("shop") != before {
+			t.Errorf("%s: %d %s", glob, status, data)
+		}
+	}
+}
