@@ -230,3 +230,40 @@ func TestProposeWithinBounds(t *testing.T) {
 		t.Errorf("after proposals: %s", n)
 	}
 }
+
+// Requests about approvals that can't be understood.
+func TestBadApprovals(t *testing.T) {
+	row(t, "DP-APR-8", "DP-PRO-2", "DP-RUL-1")
+	o := newOffice(t)
+	d := o.admin.DB("shop")
+	d.Must("CREATE TABLE t(a)")
+	id := o.rule(d, body{"tableGlob": "t", "action": "require_approval"})
+	token := holds(d.Query("INSERT INTO t VALUES(1)"))
+	for _, word := range []string{"approve", "deny"} {
+		o.boss.Post("/api/approvals/"+token+"/"+word, harness.Raw(`{"reason": 1}`)).Fails(http.StatusBadRequest, "bad_request")
+		o.boss.Post("/api/approvals/"+token+"/"+word, body{"reason": strings.Repeat("é", 501)}).Fails(http.StatusBadRequest, "bad_request")
+		o.boss.Post("/api/approvals/"+token+"/"+word, body{"reason": strings.Repeat("x", 70_000)}).Fails(http.StatusRequestEntityTooLarge, "request_too_large")
+		o.boss.Post("/api/approvals/appr_nobodys/"+word, body{}).Fails(http.StatusNotFound, "not_found")
+		// A page of another site decides nothing.
+		o.boss.Post("/api/approvals/"+token+"/"+word, body{}, "Sec-Fetch-Site: cross-site").Fails(http.StatusForbidden, "forbidden")
+	}
+	o.admin.Get(d.Path("approvals/"+token)).OK().Is("data.status", "pending")
+	o.admin.Post(d.Path("apply"), harness.Raw(`[]`)).Fails(http.StatusBadRequest, "")
+	o.admin.Get(d.Path("approvals?limit=0")).Fails(http.StatusBadRequest, "bad_request")
+	o.admin.Get(d.Path("approvals?status=open")).Fails(http.StatusBadRequest, "bad_request")
+	o.admin.Do("DELETE", d.Path("approval-rules/"+id), nil, "Plan-Key: x").Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	o.admin.Post(d.Path("redeem_approval"), body{"approvalToken": token}, "Idempotency-Key: x").Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	for _, bad := range []body{{"action": "deny"}, {"tableGlob": "x", "action": "allow"}, {"tableGlob": "x", "action": "deny", "operations": []string{"select"}}, {"tableGlob": "x", "action": "deny", "maxRows": -1},
+		{"tableGlob": "x", "action": "deny", "approvers": 11}, {"tableGlob": "x", "action": "deny", "approvers": "viewer"}, {"tableGlob": "x", "action": "deny", "note": strings.Repeat("x", 501)}} {
+		o.admin.Post(d.Path("approval-rules"), bad).Fails(http.StatusBadRequest, "invalid_rule")
+	}
+	// More than can be kept isn't held, and hasn't run.
+	large := make([]any, 100)
+	for i := range large {
+		large[i] = harness.Body("INSERT INTO t VALUES(?)", strings.Repeat("x", 20_000))
+	}
+	o.admin.Post(d.Path("batch"), body{"statements": large}).Fails(http.StatusRequestEntityTooLarge, "held_write_too_large")
+	if n := d.One("SELECT count(*) FROM t"); n != "0" {
+		t.Errorf("%s rows", n)
+	}
+}
