@@ -301,3 +301,66 @@ func TestRedeemedIsKnownFromTheFile(t *testing.T) {
 		t.Errorf("%s rows", n)
 	}
 }
+
+// Rules are asked again when an approval is redeemed; and a batch is one piece of work, for maxRows and for the approval.
+func TestRulesAtRedeem(t *testing.T) {
+	row(t, "DP-RUL-3", "DP-APR-4")
+	o := newOffice(t)
+	d := o.admin.DB("shop")
+	d.Batch(true, "CREATE TABLE safe(id INTEGER PRIMARY KEY, v UNIQUE)", "CREATE TABLE free(id INTEGER PRIMARY KEY)", "INSERT INTO free VALUES(1)").OK()
+	o.rule(d, body{"tableGlob": "safe", "action": "require_approval", "maxRows": 3})
+	count := func(want string) {
+		t.Helper()
+		if n := d.One("SELECT (SELECT count(*) FROM safe) || ' ' || (SELECT count(*) FROM free)"); n != want {
+			t.Fatalf("%s rows, want %s", n, want)
+		}
+	}
+	insert := func(v int) any { return harness.Body("INSERT INTO safe(v) VALUES(?)", v) }
+	redeem := func(token string) *harness.Answer {
+		return o.admin.Post(d.Path("redeem_approval"), body{"approvalToken": token})
+	}
+	// Three rows pass, alone and together; the fourth of a request is too many, and takes the others along.
+	d.Batch(false, insert(1), insert(2), insert(3)).OK()
+	count("3 1")
+	for _, transaction := range []bool{false, true} {
+		token := holds(d.Batch(transaction, insert(4), "INSERT INTO free VALUES(NULL)", insert(5), insert(6), insert(7)))
+		count("3 1")
+		o.admin.Get(d.Path("approvals/"+token)).OK().Is("data.kind", "batch").Is("data.statements.4.params", "[7]").Is("data.hits.0.maxRows", "3")
+		o.approve(token).OK()
+		redeem(token).OK().Is("data.4.changes", "1")
+		count("7 2")
+		redeem(token).Fails(http.StatusNotFound, "not_found")
+		d.Batch(false, "DELETE FROM safe WHERE v IN (4, 5)", "DELETE FROM free WHERE id > 1").OK()
+		d.Must("DELETE FROM safe WHERE v IN (6, 7)")
+		count("3 1")
+	}
+	// What fails leaves the approval as it was, unless a part of it stands.
+	token := holds(d.Batch(true, insert(4), insert(5), insert(6), insert(7)))
+	o.approve(token).OK()
+	d.Must("INSERT INTO safe(v) VALUES(7)")
+	redeem(token).Fails(http.StatusBadRequest, "unique_violation")
+	d.Must("DELETE FROM safe WHERE v = 7")
+	redeem(token).OK()
+	count("7 1")
+	// Another rule that holds it: held again, for both; approved once more it runs.
+	token = holds(d.Query("UPDATE safe SET v = v + 100"))
+	o.approve(token).OK()
+	o.rule(d, body{"tableGlob": "s*", "action": "require_approval", "operations": []string{"update"}})
+	again := redeem(token)
+	if anew := holds(again); anew == token || len(again.List("hits")) < 1 {
+		t.Errorf("held again as %s with %v", anew, again.List("hits"))
+	}
+	o.approve(again.Str("approvalToken")).OK()
+	final := redeem(again.Str("approvalToken"))
+	if final.Status != http.StatusOK { // the rows were counted only now
+		o.approve(holds(final)).OK()
+		final = redeem(final.Str("approvalToken"))
+	}
+	final.OK().Is("data.changes", "7")
+	// A denial that came meanwhile wins.
+	token = holds(d.Query("DELETE FROM safe"))
+	o.approve(token).OK()
+	o.rule(d, body{"tableGlob": "safe", "action": "deny"})
+	redeem(token).Fails(http.StatusForbidden, "approval_denied")
+	count("7 1")
+}

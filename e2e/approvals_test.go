@@ -193,3 +193,77 @@ func TestTwinsOfApprovals(t *testing.T) {
 	}
 	signedOut(t, none.Get(path+"approvals/x"))
 }
+
+// What takes too long to try out is counted, and what takes too long to count is left open; nothing of either stays, and others are served.
+func TestProposeWithinBounds(t *testing.T) {
+	row(t, "DP-PRO-1")
+	o := newOffice(t)
+	d := o.admin.DB("large")
+	d.Batch(true, "CREATE TABLE big(id INTEGER PRIMARY KEY, v INTEGER)", "CREATE TABLE log(v INTEGER)",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 700000) INSERT INTO big SELECT i, i FROM n").OK()
+	before := o.admin.Get(d.Path("bookmark")).OK().Str("data.bookmark")
+	for _, c := range []struct {
+		body     body
+		by, rows string
+	}{
+		{harness.Body("DELETE FROM big"), "exact", "700000"}, // which truncates
+		{harness.Body("DELETE FROM big WHERE v > 0"), "counted", "700000"},
+		{harness.Body("DELETE FROM big AS b WHERE b.v > ? RETURNING id", 100), "counted", "699900"},
+		{harness.Body("UPDATE big SET v = v + ?, id = id + ? WHERE v <= ? AND 1", 1, 1000000, 690000), "counted", "690000"},
+		{harness.Body("INSERT INTO log SELECT a.v FROM big a, big b"), "none", "null"},
+		{harness.Body("WITH x AS (SELECT 1) DELETE FROM big WHERE v > 0"), "none", "null"},
+		{harness.Body("DELETE FROM big WHERE id = ?", 7), "exact", "1"},
+	} {
+		a := o.admin.Post(d.Path("propose"), c.body).OK()
+		a.Is("meta.estimate", c.by).Is("data.estimatedAffectedRows", c.rows).Is("meta.rowsWritten", "0")
+	}
+	// The page looks ahead within the same bounds.
+	o.rule(d, body{"tableGlob": "log", "action": "require_approval"})
+	token := holds(d.Query("INSERT INTO log SELECT a.v FROM big a, big b"))
+	if page := o.boss.Get("/approve/" + token); !strings.Contains(string(page.Raw), "it takes too long to find out") {
+		t.Errorf("the page of what takes too long: %d %s", page.Status, harness.Tail(string(page.Raw), 2000))
+	}
+	if after := o.admin.Get(d.Path("bookmark")).OK().Str("data.bookmark"); after != before {
+		t.Errorf("proposals made commits: %s, then %s", before, after)
+	}
+	if n := d.One("SELECT count(*) || ' ' || sum(v) FROM big"); n != "700000 245000350000" {
+		t.Errorf("after proposals: %s", n)
+	}
+}
+
+// Requests about approvals that can't be understood.
+func TestBadApprovals(t *testing.T) {
+	row(t, "DP-APR-8", "DP-PRO-2", "DP-RUL-1")
+	o := newOffice(t)
+	d := o.admin.DB("shop")
+	d.Must("CREATE TABLE t(a)")
+	id := o.rule(d, body{"tableGlob": "t", "action": "require_approval"})
+	token := holds(d.Query("INSERT INTO t VALUES(1)"))
+	for _, word := range []string{"approve", "deny"} {
+		o.boss.Post("/api/approvals/"+token+"/"+word, harness.Raw(`{"reason": 1}`)).Fails(http.StatusBadRequest, "bad_request")
+		o.boss.Post("/api/approvals/"+token+"/"+word, body{"reason": strings.Repeat("é", 501)}).Fails(http.StatusBadRequest, "bad_request")
+		o.boss.Post("/api/approvals/"+token+"/"+word, body{"reason": strings.Repeat("x", 70_000)}).Fails(http.StatusRequestEntityTooLarge, "request_too_large")
+		o.boss.Post("/api/approvals/appr_nobodys/"+word, body{}).Fails(http.StatusNotFound, "not_found")
+		// A page of another site decides nothing.
+		o.boss.Post("/api/approvals/"+token+"/"+word, body{}, "Sec-Fetch-Site: cross-site").Fails(http.StatusForbidden, "forbidden")
+	}
+	o.admin.Get(d.Path("approvals/"+token)).OK().Is("data.status", "pending")
+	o.admin.Post(d.Path("apply"), harness.Raw(`[]`)).Fails(http.StatusBadRequest, "")
+	o.admin.Get(d.Path("approvals?limit=0")).Fails(http.StatusBadRequest, "bad_request")
+	o.admin.Get(d.Path("approvals?status=open")).Fails(http.StatusBadRequest, "bad_request")
+	o.admin.Do("DELETE", d.Path("approval-rules/"+id), nil, "Plan-Key: x").Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	o.admin.Post(d.Path("redeem_approval"), body{"approvalToken": token}, "Idempotency-Key: x").Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	for _, bad := range []body{{"action": "deny"}, {"tableGlob": "x", "action": "allow"}, {"tableGlob": "x", "action": "deny", "operations": []string{"select"}}, {"tableGlob": "x", "action": "deny", "maxRows": -1},
+		{"tableGlob": "x", "action": "deny", "approvers": 11}, {"tableGlob": "x", "action": "deny", "approvers": "viewer"}, {"tableGlob": "x", "action": "deny", "note": strings.Repeat("x", 501)}} {
+		o.admin.Post(d.Path("approval-rules"), bad).Fails(http.StatusBadRequest, "invalid_rule")
+	}
+	// More than can be kept isn't held, and hasn't run.
+	large := make([]any, 100)
+	for i := range large {
+		large[i] = harness.Body("INSERT INTO t VALUES(?)", strings.Repeat("x", 20_000))
+	}
+	o.admin.Post(d.Path("batch"), body{"statements": large}).Fails(http.StatusRequestEntityTooLarge, "held_write_too_large")
+	if n := d.One("SELECT count(*) FROM t"); n != "0" {
+		t.Errorf("%s rows", n)
+	}
+}

@@ -72,6 +72,7 @@ var unprovoked = map[string]string{
 
 	"createApprovalRule 408": slowBody,
 	"createApprovalRule 409": "200 rules are more than a test should make; the unit test of the catalog does",
+	"deleteApprovalRule 200": "by a token it is held, and the redeem deletes it; by a member it is the twin's",
 	"approveApproval 408":    slowBody,
 	"denyApproval 408":       slowBody,
 	"propose 408":            slowBody,

@@ -186,8 +186,11 @@ func misjudged(admin *harness.Client, report func(format string, args ...any)) (
 			miss("a batch that fails before it is held, transaction %v: %d %s with %d hits", transaction, a.Status, a.Str("code"), len(a.List("hits")))
 		}
 	}
-	if ran, statuses := racingApplies(admin, admin.DB("race"), 30); ran != 1 {
-		miss("of 30 racing applies %d ran: %v", ran, statuses)
+	for range 20 { // on a busy machine they may come one after the other
+		if ran, statuses := racingApplies(admin, admin.DB("race"), 30); ran != 1 {
+			miss("of 30 racing applies %d ran: %v", ran, statuses)
+			break
+		}
 	}
 	for _, w := range wrong {
 		report("%s", w)

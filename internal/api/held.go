@@ -152,8 +152,8 @@ func (x *exchange) held(err error) error {
 	f.extra = appendHits([]byte(`,"hits":`), approval.Records(stop.Hits), bound)
 	names := tablesOf(stop.Hits)
 	if stop.Denied() {
-		x.s.log.Info("a write was denied by an approval rule", "database", x.database.ID, "token", x.token.ID, "tables", names)
-		if x.s.denials.try(x.token.ID) == 0 { // the audit log is kept for good
+		if x.s.denials.try(x.token.ID) == 0 { // the audit log is kept for good, and a token may try all day
+			x.s.log.Info("a write was denied by an approval rule", "database", x.database.ID, "token", x.token.ID, "tables", names)
 			x.record("approval.refused", map[string]any{"tables": names, "ruleId": stop.Hits[0].Rule.ID, "requestedBy": x.token.ID})
 		}
 		return f

@@ -154,8 +154,13 @@ func (c *Catalog) heldAgain(ctx context.Context, id string, sealed []byte) (*App
 	return a, token, err
 }
 
-const selectApprovals = `SELECT id, namespace_id, database_id, requester, requester_name, owner, kind, request, content, hits, approvers, approver_role, exclude_requester, test, status,
-	requested_at, expires_at, decided_at, redeemed_at FROM approvals`
+const (
+	selectApprovals = `SELECT id, namespace_id, database_id, requester, requester_name, owner, kind, request, content` + approvalColumns
+	// In a list large ones are without what they would run: 500 of them could have a gigabyte.
+	selectListed = `SELECT id, namespace_id, database_id, requester, requester_name, owner, kind, NULL, CASE WHEN length(content) <= 65536 THEN content END` + approvalColumns
+
+	approvalColumns = `, hits, approvers, approver_role, exclude_requester, test, status, requested_at, expires_at, decided_at, redeemed_at FROM approvals`
+)
 
 // Approval is the approval of a token or an id, or ErrApprovalNotFound. It reads the file.
 func (c *Catalog) Approval(ctx context.Context, tokenOrID string) (*Approval, error) {
@@ -231,10 +236,10 @@ type ApprovalQuery struct {
 	Limit      int
 }
 
-// Approvals lists approvals, the newest first. It reads the file.
+// Approvals lists approvals, the newest first, without their requests, and without contents of more than 64 KB. It reads the file.
 func (c *Catalog) Approvals(ctx context.Context, q ApprovalQuery) ([]*Approval, error) {
 	// What is over its time is expired, whether or not a sweep has said so.
-	list, err := c.approvals(ctx, selectApprovals+` WHERE database_id = ?1
+	list, err := c.approvals(ctx, selectListed+` WHERE database_id = ?1
 		AND (?2 = '' OR ?2 = CASE WHEN status IN ('pending', 'approved') AND expires_at <= ?3 THEN 'expired' ELSE status END)
 		AND (?4 = '' OR seq < (SELECT seq FROM approvals WHERE id = ?4 AND database_id = ?1)) ORDER BY seq DESC LIMIT ?5`,
 		q.DatabaseID, string(q.Status), c.now().UnixMilli(), q.Before, q.Limit)
@@ -338,7 +343,7 @@ func (c *Catalog) SweepApprovals(ctx context.Context) (ended []*Approval, err er
 		}
 		return nil, err
 	}
-	ended, err = c.approvals(ctx, selectApprovals+` WHERE expires_at <= ? AND status IN ('pending', 'approved') LIMIT 1000`, now.UnixMilli())
+	ended, err = c.approvals(ctx, selectListed+` WHERE expires_at <= ? AND status IN ('pending', 'approved') LIMIT 1000`, now.UnixMilli())
 	if err != nil {
 		return nil, fmt.Errorf("sweep approvals: %w", err)
 	}
