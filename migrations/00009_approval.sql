@@ -37,6 +37,8 @@ CREATE TABLE approvals (
   request        BLOB,                            -- what the call runs with; NULL when it is over
   content        TEXT,                            -- what is shown of it, a JSON object; NULL when it is over
   hits           TEXT    NOT NULL,                -- a JSON array
+  schema_mark    INTEGER NOT NULL,                -- of the schema that the write was asked for on
+  counts         TEXT,                            -- a JSON array: the rows that it would have changed when it was approved; NULL where nobody knows
   approvers      INTEGER NOT NULL,
   approver_role  TEXT    NOT NULL,
   exclude_requester INTEGER NOT NULL CHECK (exclude_requester IN (0, 1)),
@@ -49,6 +51,7 @@ CREATE TABLE approvals (
 ) STRICT;
 
 CREATE INDEX approvals_pending ON approvals (requester, database_id) WHERE status = 'pending';
+CREATE INDEX approvals_waiting ON approvals (database_id) WHERE status = 'pending';
 CREATE INDEX approvals_database ON approvals (database_id, seq);
 CREATE INDEX approvals_expired ON approvals (expires_at);
 

@@ -289,7 +289,11 @@ func (x *exchange) decide(tokenOrID string, yes bool, reason string) (*catalog.A
 	}
 	ctx := x.actingAs(context.WithoutCancel(x.r.Context()), x.user)
 	vote := approval.Vote{UserID: x.user.ID, Role: m.Role, Approve: yes, Reason: strings.ToValidUTF8(reason, "�")}
-	if a, err = x.s.opt.Catalog.Decide(ctx, a.ID, vote, x.s.opt.RedeemTTL); err != nil {
+	var seen []approval.Count
+	if yes && a.Status == approval.Pending {
+		seen = x.seen(a, m)
+	}
+	if a, err = x.s.opt.Catalog.Decide(ctx, a.ID, vote, seen, x.s.opt.RedeemTTL); err != nil {
 		return nil, err
 	}
 	if a.Status != approval.Pending {
@@ -340,6 +344,10 @@ func (x *exchange) takeUp(tokenOrID string) (*catalog.Approval, error) {
 		return nil, fmt.Errorf("read approved write: %w", err)
 	}
 	x.pass, x.permit = approval.PassOf(a.Hits), permit{a.ID, a.ExpiresAt}
+	switch a.Kind {
+	case kindQuery, kindBatch, kindLoadCSV: // a merge has its own look; the others don't depend on what is there
+		x.asked = a
+	}
 	return a, nil
 }
 
@@ -455,8 +463,8 @@ func (x *exchange) presented(kind, digest string) (*catalog.Approval, error) {
 		return nil, err
 	}
 	if a.Kind != kind || x.approved.Digest != digest || a.Requester != x.token.ID {
-		x.permit, x.pass = permit{}, nil
-		return nil, newFault(http.StatusConflict, "approval_mismatch", "The approval is for another request", "the upload, its parameters and the token must be those that were approved")
+		x.permit, x.pass, x.asked = permit{}, nil, nil
+		return nil, newFault(http.StatusConflict, codeApprovalMismatch, "The approval is for another request", "the upload, its parameters and the token must be those that were approved")
 	}
 	return a, nil
 }

@@ -176,7 +176,8 @@ func (r *run) judgeWhole(tx *store.Tx) error {
 func (r *run) fail(tx *store.Tx, err error, i int, atomic bool) error {
 	x := r.x
 	var stop *approval.Stop
-	if errors.As(err, &stop) && !atomic && !gate.Off("rule of a step") {
+	var drifted *approval.DriftError
+	if (errors.As(err, &stop) || errors.As(err, &drifted)) && !atomic && !gate.Off("rule of a step") {
 		return err // it is held as a whole: what ran before is undone
 	}
 	f := *x.s.faultOf(err)

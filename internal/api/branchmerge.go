@@ -192,7 +192,7 @@ func (s *Server) mergeBranch(x *exchange, ref string, preview bool) error {
 					return err
 				}
 				if x.redeemed != nil && !maps.Equal(x.call.params, x.approved.Params) {
-					return newFault(http.StatusConflict, "approval_mismatch", "The branch, or its parent's schema, is not as it was when the merge was approved", "merge again: it is held anew")
+					return newFault(http.StatusConflict, codeApprovalMismatch, "The branch, or its parent's schema, is not as it was when the merge was approved", "merge again: it is held anew")
 				}
 			}
 			res, err = x.runMerge(m, dir)

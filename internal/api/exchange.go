@@ -67,6 +67,7 @@ type exchange struct {
 	pass     approval.Pass     // what an approval lets through
 	redeemed *catalog.Approval // the approval that the request runs
 	approved heldRequest       // what that one keeps
+	asked    *catalog.Approval // whose schema must still be the database's; nil for none
 	proposal *catalog.Proposal // that the request applies
 	thrift   *thrift           // bounds what runs more than the balance does; nil for no more
 	unruled  bool              // what runs is no write: rules aren't asked
@@ -120,7 +121,7 @@ func (s *Server) give(x *exchange) {
 	x.key = idempotency{}
 	x.tab = tab{}
 	x.engine, x.hurried, x.waited, x.sent, x.reckons = 0, false, false, false, false
-	x.call, x.permit, x.pass, x.redeemed, x.approved, x.unruled = heldCall{}, permit{}, nil, nil, heldRequest{}, false
+	x.call, x.permit, x.pass, x.redeemed, x.approved, x.asked, x.unruled = heldCall{}, permit{}, nil, nil, heldRequest{}, nil, false
 	x.proposal, x.thrift = nil, nil
 	x.run.reset()
 	s.exchanges.Put(x)
@@ -514,7 +515,10 @@ func (x *exchange) do(job store.Job) error { return x.doBy(&x.gate, job) }
 // doBy is do with a gate that stands before the request's.
 func (x *exchange) doBy(g store.Gate, job store.Job) error {
 	x.gate.Caller = x.caller()
-	x.gate.Rules, x.gate.Pass = x.rulesOf(x.database), x.pass
+	x.gate.Rules, x.gate.Pass, x.gate.Seen = x.rulesOf(x.database), x.pass, nil
+	if x.asked != nil {
+		x.gate.Seen = x.asked.Counts
+	}
 	x.request.Gate, x.request.Job, x.request.Namespace, x.request.Came = g, job, x.token.NamespaceID, x.came
 	if err := x.onTab(&x.request); err != nil {
 		return err

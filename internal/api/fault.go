@@ -118,7 +118,7 @@ var table = []struct {
 	{err: catalog.ErrRuleNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Approval rule not found", hint: "GET …/approval-rules lists them"},
 	{err: catalog.ErrTooManyRules, status: http.StatusConflict, code: "too_many_rules", message: fmt.Sprintf("A database has at most %d approval rules", approval.MaxRules), hint: "one tableGlob can be about many tables"},
 	{err: catalog.ErrApprovalNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Approval not found", hint: "GET …/approvals lists those of the database"},
-	{err: catalog.ErrTooManyApprovals, status: http.StatusTooManyRequests, code: "too_many_approvals", message: "The token has as many pending approvals as it may; the write needs human approval and was not run", hint: "wait for those that it has to be decided, or ask the operator to raise PERSQLD_MAX_APPROVALS", retry: time.Minute},
+	{err: catalog.ErrTooManyApprovals, status: http.StatusTooManyRequests, code: "too_many_approvals", message: "There are as many pending approvals of the token, or of the database, as there may be; the write needs human approval and was not run", hint: "wait for those that it has to be decided, or ask the operator to raise PERSQLD_MAX_APPROVALS", retry: time.Minute},
 	{err: catalog.ErrProposal, status: http.StatusNotFound, code: codeNotFound, message: "The execution token is unknown, used, expired or another bearer's", hint: "POST …/propose makes another one"},
 	{err: catalog.ErrTooManyProposals, status: http.StatusTooManyRequests, code: "too_many_proposals", message: "The token has as many open proposals as it may", hint: "apply some, or wait until they are over", retry: time.Minute},
 	{err: store.ErrSpent, status: http.StatusNotFound, code: codeNotFound, message: "It was used already", hint: ""},
@@ -195,6 +195,10 @@ func (s *Server) faultOf(err error) *fault {
 			f.detail = &sqlDetail{kind: w.Code, message: w.Message, hint: w.Hint, offset: -1}
 		}
 		return f
+	}
+	var drifted *approval.DriftError
+	if errors.As(err, &drifted) {
+		return newFault(http.StatusConflict, codeApprovalMismatch, drifted.Error(), "send the write again: it is held anew")
 	}
 	var stop *approval.Stop
 	if errors.As(err, &stop) { // of which more is told where the request ends

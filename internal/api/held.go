@@ -40,6 +40,7 @@ const (
 	codeApprovalRequired = "approval_required"
 	codeApprovalDenied   = "approval_denied"
 	codeApprovalPending  = "approval_pending"
+	codeApprovalMismatch = "approval_mismatch"
 )
 
 // maxHeld is the largest request that is kept until people have decided, in bytes.
@@ -87,6 +88,16 @@ const spendMargin = time.Hour
 
 // spend uses the request's permit up, with what the transaction writes.
 func (x *exchange) spend(tx *store.Tx) error {
+	if a := x.asked; a != nil {
+		// Triggers and views say what a statement does: it isn't what people saw if these are others.
+		now, err := schemaMark(tx)
+		if err != nil {
+			return err
+		}
+		if now != a.SchemaMark {
+			return newFault(http.StatusConflict, codeApprovalMismatch, "The schema isn't the one any more that the approved write was asked for on; nothing was changed", "send the write again: it is held anew")
+		}
+	}
 	if x.permit.id == "" || gate.Off("spent") {
 		return nil
 	}
@@ -117,8 +128,9 @@ func (x *exchange) once(f func() error) error {
 	return err
 }
 
-// guard holds a call that replaces or ends the whole database, wherever a rule is about something in it.
-func (x *exchange) guard() error {
+// guard holds a call that replaces or ends the whole database, wherever a rule is about something in it. One that brings other tables is held by every rule: what these are
+// called isn't known.
+func (x *exchange) guard(brings bool) error {
 	if x.database.Rules == nil {
 		return nil
 	}
@@ -138,7 +150,7 @@ func (x *exchange) guard() error {
 		return err
 	}
 	x.gate.Rules, x.gate.Pass = x.database.Rules, x.pass
-	return x.gate.JudgeWhole(tables)
+	return x.gate.JudgeWhole(tables, brings)
 }
 
 // held makes of a rule's word what the client is told: a failure, and for what people may allow an approval.
@@ -164,6 +176,15 @@ func (x *exchange) held(err error) error {
 		return f
 	}
 	n, err := x.newApproval(stop)
+	if err != nil {
+		return err
+	}
+	x.unruled = true
+	err = x.do(store.JobFunc(func(tx *store.Tx) (err error) {
+		n.SchemaMark, err = schemaMark(tx)
+		return err
+	}))
+	x.unruled = false
 	if err != nil {
 		return err
 	}

@@ -343,7 +343,7 @@ func (s *Server) restore(x *exchange) error {
 		return err
 	}
 	x.call = heldCall{kind: kindRestore, body: x.body, title: "Restore the database"}
-	if err := x.guard(); err != nil {
+	if err := x.guard(true); err != nil {
 		return err
 	}
 	return x.transferring(nil, func(ctx context.Context, _ string, _ func()) error {

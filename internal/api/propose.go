@@ -140,10 +140,11 @@ func (x *exchange) looked() (look looked, err error) {
 	x.unruled = true // nothing of it stays; when it is applied, rules count
 	defer func() { x.unruled = false }()
 	count := ""
-	look, count, err = x.tryOut("")
+	began, allowed := x.s.opt.Now(), min(estimateTime, x.s.opt.StatementTimeout/2) // of both
+	look, count, err = x.tryOut("", began.Add(allowed/2))
 	if errors.Is(err, errEstimateBudget) && count != "" {
 		// It is run anew: the one before was stopped, and undone.
-		if again, _, cerr := x.tryOut(count); cerr == nil {
+		if again, _, cerr := x.tryOut(count, began.Add(allowed)); cerr == nil {
 			look, err = again, nil
 		} else if !errors.Is(cerr, errEstimateBudget) {
 			return look, cerr
@@ -157,9 +158,9 @@ func (x *exchange) looked() (look looked, err error) {
 }
 
 // tryOut runs the statement and undoes it, or in its place counts; instead is what counts.
-func (x *exchange) tryOut(instead string) (look looked, count string, err error) {
+func (x *exchange) tryOut(instead string, until time.Time) (look looked, count string, err error) {
 	x.request.Alone = true
-	x.thrift = &thrift{now: x.s.opt.Now, until: x.s.opt.Now().Add(min(estimateTime, x.s.opt.StatementTimeout/2))}
+	x.thrift = &thrift{now: x.s.opt.Now, until: until}
 	defer func() { x.request.Alone, x.thrift = false, nil }()
 	err = x.do(store.JobFunc(func(tx *store.Tx) error {
 		r := &x.run

@@ -273,7 +273,7 @@ func (s *Server) importFile(x *exchange) error {
 			if approved, err = x.presented(kindImport, digest); err != nil {
 				return err
 			}
-			if err := x.guard(); err != nil {
+			if err := x.guard(true); err != nil {
 				return err
 			}
 		}

@@ -102,7 +102,7 @@ func (x *exchange) guardTree(d *catalog.Database, branches bool) error {
 	var visit func(d *catalog.Database) error
 	visit = func(d *catalog.Database) error {
 		x.database = d
-		err := x.guard()
+		err := x.guard(false)
 		var stop *approval.Stop
 		if errors.As(err, &stop) {
 			hits, err = append(hits, stop.Hits...), nil

@@ -99,7 +99,7 @@ func TestRules(t *testing.T) {
 	if got := told(rules.Counted(&tally)); got != "1:safe:delete" {
 		t.Errorf("a row: %s", got)
 	}
-	if got := told(rules.Whole([]string{"zzz"})); !strings.HasPrefix(got, "2:zzz:") {
+	if got := told(rules.Whole([]string{"zzz"}, false)); !strings.HasPrefix(got, "2:zzz:") {
 		t.Errorf("whole: %s", got)
 	}
 

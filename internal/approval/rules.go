@@ -1,6 +1,7 @@
 package approval
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -69,12 +70,19 @@ func (r *Rules) Judge(writes []Write) []Hit {
 }
 
 // Whole is which rules stop a call that replaces or ends these tables: every rule that could be about one of them, however few
-// rows it has.
-func (r *Rules) Whole(tables []string) []Hit {
+// rows it has. Where it brings others, whose names aren't known, every rule is about one of them.
+func (r *Rules) Whole(tables []string, brings bool) []Hit {
 	var hits []Hit
+	met := map[*Rule]bool{}
 	for _, table := range tables {
 		for _, rule := range r.about(table) {
+			met[rule] = true
 			hits = append(hits, Hit{Rule: rule, Table: table, Op: rule.Operations, Rows: -1})
+		}
+	}
+	for _, rule := range r.All {
+		if brings && !met[rule] {
+			hits = append(hits, Hit{Rule: rule, Table: rule.TableGlob, Op: rule.Operations, Rows: -1})
 		}
 	}
 	return r.sorted(hits)
@@ -184,6 +192,56 @@ func (p Pass) Stop(hits []Hit) *Stop {
 
 // Has tells whether the pass has a hit.
 func (p Pass) Has(h *Hit) bool { return p[keyOf(h)] }
+
+// Count is how many rows of a table a write changes in one way.
+type Count struct {
+	Table string `json:"table"`
+	Op    Op     `json:"op"`
+	Rows  int64  `json:"rows"`
+}
+
+// Counts are the rows that were counted of tables that a rule is about.
+func (r *Rules) Counts(t *Tally) []Count {
+	list := []Count{}
+	for i := range t.rows {
+		if c := &t.rows[i]; r.ruled(c) {
+			list = append(list, Count{strings.Clone(c.table), c.op, c.rows})
+		}
+	}
+	return list
+}
+
+func (r *Rules) ruled(c *counted) bool {
+	return slices.ContainsFunc(r.about(c.table), func(rule *Rule) bool { return rule.Operations&c.op != 0 })
+}
+
+// Beyond is the first of the counted rows that are more than a tenth more than what was seen when people approved; nil if none are.
+func (r *Rules) Beyond(t *Tally, seen []Count) *Count {
+	for i := range t.rows {
+		c := &t.rows[i]
+		if !r.ruled(c) {
+			continue
+		}
+		var was int64
+		for _, s := range seen {
+			if s.Op == c.op && s.Table == c.table {
+				was = s.Rows
+			}
+		}
+		if c.rows > was+was/10 {
+			return &Count{c.table, c.op, was}
+		}
+	}
+	return nil
+}
+
+// DriftError says that an approved write would change more than people saw.
+type DriftError struct{ Seen Count }
+
+// Error names the table.
+func (e *DriftError) Error() string {
+	return fmt.Sprintf("The write would change more rows of table %q than the %d that it would have changed when it was approved; nothing was changed", e.Seen.Table, e.Seen.Rows)
+}
 
 // Merge is both lists of hits in the order of the rules, each rule and table once.
 func (r *Rules) Merge(a, b []Hit) []Hit { return r.sorted(slices.Concat(a, b)) }

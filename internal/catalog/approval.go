@@ -24,6 +24,8 @@ type Approval struct {
 	Request       []byte // what the call runs with; nil when it is over
 	Content       []byte // what is shown of it, a JSON object; nil when it is over
 	Hits          []approval.Record
+	SchemaMark    int64            // of the schema that it was asked for on
+	Counts        []approval.Count // the rows that it would have changed when it was approved; nil where nobody knows
 	Need          approval.Need
 	Test          bool
 	Status        approval.Status // at the moment that it was read
@@ -46,9 +48,13 @@ type NewApproval struct {
 	SQL           string   // for the audit log, at most MaxAuditSQL bytes of it
 	Fingerprint   [32]byte // of what is asked: the same by the same requester is the same approval while it waits
 	Hits          []approval.Hit
+	SchemaMark    int64
 	Lives         time.Duration // while it waits
 	MaxPending    int           // of the requester, in all databases
 }
+
+// pendingTokens is how many tokens' pending approvals a database may have.
+const pendingTokens = 10
 
 // MaxAuditSQL is how much of a held write's SQL the audit log keeps, in bytes. It is kept for good.
 const MaxAuditSQL = 100_000
@@ -98,13 +104,17 @@ func (c *Catalog) Hold(ctx context.Context, n NewApproval) (a *Approval, token s
 		}
 		return a, token, false, nil
 	}
-	if pending >= n.MaxPending {
+	all := 0 // of whichever token: an admin's could mint others
+	if err := c.db.QueryRowContext(ctx, `SELECT count(*) FROM approvals WHERE database_id = ? AND status = 'pending' AND expires_at > ?`, n.Database.ID, now.UnixMilli()).Scan(&all); err != nil {
+		return nil, "", false, fmt.Errorf("hold write: %w", err)
+	}
+	if pending >= n.MaxPending || all >= pendingTokens*n.MaxPending {
 		return nil, "", false, fmt.Errorf("hold write: %w", ErrTooManyApprovals)
 	}
 	token = prefixApproval + randomText(randomDigits)
 	hash := hashToken(token)
 	a = &Approval{ID: NewID(ApprovalID), NamespaceID: n.Database.NamespaceID, DatabaseID: n.Database.ID, Requester: n.Requester, RequesterName: n.RequesterName, Owner: n.Owner,
-		Kind: n.Kind, Request: n.Request, Content: n.Content, Hits: approval.Records(n.Hits), Need: approval.Needs(n.Hits), Test: n.Database.Test, Status: approval.Pending,
+		Kind: n.Kind, Request: n.Request, Content: n.Content, Hits: approval.Records(n.Hits), SchemaMark: n.SchemaMark, Need: approval.Needs(n.Hits), Test: n.Database.Test, Status: approval.Pending,
 		RequestedAt: now, ExpiresAt: now.Add(n.Lives)}
 	if sealed, err = c.seal.close(token, a.ID); err != nil {
 		return nil, "", false, fmt.Errorf("hold write: %w", err)
@@ -118,9 +128,9 @@ func (c *Catalog) Hold(ctx context.Context, n NewApproval) (a *Approval, token s
 		metadata["sqlBytes"], metadata["sqlSha256"] = len(n.SQL), fmt.Sprintf("%x", sha256.Sum256([]byte(n.SQL)))
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO approvals (id, hash, sealed, fingerprint, namespace_id, database_id, requester, requester_name, owner, kind, request, content, hits,
-			approvers, approver_role, exclude_requester, test, status, requested_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)`,
-			a.ID, hash[:], sealed, n.Fingerprint[:], a.NamespaceID, a.DatabaseID, a.Requester, a.RequesterName, nullText(a.Owner), a.Kind, a.Request, string(a.Content), string(hits),
+		if _, err := tx.ExecContext(ctx, `INSERT INTO approvals (id, hash, sealed, fingerprint, namespace_id, database_id, requester, requester_name, owner, kind, request, content, hits, schema_mark,
+			approvers, approver_role, exclude_requester, test, status, requested_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)`,
+			a.ID, hash[:], sealed, n.Fingerprint[:], a.NamespaceID, a.DatabaseID, a.Requester, a.RequesterName, nullText(a.Owner), a.Kind, a.Request, string(a.Content), string(hits), a.SchemaMark,
 			a.Need.Approvers, a.Need.Role, a.Need.ExcludeRequester, a.Test, a.RequestedAt.UnixMilli(), a.ExpiresAt.UnixMilli()); err != nil {
 			return err
 		}
@@ -159,7 +169,7 @@ const (
 	// In a list large ones are without what they would run: 500 of them could have a gigabyte.
 	selectListed = `SELECT id, namespace_id, database_id, requester, requester_name, owner, kind, NULL, CASE WHEN length(content) <= 65536 THEN content END` + approvalColumns
 
-	approvalColumns = `, hits, approvers, approver_role, exclude_requester, test, status, requested_at, expires_at, decided_at, redeemed_at FROM approvals`
+	approvalColumns = `, hits, schema_mark, counts, approvers, approver_role, exclude_requester, test, status, requested_at, expires_at, decided_at, redeemed_at FROM approvals`
 )
 
 // Approval is the approval of a token or an id, or ErrApprovalNotFound. It reads the file.
@@ -188,11 +198,11 @@ func (c *Catalog) approvals(ctx context.Context, query string, args ...any) ([]*
 	now := c.now()
 	err := each(ctx, c.db, query, func(rows *sql.Rows) error {
 		a := &Approval{}
-		var owner, content sql.NullString
+		var owner, content, counts sql.NullString
 		var hits string
 		var requested, expires int64
 		var decided, redeemed sql.NullInt64
-		if err := rows.Scan(&a.ID, &a.NamespaceID, &a.DatabaseID, &a.Requester, &a.RequesterName, &owner, &a.Kind, &a.Request, &content, &hits, &a.Need.Approvers, &a.Need.Role,
+		if err := rows.Scan(&a.ID, &a.NamespaceID, &a.DatabaseID, &a.Requester, &a.RequesterName, &owner, &a.Kind, &a.Request, &content, &hits, &a.SchemaMark, &counts, &a.Need.Approvers, &a.Need.Role,
 			&a.Need.ExcludeRequester, &a.Test, &a.Status, &requested, &expires, &decided, &redeemed); err != nil {
 			return err
 		}
@@ -205,6 +215,11 @@ func (c *Catalog) approvals(ctx context.Context, query string, args ...any) ([]*
 			a.Request, a.Content = nil, nil
 		}
 		list = append(list, a)
+		if counts.Valid {
+			if err := json.Unmarshal([]byte(counts.String), &a.Counts); err != nil {
+				return err
+			}
+		}
 		return json.Unmarshal([]byte(hits), &a.Hits)
 	}, args...)
 	if err != nil {
@@ -255,8 +270,8 @@ func (a *Approval) Ballot() *approval.Ballot {
 }
 
 // Decide casts a vote, whose time is now. Of any number of votes at the same time one comes after the other. It returns the approval as it is then; ErrApprovalNotFound, or
-// one of approval's errors.
-func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, redeemable time.Duration) (*Approval, error) {
+// one of approval's errors. seen is what the write would change now; nil where nobody knows.
+func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen []approval.Count, redeemable time.Duration) (*Approval, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	a, err := c.approval(ctx, `id = ?`, id)
@@ -267,6 +282,14 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, redeem
 	status, err := a.Ballot().Cast(v)
 	if err != nil {
 		return nil, fmt.Errorf("decide on approval %s: %w", id, err)
+	}
+	var counts any
+	if seen != nil {
+		text, err := json.Marshal(seen)
+		if err != nil {
+			return nil, fmt.Errorf("decide on approval %s: %w", id, err)
+		}
+		counts = string(text)
 	}
 	action := "approval.voted"
 	expires, decided := a.ExpiresAt, time.Time{}
@@ -281,7 +304,7 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, redeem
 			return err
 		}
 		if status != approval.Pending {
-			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = ?, expires_at = ?, decided_at = ?, sealed = NULL WHERE id = ?`, string(status), expires.UnixMilli(), nullMillis(decided), id); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = ?, expires_at = ?, decided_at = ?, sealed = NULL, counts = ? WHERE id = ?`, string(status), expires.UnixMilli(), nullMillis(decided), counts, id); err != nil {
 				return err
 			}
 		}

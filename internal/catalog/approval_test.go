@@ -105,7 +105,7 @@ func TestApprovals(t *testing.T) {
 	outcomes := map[string]int{}
 	for i := range 30 {
 		racers.Go(func() {
-			_, err := c.Decide(ctx, a.ID, approval.Vote{UserID: fmt.Sprint(i), Role: "editor", Approve: i%2 == 0}, time.Minute)
+			_, err := c.Decide(ctx, a.ID, approval.Vote{UserID: fmt.Sprint(i), Role: "editor", Approve: i%2 == 0}, nil, time.Minute)
 			mu.Lock()
 			defer mu.Unlock()
 			outcomes[fmt.Sprint(errors.Is(err, approval.ErrDecided), err == nil)]++

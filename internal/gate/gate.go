@@ -20,6 +20,11 @@ type Gate struct {
 	// Whole says that the request is one piece of work of many statements: what people have to approve is gathered, and told at its end.
 	Whole bool
 
+	// Looks says that what runs is undone: rules stop nothing, and rows are counted for them.
+	Looks bool
+	// Seen, if it isn't nil, is what an approved write would have changed when people approved it.
+	Seen []approval.Count
+
 	passed []approval.Hit // of the request, so far
 	waits  []approval.Hit // for people, gathered
 	tally  approval.Tally // rows that its statements changed

@@ -44,7 +44,7 @@ func (g *Gate) judgeRules(s *sqlite.Stmt, v *verdict) error {
 
 // stop stops a request for rules that it hits, unless an approval let it pass by them.
 func (g *Gate) stop(hits []approval.Hit) error {
-	if len(hits) == 0 {
+	if len(hits) == 0 || g.Looks {
 		return nil
 	}
 	if s := g.Pass.Stop(hits); s != nil {
@@ -114,12 +114,12 @@ func (g *Gate) JudgeWrites(writes []approval.Write) error {
 	return g.stop(g.Rules.Judge(writes))
 }
 
-// JudgeWhole decides on a call that replaces or ends all of these tables.
-func (g *Gate) JudgeWhole(tables []string) error {
+// JudgeWhole decides on a call that replaces or ends all of these tables, and perhaps brings others.
+func (g *Gate) JudgeWhole(tables []string, brings bool) error {
 	if g.Rules == nil || off("rule") {
 		return nil
 	}
-	return g.stop(g.Rules.Whole(tables))
+	return g.stop(g.Rules.Whole(tables, brings))
 }
 
 // Watches tells whether rows are to be counted. It forgets what an earlier run of the same request did.
@@ -194,7 +194,20 @@ func (g *Gate) Changed(s *sqlite.Stmt) error {
 	if off("rule of rows") {
 		return nil
 	}
+	if g.Seen != nil {
+		if seen := g.Rules.Beyond(&g.tally, g.Seen); seen != nil {
+			return &approval.DriftError{Seen: *seen}
+		}
+	}
 	return g.stop(g.Rules.Counted(&g.tally))
+}
+
+// Counts are the rows that the request has changed so far of tables that rules are about.
+func (g *Gate) Counts() []approval.Count {
+	if g.Rules == nil {
+		return nil
+	}
+	return g.Rules.Counts(&g.tally)
 }
 
 // countVirtual counts the rows of virtual tables by the shadow tables that tell of them.
