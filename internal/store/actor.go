@@ -34,6 +34,7 @@ type actor struct {
 	past   past
 	meter  meterState
 	rec    *recorder // nil: what changes is not recorded
+	feed   *journal  // nil: nobody listens to what changes
 	// checkpointAt is how long the log must be, in pages, for another checkpoint after one that failed.
 	checkpointAt int
 }
