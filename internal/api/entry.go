@@ -13,12 +13,12 @@ import (
 type entry uint8
 
 const (
-	entryOpen    entry = iota // whoever asks
-	entryBearer               // a token: /v1
-	entryPublic               // whoever asks, but no page of another site: signing in and up
-	entrySession              // a person who is signed in
-	entryMember               // a member of the namespace in the path
-	entryListener             // a token, which a browser may also send as a subprotocol or in the query: it can set no header
+	entryOpen     entry = iota // whoever asks
+	entryBearer                // a token: /v1
+	entryPublic                // whoever asks, but no page of another site: signing in and up
+	entrySession               // a person who is signed in
+	entryMember                // a member of the namespace in the path
+	entryListener              // a token, which a browser may also send as a subprotocol or in the query: it can set no header
 )
 
 var (

@@ -299,7 +299,8 @@ func (k *socket) answer(word clientWord) error {
 // read reads what the client says, until it leaves or listening ends.
 func (k *socket) read() {
 	for {
-		_, b, err := k.conn.Read(k.l.ctx)
+		// Not under the listener's context: its end would end the connection before it is told why.
+		_, b, err := k.conn.Read(context.Background())
 		if err != nil {
 			k.l.end(context.Canceled)
 			return
@@ -348,7 +349,7 @@ func parseWord(b []byte) (w clientWord, ok bool) {
 
 // ping looks whether the client is still there.
 func (k *socket) ping() {
-	ctx, cancel := context.WithTimeout(k.l.ctx, writeTime)
+	ctx, cancel := context.WithTimeout(context.Background(), writeTime)
 	defer cancel()
 	if err := k.conn.Ping(ctx); err != nil && k.l.ctx.Err() == nil {
 		k.l.end(endSilent)

@@ -305,13 +305,8 @@ func (r *Reader) Next(ctx context.Context) (list []*Messages, resync bool, news 
 		r.breaks = t.breaks
 		t.mu.Unlock()
 		// From now on: where the numbers go on the database knows.
-		head, err := r.h.listen(ctx, t.database, r.rows)
-		if err != nil {
-			return nil, false, nil, err
-		}
-		r.next, r.head, r.live = head+1, head, true
-		r.h.resynced.Add(1)
-		return nil, true, news, nil
+		err := r.begin(ctx)
+		return nil, err == nil, news, err
 	case r.lost != t.lost:
 		t.mu.Unlock()
 		r.h.cutOff.Add(1)
@@ -348,13 +343,8 @@ func (r *Reader) Next(ctx context.Context) (list []*Messages, resync bool, news 
 	}
 	batches, err := owner.Journal(ctx, t.database, r.next-1)
 	if errors.Is(err, store.ErrUnheard) {
-		head, err := r.h.listen(ctx, t.database, r.rows)
-		if err != nil {
-			return nil, false, nil, err
-		}
-		r.next, r.head, r.live = head+1, head, true
-		r.h.resynced.Add(1)
-		return nil, true, news, nil
+		err := r.begin(ctx)
+		return nil, err == nil, news, err
 	}
 	if err != nil {
 		return nil, false, nil, err
@@ -367,6 +357,26 @@ func (r *Reader) Next(ctx context.Context) (list []*Messages, resync bool, news 
 		list = append(list, m)
 	}
 	return r.give(list), false, news, nil
+}
+
+// begin goes on from now, with what came before untold.
+func (r *Reader) begin(ctx context.Context) error {
+	for {
+		head, err := r.h.listen(ctx, r.t.database, r.rows)
+		if errors.Is(err, store.ErrRebuilding) {
+			select {
+			case <-time.After(50 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err == nil {
+			r.next, r.head, r.live = head+1, head, true
+			r.h.resynced.Add(1)
+		}
+		return err
+	}
 }
 
 // give notes what is given, and leaves out of its first commit what was given before.

@@ -112,9 +112,6 @@ func (w *worker) listen(a *actor, rows bool) (head int64, err error) {
 	if err := w.mayOpen(a); err != nil {
 		return 0, err
 	}
-	if a.frozen.Load() {
-		return 0, ErrRebuilding // what is written now would be lost with the old file
-	}
 	w.unhear(a)
 	now := s.opt.Now()
 	w.stats.start = now
@@ -124,6 +121,9 @@ func (w *worker) listen(a *actor, rows bool) (head int64, err error) {
 	fresh := now.Add(s.opt.FeedFor * 23 / 24).UnixMilli()
 	if j != nil && j.until > fresh && (!rows || j.rows && j.rowsUntil > fresh) {
 		return j.head, nil
+	}
+	if a.frozen.Load() {
+		return 0, ErrRebuilding // what is written now would be lost with the old file
 	}
 	next := &journal{conn: a.conn, limit: s.opt.FeedChanges, tables: map[string]*heardTable{}}
 	if j != nil {
