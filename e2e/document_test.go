@@ -29,6 +29,7 @@ var requests = map[string]struct {
 	"createPolicy":    {body: body{"name": "p", "tableName": "t", "expression": "a = 1"}},
 	"createUser":      {body: body{"subject": "u", "template": "made"}},
 	"listDatabases":   {query: "?deleted=true"},
+	"listChanges":     {query: "?wait=0"},
 	"query":           {body: harness.Body(endless)},
 	"batch":           {body: harness.BatchBody(false, endless)},
 	"validate":        {body: harness.Body("SELECT 1")},

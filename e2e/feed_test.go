@@ -115,6 +115,7 @@ func (c *feedConn) closes(code int, within time.Duration) {
 }
 
 func TestSubscribe(t *testing.T) {
+	row(t, "DP-FEED-1", "DP-FEED-4", "DP-FEED-5", "DP-FEED-6")
 	d := db(t)
 	d.Must("CREATE TABLE orders(id INTEGER PRIMARY KEY, a)")
 	d.Must("CREATE TABLE items(id INTEGER PRIMARY KEY, a)")
@@ -179,6 +180,7 @@ func TestSubscribe(t *testing.T) {
 }
 
 func TestSubscribeRefusesBadInput(t *testing.T) {
+	row(t, "DP-FEED-10")
 	d := db(t)
 	d.Must("CREATE TABLE t(a)")
 	d.Get(d.Path("subscribe")).Fails(http.StatusUpgradeRequired, "upgrade_required")
@@ -189,9 +191,9 @@ func TestSubscribeRefusesBadInput(t *testing.T) {
 		}
 	}
 	for _, query := range []string{"wait=26", "wait=-1", "wait=x", "limit=10001", "since=9223372036854775808"} {
-		a := d.Apart().Get(d.Path("changes?" + query))
-		a.Fails(http.StatusBadRequest, "bad_request")
+		d.Get(d.Path("changes?" + query)).Fails(http.StatusBadRequest, "bad_request")
 	}
+	d.Get(d.Path("subscribe?since=x")).Fails(http.StatusBadRequest, "bad_request")
 	for token, status := range map[string]int{"": 401, "psql_live_wrong": 401, "psql_live_" + strings.Repeat("x", 40): 401} {
 		if _, resp, err := dialFeed(d.URL(), token, d.Path(""), ""); err == nil || resp == nil || resp.StatusCode != status {
 			t.Errorf("token %q: %v %v", token, resp, err)
@@ -216,6 +218,7 @@ func TestSubscribeRefusesBadInput(t *testing.T) {
 }
 
 func TestFeedEnds(t *testing.T) {
+	row(t, "DP-FEED-7", "DP-FEED-10")
 	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_LOG=debug", "PERSQLD_FEED_LISTENERS_DATABASE=4"}})
 	d := s.Client(t, harness.Token).DB("ends")
 	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY)")
@@ -270,6 +273,7 @@ func TestFeedEnds(t *testing.T) {
 }
 
 func TestFeedScopeAndPolicies(t *testing.T) {
+	row(t, "DP-FEED-8")
 	d := db(t)
 	d.Batch(true, "CREATE TABLE seen(id INTEGER PRIMARY KEY)", "CREATE TABLE hidden(id INTEGER PRIMARY KEY)", "CREATE TABLE ruled(id INTEGER PRIMARY KEY, owner)").OK()
 	scoped := d.Client.As(d.Post("/v1/tokens", map[string]any{"role": "readonly", "tableScope": []string{"seen", "ruled"}}).OK().Str("data.token")).DB(d.Slug)
@@ -310,6 +314,7 @@ func TestFeedScopeAndPolicies(t *testing.T) {
 }
 
 func TestChangesLongPoll(t *testing.T) {
+	row(t, "DP-FEED-2", "DP-FEED-5")
 	d := db(t)
 	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY)")
 	d.Must("CREATE TABLE u(a INTEGER PRIMARY KEY)")
@@ -366,6 +371,7 @@ func TestChangesLongPoll(t *testing.T) {
 }
 
 func TestChangesAsEvents(t *testing.T) {
+	row(t, "DP-FEED-3")
 	d := db(t)
 	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY)")
 	open := func(since string) (*bufio.Reader, func()) {
@@ -429,6 +435,7 @@ func TestChangesAsEvents(t *testing.T) {
 
 // A client of another make applies what it hears to a copy, which equals the table in the end: 8 writers, connections that break, a server that is killed.
 func TestFeedUnderFire(t *testing.T) {
+	row(t, "DP-FEED-4")
 	const writers, kills = 8, 2
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -570,6 +577,7 @@ func TestFeedUnderFire(t *testing.T) {
 
 // One who doesn't read is cut off, and nobody waits for it.
 func TestSlowListener(t *testing.T) {
+	row(t, "DP-FEED-9")
 	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_FEED_BUFFER=64KiB", "PERSQLD_FEED_REQUEST=1000000"}})
 	d := s.Client(t, harness.Token).DB("slow")
 	d.Must("CREATE TABLE t(a)")
@@ -609,4 +617,43 @@ func TestSlowListener(t *testing.T) {
 	if !strings.Contains(text, "persqld_feed_cut_off_total") || strings.Contains(text, "persqld_feed_cut_off_total 0\n") {
 		t.Error("the metrics tell of no cut-off")
 	}
+}
+
+// A member's WebSocket is opened by the cookie, which browsers send for other sites' pages too.
+func TestFeedOfMembers(t *testing.T) {
+	row(t, "DP-FEED-11")
+	s := people(t, "PERSQLD_BASE_URL=https://sql.example.com")
+	d := s.Client(t, harness.Token).DB("ours")
+	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY)")
+	viewer := enrol(t, s, "viewer@example.com", "default", "viewer")
+	open := func(origin string) (*websocket.Conn, *http.Response, error) {
+		h := http.Header{"Cookie": {"persql_session=" + viewer.Cookie()}}
+		if origin != "" {
+			h.Set("Origin", origin)
+		}
+		return websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(s.URL, "http")+"/api/namespaces/default/databases/ours/subscribe", h)
+	}
+	for _, origin := range []string{"https://evil.example", "null", "http://sql.example.com"} {
+		if _, resp, err := open(origin); err == nil || resp == nil || resp.StatusCode != http.StatusForbidden {
+			t.Errorf("from %s: %v %v", origin, resp, err)
+		}
+	}
+	for _, origin := range []string{"", "https://sql.example.com", s.URL} {
+		raw, _, err := open(origin)
+		if err != nil {
+			t.Fatalf("from %s: %v", origin, err)
+		}
+		c := &feedConn{raw, t}
+		c.hears(`subscribed "*"`)
+		d.Must("INSERT INTO t VALUES(NULL)")
+		if got := c.next().short(); !strings.HasPrefix(got, "insert t ") {
+			t.Errorf("heard %s", got)
+		}
+		if origin == "" {
+			defer c.closes(4401, 2*time.Second)
+		} else {
+			raw.Close()
+		}
+	}
+	viewer.Do(http.MethodDelete, "/api/session", nil).OK()
 }

@@ -405,26 +405,29 @@ func (l *listener) pick(list []*feed.Messages, rows bool, take func(seq int64, m
 	}
 }
 
-// openFeed finds the database, and begins to listen.
-func (x *exchange) openFeed() (q feedQuery, l *listener, r *feed.Reader, err error) {
+// openFeed finds the database, and what is asked of it.
+func (x *exchange) openFeed() (q feedQuery, err error) {
 	if x.s.opt.Feed == nil {
-		return q, nil, nil, newFault(http.StatusNotFound, codeNotFound, "The server has no change feed", "")
+		return q, newFault(http.StatusNotFound, codeNotFound, "The server has no change feed", "")
 	}
 	if q, err = x.feedQuery(); err != nil {
-		return q, nil, nil, err
+		return q, err
 	}
-	if err := x.openDatabase(false); err != nil {
-		return q, nil, nil, err
+	return q, x.openDatabase(false)
+}
+
+// join begins to listen. Both are to be left.
+func (x *exchange) join(q feedQuery) (*listener, *feed.Reader, error) {
+	l, err := x.listen(q.tables)
+	if err != nil {
+		return nil, nil, err
 	}
-	if l, err = x.listen(q.tables); err != nil {
-		return q, nil, nil, err
-	}
-	r, err = x.s.opt.Feed.Join(x.r.Context(), x.database.ID, q.since, q.rows)
+	r, err := x.s.opt.Feed.Join(x.r.Context(), x.database.ID, q.since, q.rows)
 	if err != nil {
 		l.leave()
-		return q, nil, nil, err
+		return nil, nil, err
 	}
-	return q, l, r, nil
+	return l, r, nil
 }
 
 // faultOfEnd is what a request is answered with that ends before its time.
@@ -445,7 +448,11 @@ func (s *Server) changes(x *exchange) error {
 	if wantsEvents(x.r) {
 		return s.events(x)
 	}
-	q, l, r, err := x.openFeed()
+	q, err := x.openFeed()
+	if err != nil {
+		return err
+	}
+	l, r, err := x.join(q)
 	if err != nil {
 		return err
 	}

@@ -93,6 +93,10 @@ func (w *corking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // subscribe serves GET …/subscribe: changes over a WebSocket. The request ends where the connection becomes one: what goes on is two small goroutines.
 func (s *Server) subscribe(x *exchange) error {
+	q, err := x.openFeed()
+	if err != nil {
+		return err
+	}
 	if !isUpgrade(x.r) {
 		x.w.Header()["Upgrade"] = []string{"websocket"}
 		return newFault(http.StatusUpgradeRequired, "upgrade_required", "This path is a WebSocket", "GET …/changes tells the same over plain HTTP")
@@ -100,7 +104,7 @@ func (s *Server) subscribe(x *exchange) error {
 	if x.entry == entryMember && x.s.foreignOrigin(x.r) {
 		return errCrossSite
 	}
-	q, l, r, err := x.openFeed()
+	l, r, err := x.join(q)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,11 @@ import (
 
 // events serves GET …/changes as Server-Sent Events (HTML standard, section 9.2).
 func (s *Server) events(x *exchange) error {
-	q, l, r, err := x.openFeed()
+	q, err := x.openFeed()
+	if err != nil {
+		return err
+	}
+	l, r, err := x.join(q)
 	if err != nil {
 		return err
 	}
