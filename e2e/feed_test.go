@@ -191,7 +191,7 @@ func TestSubscribeRefusesBadInput(t *testing.T) {
 		}
 	}
 	for _, query := range []string{"wait=26", "wait=-1", "wait=x", "limit=10001", "since=9223372036854775808"} {
-		d.Get(d.Path("changes?" + query)).Fails(http.StatusBadRequest, "bad_request")
+		d.Get(d.Path("changes?"+query)).Fails(http.StatusBadRequest, "bad_request")
 	}
 	d.Get(d.Path("subscribe?since=x")).Fails(http.StatusBadRequest, "bad_request")
 	for token, status := range map[string]int{"": 401, "psql_live_wrong": 401, "psql_live_" + strings.Repeat("x", 40): 401} {

@@ -146,7 +146,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	hub.Place(st)
 	options := api.Options{
-		Feed: hub,
+		Feed:    hub,
 		Billing: books.Books, FirstNamespace: cmd.Namespace,
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
 		Passwords: passwords, SignUp: cmd.SignUp, SignInPerAddress: cmd.SignInPerAddress, SignInPerAccount: cmd.SignInPerAccount,

@@ -30,6 +30,9 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
+// wakeEvery is how far apart a database's listeners are woken: under load each commit would wake all of them.
+const wakeEvery = 2 * time.Millisecond
+
 // backlog is how many bytes of batches may wait to be rendered, a database; beyond them all of its listeners are cut off.
 const backlog = 32 << 20
 
@@ -194,6 +197,12 @@ func (h *Hub) pump(t *topic) {
 		close(t.news)
 		t.news = make(chan struct{})
 		t.mu.Unlock()
+		// The first change is told at once; those that follow closely are told together.
+		select {
+		case <-t.quit:
+			return
+		case <-time.After(wakeEvery):
+		}
 	}
 }
 
