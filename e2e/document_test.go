@@ -31,6 +31,7 @@ var requests = map[string]struct {
 	"propose":            {body: harness.Body("SELECT a FROM v8")},
 	"createUser":         {body: body{"subject": "u", "template": "made"}},
 	"listDatabases":      {query: "?deleted=true"},
+	"listChanges":        {query: "?wait=0"},
 	"query":              {body: harness.Body(endless)},
 	"batch":              {body: harness.BatchBody(false, endless)},
 	"validate":           {body: harness.Body("SELECT 1")},

@@ -43,6 +43,7 @@ var floors = [][]string{
 	{
 		"internal/gate",    // who may run what: the one place that decides
 		"internal/billing", // what it costs, and who may still spend
+		"internal/feed",    // who hears of what databases commit
 		"internal/config",  // settings, checked by the rules of the packages that they are for
 
 		"internal/branch/rows", // a branch's rows, merged into its parent

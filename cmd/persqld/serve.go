@@ -21,6 +21,7 @@ import (
 	"github.com/persqld/persqld/internal/checkout"
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
+	"github.com/persqld/persqld/internal/feed"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -32,6 +33,9 @@ const (
 	// gives up on the rest: supervisors send SIGKILL after 10 s.
 	drainTime = 8 * time.Second
 	stopTime  = 9500 * time.Millisecond
+
+	// feedTime is how long a stopping server waits for listeners to take its word that it stops.
+	feedTime = 1500 * time.Millisecond
 
 	maxHeaderBytes = 64 << 10
 
@@ -122,7 +126,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	hub := feed.New(feed.Options{Max: cmd.FeedListeners, MaxHere: cmd.FeedListenersHere, RingBytes: int(cmd.FeedBuffer), For: cmd.FeedKeptFor.Duration, Logger: logger})
 	st, err = store.New(store.Options{
+		Feed: hub, FeedKeep: cmd.FeedKeep, FeedFor: cmd.FeedKeptFor.Duration, FeedChanges: cmd.FeedRequest,
 		Past: past.forStore(), Clock: past.forClock(), PastFor: cmd.History.Duration,
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
@@ -138,7 +144,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	hub.Place(st)
 	options := api.Options{
+		Feed:    hub,
 		Billing: books.Books, FirstNamespace: cmd.Namespace,
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
 		Passwords: passwords, SignUp: cmd.SignUp, SignInPerAddress: cmd.SignInPerAddress, SignInPerAccount: cmd.SignInPerAccount,
@@ -183,6 +191,14 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	pasts := datadir.NewMeter(dir.History())
 	metrics.Register("persqld_history_bytes", "Bytes on disk of the history of all databases, a minute old at most.", func() float64 { return float64(pasts.Bytes()) })
 	metrics.RegisterCounter("persqld_query_log_dropped_total", "Entries of the query log that found no room.", func() float64 { return float64(qlog.Stats().Dropped) })
+
+	hubCtx, stopHub := context.WithCancel(context.Background())
+	defer stopHub()
+	go hub.Run(hubCtx)
+	metrics.Register("persqld_feed_listeners", "Listeners to changes.", func() float64 { return float64(hub.Listeners()) })
+	metrics.RegisterCounter("persqld_feed_delivered_total", "Changes that were given to listeners.", func() float64 { return float64(hub.Delivered()) })
+	metrics.RegisterCounter("persqld_feed_cut_off_total", "Listeners that were cut off, being too slow.", func() float64 { return float64(hub.CutOff()) })
+	metrics.RegisterCounter("persqld_feed_resyncs_total", "Times that a listener was told that it has missed changes.", func() float64 { return float64(hub.Resynced()) })
 
 	web := newHTTPServer(door, logger)
 	guard := api.NewConnGuard(nil)
@@ -258,6 +274,9 @@ func shutDown(door *api.Server, web *http.Server, st *store.Store) error {
 	defer cancelLast()
 	soft, cancelSoft := context.WithTimeout(last, drainTime)
 	defer cancelSoft()
+	listening, cancelListening := context.WithTimeout(last, feedTime)
+	door.EndFeeds(listening)
+	cancelListening()
 	answered := make(chan error, 1)
 	go func() { answered <- web.Shutdown(last) }()
 	select {

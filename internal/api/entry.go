@@ -13,11 +13,12 @@ import (
 type entry uint8
 
 const (
-	entryOpen    entry = iota // whoever asks
-	entryBearer               // a token: /v1
-	entryPublic               // whoever asks, but no page of another site: signing in and up
-	entrySession              // a person who is signed in
-	entryMember               // a member of the namespace in the path
+	entryOpen     entry = iota // whoever asks
+	entryBearer                // a token: /v1
+	entryPublic                // whoever asks, but no page of another site: signing in and up
+	entrySession               // a person who is signed in
+	entryMember                // a member of the namespace in the path
+	entryListener              // a token, which a browser may also send as a subprotocol or in the query: it can set no header
 )
 
 var (
@@ -80,6 +81,9 @@ func (x *exchange) enterAgain() error {
 	switch x.entry {
 	case entryBearer:
 		_, err := x.s.opt.Catalog.Authenticate(bearerOf(x.r))
+		return err
+	case entryListener:
+		_, err := x.s.opt.Catalog.Authenticate(listenerOf(x.r))
 		return err
 	case entrySession, entryMember:
 		role := x.membership.Role

@@ -183,9 +183,12 @@ func (x *exchange) handle(by entry, paid bool, h handler) (err error) {
 	if err := x.s.flood.admit(x); err != nil {
 		return err
 	}
-	if by != entryBearer {
+	switch by {
+	default:
 		err = x.enter(by)
-	} else {
+	case entryListener:
+		x.token, err = x.s.opt.Catalog.Authenticate(listenerOf(x.r))
+	case entryBearer:
 		x.token, err = x.s.opt.Catalog.Authenticate(bearerOf(x.r))
 	}
 	if err == nil && paid {

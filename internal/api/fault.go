@@ -14,6 +14,7 @@ import (
 	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/checkout"
+	"github.com/persqld/persqld/internal/feed"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/password"
@@ -132,6 +133,8 @@ var table = []struct {
 	{err: catalog.ErrName, status: http.StatusBadRequest, code: codeBadRequest, message: "A name has at most 200 characters, none of them control characters"},
 	{err: store.ErrAbandoned, status: http.StatusRequestTimeout, code: "statement_timeout", message: "The statement ran over its time limit and is being undone", hint: "until it is, the database answers 429"},
 	{err: store.ErrTimeout, status: http.StatusRequestTimeout, code: "statement_timeout", message: "The statement ran over its time limit and was stopped; it changed nothing", hint: "an index, a LIMIT or smaller steps make it shorter"},
+	{err: feed.ErrMany, status: http.StatusTooManyRequests, code: "too_many_listeners", message: "As many listen to the server's changes as may", hint: "try again later, or raise PERSQLD_FEED_LISTENERS", retry: 5 * time.Second},
+	{err: feed.ErrManyHere, status: http.StatusTooManyRequests, code: "too_many_listeners", message: "As many listen to the database's changes as may", hint: "try again later, or raise PERSQLD_FEED_LISTENERS_DATABASE", retry: 5 * time.Second},
 	{err: store.ErrQueueFull, status: http.StatusTooManyRequests, code: "queue_full", message: "Too many requests wait for this database", hint: "try again after the time in Retry-After", retry: time.Second},
 	{err: store.ErrStuck, status: http.StatusTooManyRequests, code: "database_busy", message: "The database is still undoing a statement that ran over its time limit", retry: time.Second},
 	{err: store.ErrKeptFull, status: http.StatusTooManyRequests, code: "idempotency_store_full", message: "Too many answers to idempotency keys are kept for this database; the write was undone", hint: "keys are kept for 24 hours; send the write without one, or raise PERSQLD_IDEMPOTENCY_MAX", retry: time.Minute},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/feed"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -28,6 +29,7 @@ type Options struct {
 	Catalog   *catalog.Catalog
 	Placement store.Placement
 	QueryLog  *querylog.Log
+	Feed      *feed.Hub // who listens to changes; nil is none
 	Metrics   *Metrics
 	Billing   *billing.Books // counts and balances; nil counts nothing
 	Past      Past           // the databases' history; nil is none
@@ -92,6 +94,7 @@ type Server struct {
 	router      chi.Router
 	queries     *endpoint // see shortcut
 	batches     *endpoint
+	listening   listeners
 	date        dateHeader
 	exchanges   sync.Pool
 	creating    singleflight.Group
@@ -352,6 +355,10 @@ func (s *Server) routes() {
 	v1("GET", db+"/export", s.export)
 	v1("POST", db+"/import", s.importFile)
 	v1("POST", db+"/load-csv", s.loadCSV)
+	for path, h := range map[string]handler{db + "/changes": s.changes, db + "/subscribe": s.subscribe} {
+		add(entryMember, "GET", TwinOf(path), h)
+		add(entryListener, "GET", path, h).paid = true
+	}
 	v1("GET", db+"/branches", s.listBranches)
 	v1("POST", db+"/fork", s.fork)
 	// Making a branch costs nothing.

@@ -99,6 +99,12 @@ type Settings struct {
 	StripeWebhookSecret string   `secret:"true" help:"Signing secret, whsec_…, of the webhook by which Stripe tells of payments: its address is /api/billing/stripe." placeholder:"SECRET"`
 	StripeURL           string   `name:"stripe-url" help:"Another API than Stripe's, such as a stripe-mock." placeholder:"URL"`
 	QueryLogText        bool     `default:"true" negatable:"" help:"Keep the SQL text of statements in the query log."`
+	FeedKeep            int      `default:"100000" range:"1..100000000" unit:"changes" help:"Changes that a database which is listened to keeps for those who come back." placeholder:"N"`
+	FeedKeptFor         Duration `default:"24h" range:"1m..8760h" unit:"time" help:"How long it keeps one, and goes on keeping after its last listener." placeholder:"TIME"`
+	FeedRequest         int      `default:"10000" range:"1..1000000" unit:"changes" help:"Changes of a request that are told one by one; beyond them its tables alone are." placeholder:"N"`
+	FeedBuffer          Size     `default:"4MiB" range:"64KiB..1GiB" unit:"bytes" help:"Changes of a database that a listener may be behind before it is cut off." placeholder:"SIZE"`
+	FeedListeners       int      `default:"10000" range:"1..1000000" unit:"listeners" help:"Listeners to changes, of all databases; beyond them 429." placeholder:"N"`
+	FeedListenersHere   int      `name:"feed-listeners-database" default:"2000" range:"1..1000000" unit:"listeners" help:"Listeners to changes, a database; beyond them 429." placeholder:"N"`
 	IdempotencyMax      Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }
 

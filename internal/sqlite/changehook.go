@@ -56,10 +56,14 @@ func onChange(_ *libc.TLS, h, _ uintptr, op int32, schema, table uintptr, oldRow
 func (ch *Change) Shape() RowShape {
 	p := (*sqlite3.TPreUpdate)(at((*sqlite3.Tsqlite3)(at(ch.conn.db)).FpPreUpdate))
 	tab := (*sqlite3.TTable)(at(p.FpTab))
-	s := RowShape{Shadow: tab.FtabFlags&sqlite3.TF_Shadow != 0, Columns: make([]RowColumn, tab.FnCol)}
+	s := RowShape{Shadow: tab.FtabFlags&sqlite3.TF_Shadow != 0}
+	if tab.FaCol == 0 { // ANALYZE names a stand-in for sqlite_stat1, without columns
+		return s
+	}
+	s.Columns = make([]RowColumn, tab.FnCol)
 	for i := range s.Columns {
 		col := (*sqlite3.TColumn)(at(tab.FaCol + uintptr(i)*unsafe.Sizeof(sqlite3.TColumn{})))
-		s.Columns[i] = RowColumn{cstr(col.FzCnName), col.FcolFlags&sqlite3.COLFLAG_GENERATED != 0}
+		s.Columns[i] = RowColumn{cstr(col.FzCnName), col.FcolFlags&sqlite3.COLFLAG_GENERATED != 0, col.Faffinity == sqlite3.SQLITE_AFF_REAL}
 	}
 	if p.FpPk != 0 {
 		index := (*sqlite3.TIndex)(at(p.FpPk))
@@ -69,6 +73,18 @@ func (ch *Change) Shape() RowShape {
 	}
 	return s
 }
+
+// Halfway tells of a statement that failed whether what it had changed by then stands, as OR FAIL and RAISE(FAIL) leave it. It is to be asked before Reset.
+func (s *Stmt) Halfway() bool {
+	const fail = 3 // OE_Fail
+	return s.ptr != 0 && (*sqlite3.TVdbe)(at(s.ptr)).FerrorAction == fail
+}
+
+// Stopped tells of a statement that came to no end of its own that whoever took its rows wanted no more of them: what it has changed stands.
+func (s *Stmt) Stopped() bool { return !s.ended }
+
+// WritesVirtual tells whether the statement may write to a virtual table, itself or by a trigger.
+func (s *Stmt) WritesVirtual() bool { return s.writesVirtual }
 
 // RowShape is what somebody who keeps rows needs to know of their table.
 type RowShape struct {
@@ -81,6 +97,7 @@ type RowShape struct {
 type RowColumn struct {
 	Name      string
 	Generated bool // worked out from the others
+	Real      bool // whole numbers are REAL in it too; New tells them as they are stored, which is INTEGER
 }
 
 // Columns is the number of columns of the row.

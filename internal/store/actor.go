@@ -34,6 +34,7 @@ type actor struct {
 	past   past
 	meter  meterState
 	rec    *recorder // nil: what changes is not recorded
+	feed   *journal  // nil: nobody listens to what changes
 
 	witnessed bool    // the connection tells of every row that changes, to whom the next line says
 	witness   Witness // of the request that runs; nil for none

@@ -272,6 +272,9 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 	if err := s.keepTables(ctx, database, scratch, kept, label); err != nil {
 		return fmt.Errorf("finish the new file: %w", diskFull(err))
 	}
+	if err := breakJournal(scratch, s.opt.Now()); err != nil {
+		return fmt.Errorf("break the journal off: %w", diskFull(err))
+	}
 	if from != FromPast {
 		if err := endRecording(scratch, replaced); err != nil {
 			return fmt.Errorf("end the recording: %w", diskFull(err))
@@ -365,6 +368,9 @@ func (w *worker) swap(a *actor, scratch string, at uint64) error {
 	if err := files.SyncDir(filepath.Dir(path)); err != nil {
 		// It may or may not be there after a power loss; what is shown now is the new one.
 		return &wrapped{ErrStorage, fmt.Errorf("replace database: %w", err)}
+	}
+	if w.store.opt.Feed != nil {
+		w.store.opt.Feed.Broken(a.id)
 	}
 	if w.store.keeps() {
 		if err := w.store.opt.Past.Confirm(a.id, at); err != nil {

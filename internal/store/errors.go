@@ -44,6 +44,8 @@ var (
 	// ErrRebuilding is returned for a write, or another replacement, while the database is being replaced by an import
 	// or a restore. Reads go on.
 	ErrRebuilding = errors.New("the database is being replaced")
+	// ErrUnheard is returned for changes that a database's journal doesn't have: nobody listened, or they are too old.
+	ErrUnheard = errors.New("the changes are not in the journal")
 	// ErrNoRowid is returned for an insert into an AUTOINCREMENT table that has used the greatest rowid. It was undone.
 	ErrNoRowid = errors.New("no rowid is left")
 	// ErrTransactionControl is returned for BEGIN, COMMIT and the like: transactions belong to the actor.

@@ -78,8 +78,11 @@ func (w *worker) attempt(a *actor, c *call, lone bool) outcome {
 	if err := w.ensureOpen(a); err != nil {
 		return w.settle(c, err)
 	}
+	if !w.group.open {
+		w.unhear(a)
+	}
 	a.conn.Forget()
-	a.hear(c.req.Gate)
+	a.witnessedBy(c.req.Gate)
 	c.req.Spent, c.req.Filed = sqlite.Counts{}, false
 	tx := &w.tx
 	*tx = Tx{w: w, a: a, c: c, lone: lone, witness: a.witness}
@@ -213,14 +216,19 @@ func (w *worker) commit(a *actor, alone bool) {
 	}
 	was := a.conn.Commits()
 	var counted *filing
+	var batch *Batch
 	err := w.guard(a, func() (err error) {
 		if counted, err = w.file(a); err != nil {
+			return err
+		}
+		if batch, err = w.writeJournal(a); err != nil {
 			return err
 		}
 		return w.own(a, "COMMIT")
 	})
 	if err == nil {
 		w.filed(a, counted)
+		w.journaled(a, batch)
 		if a.conn.Commits() != was {
 			w.store.opt.Observer.Commit()
 			w.store.noteCommits(a)
@@ -286,6 +294,7 @@ func (w *worker) begin(a *actor) error {
 	if err := w.own(a, "BEGIN"); err != nil {
 		return err
 	}
+	a.feed.clear()
 	w.group.open = true
 	w.group.began = w.stats.start
 	return nil
@@ -305,6 +314,8 @@ func (w *worker) rollback(a *actor) {
 	a.tables.forget()
 	a.kept.forget()
 	a.rec.forget()
+	a.feed.clear()
+	a.feed.forget()
 }
 
 // dropStale drops the statements that may have been compiled for a schema which a rollback took back. The group remembers

@@ -115,7 +115,10 @@ func (w *worker) ensureOpen(a *actor) error {
 		if err := a.tables.look(conn, &s.system); err != nil {
 			return err
 		}
-		return a.begin(s, conn)
+		if err := a.begin(s, conn); err != nil {
+			return err
+		}
+		return a.openJournal(s, conn)
 	})
 	if err != nil {
 		if a.conn != nil {

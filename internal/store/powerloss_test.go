@@ -313,3 +313,80 @@ func TestCreationStandsInADirectoryOfAnother(t *testing.T) {
 		}
 	}
 }
+
+// What the journal tells and what the rows are stand together after a power loss, and the numbers go on without a gap.
+func TestJournalAndRowsStandTogether(t *testing.T) {
+	if err := sqlite.Initialize(sqlite.Setup{}); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := crashfs.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vfs, err := rec.VFS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &ear{}
+	s, err := store.New(store.Options{Dir: rec.Root(), VFS: vfs, Files: recorded(rec), Feed: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := dbName(1)
+	if err := s.Create(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	h := &house{t: t, Store: s}
+	h.on(id, script("CREATE TABLE t(a)"))
+	first, err := s.Listen(t.Context(), id, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type acked struct{ rows int }
+	rec.Mark(acked{0})
+	for n := range 40 {
+		j := script("INSERT INTO t VALUES(1)", "INSERT INTO t VALUES(zeroblob(3000))")
+		if h.on(id, j); j.err != nil {
+			t.Fatal(j.err)
+		}
+		rec.Mark(acked{2 * (n + 1)})
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	err = rec.Log().Crashes(300, 7, t.TempDir(), func(c crashfs.Crash) error {
+		want := -1
+		for _, a := range c.Acked {
+			want = max(want, a.(acked).rows)
+		}
+		if want < 0 {
+			return nil
+		}
+		again, err := store.New(store.Options{Dir: c.Dir, Feed: &ear{}})
+		if err != nil {
+			return err
+		}
+		defer again.Close(context.Background())
+		list, err := again.Journal(context.Background(), id, first)
+		if err != nil {
+			return err
+		}
+		told := 0
+		for _, b := range list {
+			if err := b.Each(func(*store.RowChange) error { told++; return nil }); err != nil {
+				return err
+			}
+		}
+		j := script("SELECT count(*) FROM t")
+		if (&house{t: t, Store: again}).on(id, j); j.err != nil {
+			return j.err
+		}
+		if rows := j.results[0].rows; rows != fmt.Sprint(told) || told < want {
+			return fmt.Errorf("%s rows, %d changes, %d acknowledged", rows, told, want)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

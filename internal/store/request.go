@@ -96,6 +96,11 @@ type Runner interface {
 	CreateFrom(ctx context.Context, database, file string) error
 	// CreateRecording is CreateFrom for a branch, which knows of its fork and, unless the facts say that it has ended, records which rows change.
 	CreateRecording(ctx context.Context, database, file string, f RecordingFacts, words func(*sqlite.Conn) (string, error)) error
+	// Listen has a database keep what is committed, for Options.FeedFor, with the values of rows if they are wanted. The answer is the last change: what follows
+	// it is told. It is to be called again while somebody listens.
+	Listen(ctx context.Context, database string, rows bool) (head int64, err error)
+	// Journal is what was committed behind a change, as much as fits; ErrUnheard where that isn't known.
+	Journal(ctx context.Context, database string, since int64) ([]*Batch, error)
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
 	Delete(ctx context.Context, database string) error
 	// Retire closes a database with a checkpoint. Its file stays as it is, and nothing reaches it: requests that come

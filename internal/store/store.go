@@ -43,6 +43,12 @@ type Options struct {
 	// Meter takes what databases count of their writes; nil counts nothing.
 	Meter Meter
 
+	// Feed takes what databases that are listened to commit; nil is nobody.
+	Feed        Feed
+	FeedKeep    int           // changes that a database's journal keeps; 100,000
+	FeedFor     time.Duration // how long it keeps one, and listens after its last listener; 24 h
+	FeedChanges int           // of a request, beyond which only the tables are told; 10,000
+
 	// Tables are the virtual tables that statements on a database can read.
 	Tables func(database string) []*sqlite.Table
 
@@ -131,6 +137,9 @@ func New(opt Options) (*Store, error) {
 	set(&opt.Workers, 512)
 	span(&opt.StatementTimeout, 30*time.Second)
 	span(&opt.ParkTimeout, 30*time.Second)
+	set(&opt.FeedKeep, 100_000)
+	set(&opt.FeedChanges, 10_000)
+	span(&opt.FeedFor, 24*time.Hour)
 	set(&opt.LongStatements, max(1, runtime.GOMAXPROCS(0)-1))
 	span(&opt.Grace, 50*time.Millisecond)
 	span(&opt.KeptFor, 24*time.Hour)

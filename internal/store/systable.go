@@ -80,14 +80,14 @@ var (
 
 // SystemTables is the registry: every table of the server's that a tenant's file may hold.
 func SystemTables() []SystemTable {
-	return append([]SystemTable{keptTable, notesTable, snapshotsTable, meterTable, spentTable}, recordingTables()...)
+	return append([]SystemTable{keptTable, notesTable, snapshotsTable, meterTable, spentTable, feedTable}, recordingTables()...)
 }
 
 // systemSet are the system tables as a store knows them.
 type systemSet struct{ kept, notes, snapshots, meter SystemTable }
 
 func (s *systemSet) all() []SystemTable {
-	return append([]SystemTable{s.kept, s.notes, s.snapshots, s.meter, spentTable}, recordingTables()...)
+	return append([]SystemTable{s.kept, s.notes, s.snapshots, s.meter, spentTable, feedTable}, recordingTables()...)
 }
 
 // check returns a *NewerError for a table that this version doesn't know.

@@ -240,7 +240,10 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 		tx.witness.Begin()
 	}
 	tx.running = s
-	if s.Vacuum {
+	heard, err := tx.hear(s)
+	if err != nil {
+		// nothing ran
+	} else if s.Vacuum {
 		err = conn.AllowVacuum(func() error { return steps(s, row) })
 	} else if tx.a.rec == nil {
 		err = steps(s, row)
@@ -252,6 +255,9 @@ func (tx *Tx) Run(s *sqlite.Stmt, params []sqlite.Param, row func(*sqlite.Stmt) 
 	w.stats.writing = false
 
 	changed := conn.TotalChanges() - total
+	if heard != nil {
+		heard.end(tx, s, changed != 0, err)
+	}
 	counts := s.Counts(changed)
 	r.RowsRead, r.RowsWritten = counts.RowsRead, counts.RowsWritten
 	if !tx.uncounted {
@@ -474,6 +480,7 @@ func (tx *Tx) Undo() {
 	tx.stepped = false
 	if tx.back(undoStepSQL, releaseStepSQL) {
 		tx.forget(tx.stepBefore)
+		tx.a.feed.undoStep()
 	}
 }
 
@@ -519,6 +526,7 @@ func (tx *Tx) mark() error {
 			tx.marked = true
 		}
 		tx.keptBefore = tx.a.kept
+		tx.a.feed.beginRequest()
 	}
 	if tx.c.req.Steps && !tx.stepped {
 		if err := tx.w.own(tx.a, markStepSQL); err != nil {
@@ -526,6 +534,7 @@ func (tx *Tx) mark() error {
 		}
 		tx.stepped = true
 		tx.stepBefore = tx.a.kept
+		tx.a.feed.beginStep()
 	}
 	return nil
 }
@@ -598,6 +607,7 @@ func (tx *Tx) undo() {
 		tx.marked = false
 		if tx.back(undoSQL, releaseSQL) {
 			tx.forget(tx.keptBefore)
+			tx.a.feed.undoRequest()
 		}
 	case tx.bare:
 		tx.bare = false

@@ -18,25 +18,17 @@ type Witness interface {
 	Settled() error
 }
 
-// hear has a request's gate told of the rows that change. The first one that wants to know costs the connection its compiled statements: those were compiled to tell
+// witnessedBy has a request's gate told of the rows that change. The first one that wants to know costs the connection its compiled statements: those were compiled to tell
 // nobody. From then on it tells, until it is closed.
-func (a *actor) hear(g Gate) {
+func (a *actor) witnessedBy(g Gate) {
 	a.witness = nil
 	w, ok := g.(Witness)
 	if !ok || !w.Watches() {
 		return
 	}
 	if !a.witnessed {
-		hooks := []sqlite.ChangeHook{func(ch *sqlite.Change) {
-			if a.witness != nil {
-				a.witness.Changing(ch)
-			}
-		}}
-		if a.rec != nil && a.rec.rows {
-			hooks = append(hooks, a.rec.note)
-		}
-		a.conn.SetChangeHook(hooks)
 		a.witnessed = true
+		a.setHooks(a.conn)
 	}
 	a.witness = w
 }
