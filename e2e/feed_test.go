@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -656,4 +657,42 @@ func TestFeedOfMembers(t *testing.T) {
 		}
 	}
 	viewer.Do(http.MethodDelete, "/api/session", nil).OK()
+}
+
+// Listeners that rest take little memory each.
+func TestIdleListenersAreSmall(t *testing.T) {
+	row(t, "DP-FEED-12")
+	const listeners, each = 1000, 40 << 10
+	s := harness.Start(t, binary, harness.Options{Env: []string{"GOGC=50"}})
+	d := s.Client(t, harness.Token).DB("idle")
+	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY)")
+	subscribe(t, d, "").hears(`subscribed "*"`)
+	resident := func() int {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.PID()))
+		if err != nil {
+			t.Skip(err)
+		}
+		var size, pages int
+		if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+			t.Fatal(err)
+		}
+		return pages * os.Getpagesize()
+	}
+	before := resident()
+	var all []*feedConn
+	for range listeners {
+		c := subscribe(t, d, "")
+		c.hears(`subscribed "*"`)
+		all = append(all, c)
+	}
+	d.Must("INSERT INTO t VALUES(1)")
+	for _, c := range all {
+		c.hears("insert t 1")
+	}
+	time.Sleep(time.Second)
+	took := (resident() - before) / listeners
+	t.Logf("%d bytes a listener", took)
+	if took > each && !harness.Race() {
+		t.Errorf("a listener takes %d bytes, want %d at most", took, each)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -232,12 +233,12 @@ func TestListenersAreBounded(t *testing.T) {
 // prolonged counts how often listening is prolonged.
 type prolonged struct {
 	store.Runner
-	times int
+	times atomic.Int64
 }
 
 func (p *prolonged) Owner(context.Context, string) (store.Runner, error) { return p, nil }
 func (p *prolonged) Listen(context.Context, string, bool) (int64, error) {
-	p.times++
+	p.times.Add(1)
 	return 7, nil
 }
 
@@ -255,14 +256,14 @@ func TestListeningIsProlonged(t *testing.T) {
 		}
 		time.Sleep(24*time.Hour + time.Minute)
 		synctest.Wait()
-		if owner.times < 24 {
-			t.Errorf("prolonged %d times in a day", owner.times)
+		if n := owner.times.Load(); n < 24 {
+			t.Errorf("prolonged %d times in a day", n)
 		}
 		reader.Leave()
-		n := owner.times
+		n := owner.times.Load()
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		if owner.times != n {
+		if owner.times.Load() != n {
 			t.Error("nobody listens, and listening is prolonged")
 		}
 		cancel()

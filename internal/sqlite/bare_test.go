@@ -68,7 +68,7 @@ func TestChangeShape(t *testing.T) {
 	must(t, c, "INSERT INTO w VALUES(1,2,3)")
 	must(t, c, "INSERT INTO f VALUES('x')")
 	for table, want := range map[string]string{
-		"r": "{[{a false false} {b true false} {c true false}] [] false}", "w": "{[{a false false} {b false false} {c false false}] [2 0] false}", "f_content": "{[{id false false} {c0 false false}] [] true}",
+		"r": "{[{a false} {b true} {c true}] [] false}", "w": "{[{a false} {b false} {c false}] [2 0] false}", "f_content": "{[{id false} {c0 false}] [] true}",
 	} {
 		if got := fmt.Sprint(seen[table]); got != want {
 			t.Errorf("%s: got %s, want %s", table, got, want)

@@ -63,7 +63,7 @@ func (ch *Change) Shape() RowShape {
 	s.Columns = make([]RowColumn, tab.FnCol)
 	for i := range s.Columns {
 		col := (*sqlite3.TColumn)(at(tab.FaCol + uintptr(i)*unsafe.Sizeof(sqlite3.TColumn{})))
-		s.Columns[i] = RowColumn{cstr(col.FzCnName), col.FcolFlags&sqlite3.COLFLAG_GENERATED != 0, col.Faffinity == sqlite3.SQLITE_AFF_REAL}
+		s.Columns[i] = RowColumn{cstr(col.FzCnName), col.FcolFlags&sqlite3.COLFLAG_GENERATED != 0}
 	}
 	if p.FpPk != 0 {
 		index := (*sqlite3.TIndex)(at(p.FpPk))
@@ -97,7 +97,6 @@ type RowShape struct {
 type RowColumn struct {
 	Name      string
 	Generated bool // worked out from the others
-	Real      bool // whole numbers are REAL in it too; New tells them as they are stored, which is INTEGER
 }
 
 // Columns is the number of columns of the row.

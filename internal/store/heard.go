@@ -56,7 +56,6 @@ type heardTable struct {
 	keyNames []string
 	columns  []int
 	names    []string
-	real     []bool // of columns
 	// unknown is where the entry is that says of the table that nothing exact is known; -1 for none. It counts in a request of tables alone.
 	unknown int
 }
@@ -200,7 +199,6 @@ func (j *journal) learn(ch *sqlite.Change) *heardTable {
 		if !c.Generated {
 			t.columns = append(t.columns, i)
 			t.names = append(t.names, c.Name)
-			t.real = append(t.real, c.Real)
 		}
 	}
 	j.tables[name] = t
@@ -229,7 +227,7 @@ func (j *journal) add(t *heardTable, kind ChangeKind, rowid int64, key, now, old
 	} else {
 		head |= entryKey
 		var ok bool
-		if b, ok = appendRow(b, t.key, nil, key); !ok {
+		if b, ok = appendRow(b, t.key, key); !ok {
 			j.unknown(t)
 			return
 		}
@@ -244,7 +242,7 @@ func (j *journal) add(t *heardTable, kind ChangeKind, rowid int64, key, now, old
 			}
 			head |= part.bit
 			var ok bool
-			if b, ok = appendRow(b, t.columns, t.real, part.row); !ok {
+			if b, ok = appendRow(b, t.columns, part.row); !ok {
 				j.unknown(t)
 				return
 			}
@@ -256,15 +254,12 @@ func (j *journal) add(t *heardTable, kind ChangeKind, rowid int64, key, now, old
 }
 
 // appendRow appends values behind the bytes that they take.
-func appendRow(b []byte, columns []int, real []bool, value func(int) (sqlite.Value, bool)) ([]byte, bool) {
+func appendRow(b []byte, columns []int, value func(int) (sqlite.Value, bool)) ([]byte, bool) {
 	var row []byte
-	for at, i := range columns {
+	for _, i := range columns {
 		v, ok := value(i)
 		if !ok {
 			return b, false
-		}
-		if real != nil && real[at] && v.Kind == sqlite.Integer {
-			v = sqlite.Value{Kind: sqlite.Real, Float: float64(v.Int)}
 		}
 		row = appendValue(row, v)
 	}
