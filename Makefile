@@ -43,11 +43,11 @@ test:
 	@scripts/test-setup
 	GOFLAGS="$(METER)" $(GO) vet ./...
 	@export GOFLAGS="$(METER)"; if command -v gcc >/dev/null; then \
-		CGO_ENABLED=1 exec $(GO) run ./internal/tools/testsummary -count=1 $(RACE) ./... \
-			-- PERSQLD_RACE=1 -count=1 $(RACE) -run '$(CONCURRENT)' ./e2e; \
+		CGO_ENABLED=1 exec $(GO) run ./internal/tools/testsummary -count=1 -timeout 30m $(RACE) ./... \
+			-- PERSQLD_RACE=1 -count=1 -timeout 30m $(RACE) -run '$(CONCURRENT)' ./e2e; \
 	else \
 		echo; echo "NOT TESTED: nothing runs under the race detector, which needs gcc, and gcc is missing."; echo; \
-		exec $(GO) run ./internal/tools/testsummary -count=1 ./...; \
+		exec $(GO) run ./internal/tools/testsummary -count=1 -timeout 30m ./...; \
 	fi
 
 ## bench: measure the server beside its floor; fails where a bar is missed. About 18 minutes.

@@ -71,11 +71,25 @@ func TestMemoryBombs(t *testing.T) {
 	statuses := map[int]int{}
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	stopped := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return statuses[http.StatusRequestEntityTooLarge] > 0
+	}
+	// For six seconds, and on a busy machine until one was too large.
+	all.Go(func() {
+		select {
+		case <-time.After(6 * time.Second):
+		case <-ctx.Done():
+		}
+		eventually(t, 40*time.Second, stopped)
+		cancel()
+	})
 	for i := range 24 {
 		all.Go(func() {
-			for n := range 3 {
+			for n := 0; n < 3 || ctx.Err() == nil && !stopped(); n++ {
 				status := c.Send(ctx, fmt.Sprintf("/v1/db/default/bomb%d/query", i), harness.Body(bombs[(i+n)%len(bombs)]))
 				mu.Lock()
 				statuses[status]++

@@ -229,7 +229,7 @@ func TestMergeRenamesNoPolicied(t *testing.T) {
 
 // Random changes of schema and rows on the branch: a merge makes the branch of an untouched parent, or says no and changes nothing; and a second one does nothing.
 func TestMergeOfRandomBranches(t *testing.T) {
-	seeds := 60
+	seeds := 20
 	if n, err := strconv.Atoi(os.Getenv("PERSQLD_BRANCHES")); err == nil {
 		seeds = n // as many as one has time for
 	}
