@@ -1,7 +1,11 @@
 package e2e_test
 
 import (
+	"html"
 	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/persqld/persqld/e2e/harness"
@@ -65,6 +69,39 @@ func TestApprovedIsWhatRuns(t *testing.T) {
 				t.Errorf("after: %s, want %s", got, tt.ends)
 			}
 		})
+	}
+}
+
+// On the page people approve what it shows them, not what would come of it when they press the button.
+func TestApprovedIsWhatThePageShowed(t *testing.T) {
+	row(t, "DP-APR-12")
+	for _, between := range []string{"", "INSERT INTO free(v) VALUES(2),(3)"} {
+		o := newOffice(t)
+		d := o.admin.DB("shop")
+		d.Batch(true, "CREATE TABLE safe(id INTEGER PRIMARY KEY, v)", "CREATE TABLE free(id INTEGER PRIMARY KEY, v)", "INSERT INTO safe(v) VALUES('a'),('b'),('c')", "INSERT INTO free(v) VALUES(1)").OK()
+		o.rule(d, body{"tableGlob": "safe", "action": "require_approval"})
+		token := holds(d.Query("DELETE FROM safe WHERE id IN (SELECT v FROM free)"))
+		page := string(o.boss.Get("/approve/" + token).Raw)
+		seen := regexp.MustCompile(`name="seen" value="([^"]*)"`).FindStringSubmatch(page)
+		if seen == nil || !strings.Contains(page, "1 row would change now") {
+			t.Fatalf("the page shows %s", page)
+		}
+		if between != "" {
+			d.Must(between)
+		}
+		form := url.Values{"decision": {"approve"}, "reason": {""}, "seen": {html.UnescapeString(seen[1])}}
+		leadsTo(t, sendForm(o.boss.Client, "/approve/"+token, form), "/approve/"+token)
+		answer := o.admin.Post(d.Path("redeem_approval"), body{"approvalToken": token})
+		want := "2"
+		if between == "" {
+			answer.OK()
+		} else {
+			answer.Fails(http.StatusConflict, "approval_mismatch")
+			want = "3"
+		}
+		if n := d.One("SELECT count(*) FROM safe"); n != want {
+			t.Errorf("%s rows, want %s", n, want)
+		}
 	}
 }
 

@@ -253,7 +253,7 @@ func (s *Server) answerApproval(x *exchange, yes bool) error {
 	if err := x.accountObject(&req); err != nil {
 		return err
 	}
-	a, err := x.decide(unescape(x.param("token")), yes, req.Reason)
+	a, err := x.decide(unescape(x.param("token")), yes, req.Reason, nil)
 	if err != nil {
 		return err
 	}
@@ -274,10 +274,10 @@ func (x *exchange) place(a *catalog.Approval) (m catalog.Membership, err error) 
 	return m, catalog.ErrApprovalNotFound
 }
 
-// decide lets the person who is signed in approve or deny.
-func (x *exchange) decide(tokenOrID string, yes bool, reason string) (*catalog.Approval, error) {
+// decide lets the person who is signed in approve or deny. seen is how many rows they saw that it would change; nil where nobody showed them, and it is found out now.
+func (x *exchange) decide(tokenOrID string, yes bool, reason string, seen []approval.Count) (*catalog.Approval, error) {
 	if utf8.RuneCountInString(reason) > maxReason {
-		return nil, newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("A reason has at most %d characters", maxReason), "")
+		return nil, errReason
 	}
 	a, err := x.s.opt.Catalog.Approval(x.r.Context(), tokenOrID)
 	if err != nil {
@@ -289,8 +289,7 @@ func (x *exchange) decide(tokenOrID string, yes bool, reason string) (*catalog.A
 	}
 	ctx := x.actingAs(context.WithoutCancel(x.r.Context()), x.user)
 	vote := approval.Vote{UserID: x.user.ID, Role: m.Role, Approve: yes, Reason: strings.ToValidUTF8(reason, "�")}
-	var seen []approval.Count
-	if yes && a.Status == approval.Pending {
+	if yes && seen == nil && a.Status == approval.Pending {
 		seen = x.seen(a, m)
 	}
 	if a, err = x.s.opt.Catalog.Decide(ctx, a.ID, vote, seen, x.s.opt.RedeemTTL); err != nil {
@@ -344,8 +343,7 @@ func (x *exchange) takeUp(tokenOrID string) (*catalog.Approval, error) {
 		return nil, fmt.Errorf("read approved write: %w", err)
 	}
 	x.pass, x.permit = approval.PassOf(a.Hits), permit{a.ID, a.ExpiresAt}
-	switch a.Kind {
-	case kindQuery, kindBatch, kindLoadCSV: // a merge has its own look; the others don't depend on what is there
+	if onSchema(a.Kind) {
 		x.asked = a
 	}
 	return a, nil

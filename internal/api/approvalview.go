@@ -26,8 +26,12 @@ type approvalDesk struct{}
 var _ heldWrites = approvalDesk{}
 
 // decide casts the vote of who is signed in.
-func (approvalDesk) decide(x *exchange, name string, yes bool, reason string) error {
-	_, err := x.decide(name, yes, reason)
+func (approvalDesk) decide(x *exchange, name string, yes bool, reason, seen string) error {
+	var counts []approval.Count
+	if seen != "" && json.Unmarshal([]byte(seen), &counts) != nil {
+		return errForm
+	}
+	_, err := x.decide(name, yes, reason, counts)
 	return err
 }
 
@@ -108,7 +112,13 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 		return p, nil
 	}
 	if boundBy(x.token, d) == nil {
-		x.foresee(p, statements)
+		if counts := x.foresee(p, statements); counts != nil {
+			text, err := json.Marshal(counts)
+			if err != nil {
+				return nil, fmt.Errorf("show held write: %w", err)
+			}
+			p.Seen = string(text)
+		}
 		return p, nil
 	}
 	for i := range p.Statements {
@@ -186,20 +196,21 @@ const (
 )
 
 // foresee fills in what the statements would do now: their plans, their rows and some of these, before and after. They are run one after the other, and all is undone.
-func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement) {
+// It returns how many rows of ruled tables they change, nil unless all of them ran.
+func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement) (counts []approval.Count) {
 	var reached []console.Statement
 	failed := ""
 	// With all rights: whoever asked may have more than who looks, and what is run is undone.
 	x.token.Role = catalog.RoleAdmin
-	x.unruled, x.gate.Batch = true, true
+	x.gate.Looks, x.gate.Batch = true, true
 	// To look must not hold the database for longer than to propose does.
 	x.request.Alone = true
 	x.thrift = &thrift{now: x.s.opt.Now, until: x.s.opt.Now().Add(min(foresight, x.s.opt.StatementTimeout/2))}
-	defer func() { x.request.Alone, x.thrift = false, nil }()
+	defer func() { x.gate.Looks, x.gate.Batch, x.request.Alone, x.thrift = false, false, false, nil }()
 	watch := &watcher{Gate: &x.gate, seed: maphash.MakeSeed()}
 	err := x.doBy(watch, store.JobFunc(func(tx *store.Tx) error {
 		x.run.start(tx.Began())
-		reached, failed, watch.room = reached[:0], "", sampleBytes
+		reached, failed, watch.room, counts = reached[:0], "", sampleBytes, nil
 		for i := range statements {
 			st, err := x.foreseen(tx, watch, &statements[i])
 			if tx.Again() || errors.Is(err, errEstimateBudget) {
@@ -212,9 +223,10 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 			reached = append(reached, st)
 			if err != nil {
 				failed = "an earlier statement fails now"
-				break
+				return errForeseen
 			}
 		}
+		counts = x.gate.Counts()
 		return errForeseen
 	}))
 	switch {
@@ -230,12 +242,16 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 			p.Statements[i].Effect = &console.Effect{How: console.Unknown, Note: failed}
 		}
 	}
+	if !errors.Is(err, errForeseen) {
+		return nil
+	}
+	return counts
 }
 
 // seen is how many rows of ruled tables a held query or batch would change now; nil where that can't be found out.
 func (x *exchange) seen(a *catalog.Approval, m catalog.Membership) []approval.Count {
 	d, err := x.s.opt.Catalog.DatabaseByID(a.DatabaseID)
-	if err != nil || d.Rules == nil || a.Kind != kindQuery && a.Kind != kindBatch {
+	if err != nil || a.Kind != kindQuery && a.Kind != kindBatch {
 		return nil
 	}
 	statements, err := x.heldStatements(a, m, &heldContent{})
@@ -243,31 +259,7 @@ func (x *exchange) seen(a *catalog.Approval, m catalog.Membership) []approval.Co
 		return nil
 	}
 	x.database = d
-	x.token.Role = catalog.RoleAdmin // whoever asked may have more rights than who looks, and what is run is undone
-	x.gate.Looks, x.gate.Batch, x.request.Alone = true, true, true
-	x.thrift = &thrift{now: x.s.opt.Now, until: x.s.opt.Now().Add(min(foresight, x.s.opt.StatementTimeout/2))}
-	defer func() { x.gate.Looks, x.gate.Batch, x.request.Alone, x.thrift = false, false, false, nil }()
-	var counts []approval.Count
-	err = x.do(store.JobFunc(func(tx *store.Tx) error {
-		x.run.start(tx.Began())
-		for i := range statements {
-			s, err := x.run.prepare(tx, statements[i].SQL)
-			if err != nil {
-				return err
-			}
-			_, err = tx.Run(s, statements[i].Params, nil)
-			s.Done()
-			if err != nil {
-				return err
-			}
-		}
-		counts = x.gate.Counts()
-		return errForeseen
-	}))
-	if !errors.Is(err, errForeseen) {
-		return nil
-	}
-	return counts
+	return x.foresee(&console.ApprovalPage{Statements: make([]console.Statement, len(statements))}, statements)
 }
 
 // errForeseen ends a transaction that was only looked at.
@@ -327,16 +319,14 @@ func (w *watcher) Watches() bool {
 }
 
 // Begin forgets the rows of the statement before.
-func (w *watcher) Begin() { w.samples = nil }
+func (w *watcher) Begin() {
+	w.Gate.Begin()
+	w.samples = nil
+}
 
-// Changed has nothing against it.
-func (w *watcher) Changed(*sqlite.Stmt) error { return nil }
-
-// Settled has nothing against it.
-func (w *watcher) Settled() error { return nil }
-
-// Changing keeps a row, as far as there is room.
+// Changing counts a row, and keeps it as far as there is room.
 func (w *watcher) Changing(ch *sqlite.Change) {
+	w.Gate.Changing(ch)
 	if ch.Schema != "main" || gate.IsSystem(ch.Table) || ch.Shadow() {
 		return
 	}

@@ -32,7 +32,7 @@ func (o *oneHeld) view(x *exchange, name string) (*console.ApprovalPage, error) 
 		RequestedAt: now, ExpiresAt: now.Add(time.Hour), Now: now, Statements: []console.Statement{{SQL: "DELETE FROM t WHERE a = '<script>'"}}}, nil
 }
 
-func (o *oneHeld) decide(x *exchange, name string, approve bool, reason string) error {
+func (o *oneHeld) decide(x *exchange, name string, approve bool, reason, seen string) error {
 	if o.err != nil {
 		return o.err
 	}

@@ -55,6 +55,9 @@ type heldCall struct {
 	digest string            // SHA-256 of an upload, which isn't kept: the client sends it again
 }
 
+// onSchema tells whether what a call does depends on the schema, which then must not change before it is redeemed. A merge has a look of its own; the others replace, or end, what is there.
+func onSchema(kind string) bool { return kind == kindQuery || kind == kindBatch || kind == kindLoadCSV }
+
 // heldRequest is a heldCall as it is kept.
 type heldRequest struct {
 	Body   string            `json:"body"`
@@ -146,7 +149,9 @@ func (x *exchange) guard(brings bool) error {
 		return nil
 	}))
 	x.unruled = false
-	if err != nil {
+	if errors.Is(err, store.ErrDamaged) {
+		brings = true // what is in it nobody can tell, and it must be possible to end or replace it
+	} else if err != nil {
 		return err
 	}
 	x.gate.Rules, x.gate.Pass = x.database.Rules, x.pass
@@ -179,14 +184,16 @@ func (x *exchange) held(err error) error {
 	if err != nil {
 		return err
 	}
-	x.unruled = true
-	err = x.do(store.JobFunc(func(tx *store.Tx) (err error) {
-		n.SchemaMark, err = schemaMark(tx)
-		return err
-	}))
-	x.unruled = false
-	if err != nil {
-		return err
+	if onSchema(x.call.kind) {
+		x.unruled = true
+		err = x.do(store.JobFunc(func(tx *store.Tx) (err error) {
+			n.SchemaMark, err = schemaMark(tx)
+			return err
+		}))
+		x.unruled = false
+		if err != nil {
+			return err
+		}
 	}
 	ctx := x.acting(context.WithoutCancel(x.r.Context()))
 	a, token, made, err := x.s.opt.Catalog.Hold(ctx, *n)

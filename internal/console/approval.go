@@ -49,6 +49,8 @@ type ApprovalPage struct {
 	WhyNot    string // why not, a sentence; empty where there is nothing to decide
 	Reason    string // as it was sent, when the form is shown again
 	MaxReason int    // characters; 0 is 500
+	// Seen is what the page shows of the rows, in the words of who handles the form: it comes back with the decision. Empty where they aren't known.
+	Seen string
 }
 
 // Requester is who asked.

@@ -175,7 +175,7 @@ func tells(shadow string) bool {
 // Changed decides on the rows that a statement changed: those that the authorizer didn't tell of, such as the ones that REPLACE takes away, and how many there
 // are, over the whole request.
 func (g *Gate) Changed(s *sqlite.Stmt) error {
-	if len(g.rows) == 0 {
+	if len(g.rows) == 0 || g.Rules == nil {
 		return nil
 	}
 	virtual := false
