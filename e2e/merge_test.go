@@ -139,6 +139,41 @@ func TestMergeRows(t *testing.T) {
 	d.Post(d.Path("branches/other/merge"), body{"mode": "full"}).Fails(http.StatusConflict, "rows_not_mergeable")
 }
 
+// What a branch has renamed is known to it, through a kill too.
+func TestMergeRenames(t *testing.T) {
+	row(t, "DP-BRANCH-18")
+	data := filepath.Join(t.TempDir(), "data")
+	s := harness.Start(t, binary, harness.Options{Data: data})
+	d := s.Client(t, harness.Token).DB("shop")
+	for _, content := range []string{"full", "schema"} {
+		name := "of_" + content
+		d.Batch(true, "CREATE TABLE "+name+"(id INTEGER PRIMARY KEY, a, b)", "INSERT INTO "+name+" VALUES(1, 'a1', 'b1'), (2, 'a2', 'b2')").OK()
+		slug := d.Post(d.Path("claim_branch"), body{"ref": content, "content": content}).OK().Str("data.databaseSlug")
+		s.Client(t, harness.Token).DB(slug).Must("ALTER TABLE " + name + " RENAME COLUMN b TO c")
+		s.Kill()
+		s = harness.Start(t, binary, harness.Options{Data: data})
+		d = s.Client(t, harness.Token).DB("shop")
+		b := s.Client(t, harness.Token).DB(slug)
+		b.Must("ALTER TABLE " + name + " RENAME TO x_" + content)
+		b.Must("ALTER TABLE x_" + content + " ADD COLUMN d DEFAULT 7")
+		d.Must("INSERT INTO " + name + " VALUES(3, 'a3', 'b3')") // the branch never sees it
+		for range 2 {
+			d.Post(d.Path("branches/"+content+"/merge"), body{"mode": content}).OK()
+			if got := d.One("SELECT group_concat(concat_ws(',', id, a, c, d), ' ' ORDER BY id) FROM x_" + content); got != "1,a1,b1,7 2,a2,b2,7 3,a3,b3,7" {
+				t.Errorf("%s: %s", content, got)
+			}
+		}
+	}
+	// Whether logs were rotated already their names don't tell.
+	d.Batch(true, "CREATE TABLE log(m)", "CREATE TABLE old_log(m)", "INSERT INTO log VALUES('new')", "INSERT INTO old_log VALUES('old')").OK()
+	b := s.Client(t, harness.Token).DB(d.Post(d.Path("claim_branch"), body{"ref": "logs", "content": "full"}).OK().Str("data.databaseSlug"))
+	b.Batch(true, "DROP TABLE old_log", "ALTER TABLE log RENAME TO old_log", "CREATE TABLE log(m)").OK()
+	d.Post(d.Path("branches/logs/merge"), body{"mode": "full"}).Fails(http.StatusConflict, "merge_conflict").Is("conflicts.0.name", "old_log")
+	if got := d.One("SELECT (SELECT m FROM log) || ' ' || (SELECT m FROM old_log)"); got != "new old" {
+		t.Errorf("a conflict left %s", got)
+	}
+}
+
 // TestMergeAfterCrash kills the server while a branch is merged, over and over: the parent has all of it, or none.
 func TestMergeAfterCrash(t *testing.T) {
 	row(t, "DP-BRANCH-17")
