@@ -91,13 +91,13 @@ var (
 	// ErrAction is returned for a word that is no action.
 	ErrAction = errors.New("an action is deny or require_approval")
 	// ErrOperations is returned for a list that isn't of insert, update, delete and ddl, each once.
-	ErrOperations = errors.New("operations are insert, update, delete and ddl, each once")
+	ErrOperations = errors.New("a rule's operations are insert, update, delete and ddl, each once")
 	// ErrNote is returned for a note that is too long.
 	ErrNote = errors.New("a note has at most 500 characters")
 	// ErrMaxRows is returned for a negative number of rows.
-	ErrMaxRows = errors.New("maxRows is a whole number from 0")
+	ErrMaxRows = errors.New("a rule's maxRows is a whole number from 0")
 	// ErrApprovers is returned for approvers that are neither 1 to 10 people nor a role that may decide.
-	ErrApprovers = errors.New("approvers is a number from 1 to 10, or one of the roles editor, admin and owner")
+	ErrApprovers = errors.New("a rule's approvers is a number from 1 to 10, or one of the roles editor, admin and owner")
 )
 
 // Rule holds or denies writes to tables. It is not changed after it was made.
