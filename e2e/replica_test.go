@@ -251,13 +251,17 @@ func TestReplicaOutage(t *testing.T) {
 		met(fault, 3)
 		through()
 	}
-	met(buckettest.Hang, 2)
-	end()
-	for _, name := range []string{"persqld_replica_lag_seconds_count", "persqld_replica_behind_databases", "persqld_replica_behind_seconds"} {
-		if metric(t, c, name) == 0 {
-			t.Errorf("%s is 0 in an outage", name)
+	shown := func(names ...string) {
+		for _, name := range names {
+			if !eventually(t, 60*time.Second, func() bool { return metric(t, c, name) > 0 }) {
+				t.Errorf("%s is 0 in an outage", name)
+			}
 		}
 	}
+	shown("persqld_replica_lag_seconds_count") // something has arrived
+	met(buckettest.Hang, 2)
+	shown("persqld_replica_behind_databases", "persqld_replica_behind_seconds")
+	end()
 	s.Kill() // in the middle of it
 	proxy.Set(buckettest.None)
 	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: replicates(url, env...)})

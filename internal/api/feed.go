@@ -44,6 +44,7 @@ var (
 	endStopping = &feedEnd{closeStopping, "the server is stopping"}
 	endSlow     = &feedEnd{closeSlow, "too slow: changes were written faster than they were read"}
 	endFailed   = &feedEnd{closeFailed, "the server failed"}
+	endTooLong  = &feedEnd{websocket.StatusMessageTooBig, "a message of over 64 KB"}
 	endSilent   = &feedEnd{websocket.StatusPolicyViolation, "no answer to a ping"}
 )
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -124,7 +125,7 @@ func (s *Server) subscribe(x *exchange) error {
 		return nil
 	}
 	x.status = http.StatusSwitchingProtocols
-	conn.SetReadLimit(maxMessage)
+	conn.SetReadLimit(-1) // read keeps to maxMessage: the library would end the connection with the rest unread, and the reset may overtake the word about why
 	k := &socket{l: l, r: r, conn: conn, wire: w.conn, rows: q.rows, said: make(chan clientWord)}
 	l.ping = k.ping
 	go k.run()
@@ -304,9 +305,17 @@ func (k *socket) answer(word clientWord) error {
 func (k *socket) read() {
 	for {
 		// Not under the listener's context: its end would end the connection before it is told why.
-		_, b, err := k.conn.Read(context.Background())
+		_, r, err := k.conn.Reader(context.Background())
+		var b []byte
+		if err == nil {
+			b, err = io.ReadAll(io.LimitReader(r, maxMessage+1))
+		}
 		if err != nil {
 			k.l.end(context.Canceled)
+			return
+		}
+		if len(b) > maxMessage {
+			k.l.end(endTooLong)
 			return
 		}
 		word, ok := parseWord(b)
