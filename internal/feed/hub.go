@@ -40,9 +40,10 @@ const backlog = 32 << 20
 type Hub struct {
 	opt Options
 
-	mu     sync.RWMutex
-	topics map[string]*topic
-	count  int
+	mu      sync.RWMutex
+	topics  map[string]*topic
+	watched map[string]func() // by database; called in the lane
+	count   int
 
 	delivered, cutOff, resynced atomic.Uint64
 }
@@ -63,7 +64,7 @@ func New(opt Options) *Hub {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Hub{opt: opt, topics: map[string]*topic{}}
+	return &Hub{opt: opt, topics: map[string]*topic{}, watched: map[string]func(){}}
 }
 
 // Place says where databases are, before anybody listens.
@@ -93,6 +94,7 @@ func (h *Hub) Deliver(n int) { h.delivered.Add(uint64(n)) }
 type topic struct {
 	database string
 	users    int  // guarded by the hub
+	free     int  // of them, who aren't counted; guarded by the hub
 	rows     bool // somebody wants values; guarded by the hub
 
 	mu      sync.Mutex
@@ -110,23 +112,42 @@ type topic struct {
 }
 
 // Committed is told by the store's lane: it only puts the batch down.
-func (h *Hub) Committed(database string, b *store.Batch) {
-	if t := h.topic(database); t != nil {
-		t.put(b)
-	}
-}
+func (h *Hub) Committed(database string, b *store.Batch) { h.tell(database, b) }
 
 // Broken is told by the store's lane.
-func (h *Hub) Broken(database string) {
-	if t := h.topic(database); t != nil {
-		t.put(nil)
+func (h *Hub) Broken(database string) { h.tell(database, nil) }
+
+func (h *Hub) tell(database string, b *store.Batch) {
+	h.mu.RLock()
+	t, wake := h.topics[database], h.watched[database]
+	h.mu.RUnlock()
+	if t != nil {
+		t.put(b)
+	}
+	if wake != nil {
+		wake()
 	}
 }
 
-func (h *Hub) topic(database string) *topic {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.topics[database]
+// Watch has wake called after each commit of a database that is listened to for good, in its lane: it must not wait. nil ends it. One who reads only then has no Reader
+// in between.
+func (h *Hub) Watch(database string, wake func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if wake == nil {
+		delete(h.watched, database)
+		return
+	}
+	h.watched[database] = wake
+}
+
+// ListenForGood has a database keep what it commits as long as it is told nothing else. The answer is its last change.
+func (h *Hub) ListenForGood(ctx context.Context, database string, on bool) (int64, error) {
+	owner, err := h.opt.Placement.Owner(ctx, database)
+	if err != nil {
+		return 0, err
+	}
+	return owner.ListenForGood(ctx, database, on)
 }
 
 func (t *topic) put(b *store.Batch) {
@@ -218,6 +239,7 @@ type Reader struct {
 	breaks int
 	lost   int
 	unsaid bool // it has missed changes, and wasn't told
+	free   bool // it isn't counted
 	over   bool
 }
 
@@ -226,13 +248,23 @@ const Now = -1
 
 // Join begins to listen to a database, behind a change or from now on. The Reader is to be left.
 func (h *Hub) Join(ctx context.Context, database string, since int64, rows bool) (_ *Reader, err error) {
+	return h.join(ctx, database, since, rows, false)
+}
+
+// JoinFree is Join for one of the server's own, which takes no listener's place.
+func (h *Hub) JoinFree(ctx context.Context, database string, since int64) (*Reader, error) {
+	return h.join(ctx, database, since, false, true)
+}
+
+func (h *Hub) join(ctx context.Context, database string, since int64, rows, free bool) (_ *Reader, err error) {
 	h.mu.Lock()
 	t := h.topics[database]
 	switch {
+	case free:
 	case h.count >= h.opt.Max:
 		h.mu.Unlock()
 		return nil, ErrMany
-	case t != nil && t.users >= h.opt.MaxHere:
+	case t != nil && t.users-t.free >= h.opt.MaxHere:
 		h.mu.Unlock()
 		return nil, ErrManyHere
 	}
@@ -243,9 +275,13 @@ func (h *Hub) Join(ctx context.Context, database string, since int64, rows bool)
 	}
 	t.users++
 	t.rows = t.rows || rows
-	h.count++
+	if free {
+		t.free++
+	} else {
+		h.count++
+	}
 	h.mu.Unlock()
-	r := &Reader{h: h, t: t, rows: rows}
+	r := &Reader{h: h, t: t, rows: rows, free: free}
 	defer func() {
 		if err != nil {
 			r.Leave()
@@ -285,7 +321,11 @@ func (r *Reader) Leave() {
 	h := r.h
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.count--
+	if r.free {
+		r.t.free--
+	} else {
+		h.count--
+	}
 	if r.t.users--; r.t.users == 0 {
 		delete(h.topics, r.t.database)
 		close(r.t.quit)

@@ -26,8 +26,13 @@ type Messages struct {
 type Message struct {
 	Seq   int64
 	Table string // folded, as names compare
+	Name  string // of the table, as it is written
+	Kind  store.ChangeKind
 	JSON  []byte
 }
+
+// At is when the changes were committed.
+func (m *Messages) At() time.Time { return time.UnixMilli(m.batch.At) }
 
 // render writes the messages of a batch.
 func render(b *store.Batch) (*Messages, error) {
@@ -43,7 +48,7 @@ func render(b *store.Batch) (*Messages, error) {
 		}
 		buf = append(appendChange(buf, b, c), '}')
 		ends = append(ends, len(buf))
-		m.List = append(m.List, Message{Seq: c.Seq, Table: folded})
+		m.List = append(m.List, Message{Seq: c.Seq, Table: folded, Name: c.Table, Kind: c.Kind})
 		return nil
 	})
 	if err != nil {
@@ -54,7 +59,7 @@ func render(b *store.Batch) (*Messages, error) {
 		m.List[i].JSON = buf[at:end:end]
 		at = end
 	}
-	m.size = len(buf) + b.Size() + 64*len(m.List)
+	m.size = len(buf) + b.Size() + 96*len(m.List)
 	return m, nil
 }
 

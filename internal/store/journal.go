@@ -102,16 +102,40 @@ func (w *worker) unhear(a *actor) {
 	}
 }
 
+// listening is for how long somebody listens.
+type listening int
+
+const (
+	listenAWhile  listening = iota // for Options.FeedFor
+	listenForGood                  // until listenNoMore
+	listenNoMore                   // what was for good goes on for Options.FeedFor
+)
+
+// forGood is the time in row 0, in Unix ms, of a database that is listened to for good: far behind all others.
+const forGood = 1 << 60
+
 // Listen has a database keep what is committed. See Runner.
 func (s *Store) Listen(ctx context.Context, database string, rows bool) (head int64, err error) {
+	return s.listen(ctx, database, rows, listenAWhile)
+}
+
+// ListenForGood has a database keep what is committed until it is told that nobody wants it. See Runner.
+func (s *Store) ListenForGood(ctx context.Context, database string, on bool) (head int64, err error) {
+	if on {
+		return s.listen(ctx, database, false, listenForGood)
+	}
+	return s.listen(ctx, database, false, listenNoMore)
+}
+
+func (s *Store) listen(ctx context.Context, database string, rows bool, how listening) (head int64, err error) {
 	err = s.act(ctx, database, func(w *worker, a *actor) (err error) {
-		head, err = w.listen(a, rows)
+		head, err = w.listen(a, rows, how)
 		return err
 	})
 	return head, err
 }
 
-func (w *worker) listen(a *actor, rows bool) (head int64, err error) {
+func (w *worker) listen(a *actor, rows bool, how listening) (head int64, err error) {
 	s := w.store
 	if s.opt.Feed == nil {
 		return 0, errors.New("the store has nobody to tell of changes")
@@ -126,8 +150,20 @@ func (w *worker) listen(a *actor, rows bool) (head int64, err error) {
 	j := a.feed
 	// It is written again only when a twenty-fourth of its time is over, so that a thousand listeners cost no thousand commits.
 	fresh := now.Add(s.opt.FeedFor * 23 / 24).UnixMilli()
-	if j != nil && j.until > fresh && (!rows || j.rows && j.rowsUntil > fresh) {
+	switch {
+	case j == nil:
+		if how == listenNoMore {
+			return 0, nil
+		}
+	case how == listenForGood || how == listenNoMore:
+		if (j.until == forGood) == (how == listenForGood) {
+			return j.head, nil
+		}
+	case j.until > fresh && (!rows || j.rows && j.rowsUntil > fresh):
 		return j.head, nil
+	}
+	if how == listenForGood || how == listenAWhile && j != nil && j.until == forGood {
+		until = forGood
 	}
 	if a.frozen.Load() {
 		return 0, ErrRebuilding // what is written now would be lost with the old file
@@ -138,7 +174,7 @@ func (w *worker) listen(a *actor, rows bool) (head int64, err error) {
 	}
 	next.until = until
 	if rows {
-		next.rowsUntil = until
+		next.rowsUntil = now.Add(s.opt.FeedFor).UnixMilli()
 	}
 	next.rows = next.rowsUntil > now.UnixMilli()
 	was := a.conn.Commits()

@@ -309,6 +309,45 @@ func TestListening(t *testing.T) {
 	}
 }
 
+// Who listens for good need not call again: not after a year, not after a restart, and a listener for a while in between ends nothing.
+func TestListeningForGood(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	h, e := listening(t, store.Options{Now: c.Now, FeedFor: time.Hour}, false, "CREATE TABLE t(a)")
+	first, err := h.ListenForGood(t.Context(), database, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Advance(8760 * time.Hour)
+	h.must("INSERT INTO t VALUES(1)")
+	h.restart()
+	if _, err := h.Listen(t.Context(), database, true); err != nil { // it writes anew, for the values
+		t.Fatal(err)
+	}
+	c.Advance(8760 * time.Hour)
+	h.restart()
+	h.must("INSERT INTO t VALUES(2)")
+	if got, want := told(t, e.take()), "+t 1 +t 2"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if head, err := h.ListenForGood(t.Context(), database, true); head != first+2 || err != nil {
+		t.Errorf("head %d %v, want %d", head, err, first+2)
+	}
+	if _, err := h.ListenForGood(t.Context(), database, false); err != nil {
+		t.Fatal(err)
+	}
+	h.must("INSERT INTO t VALUES(3)") // for a while it goes on
+	c.Advance(2 * time.Hour)
+	h.restart()
+	h.must("INSERT INTO t VALUES(4)")
+	if got, want := told(t, e.take()), "+t 3"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if head, err := h.ListenForGood(t.Context(), database, false); head != 0 || err != nil {
+		t.Errorf("head %d %v of a database that nobody listens to", head, err)
+	}
+}
+
 func TestJournalIsBounded(t *testing.T) {
 	t.Parallel()
 	h, _ := listening(t, store.Options{FeedKeep: 100}, false, "CREATE TABLE t(a)")

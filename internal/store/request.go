@@ -99,6 +99,8 @@ type Runner interface {
 	// Listen has a database keep what is committed, for Options.FeedFor, with the values of rows if they are wanted. The answer is the last change: what follows
 	// it is told. It is to be called again while somebody listens.
 	Listen(ctx context.Context, database string, rows bool) (head int64, err error)
+	// ListenForGood is Listen for somebody who need not call again, until it is called with false: then it ends as if Listen had been called last.
+	ListenForGood(ctx context.Context, database string, on bool) (head int64, err error)
 	// Journal is what was committed behind a change, as much as fits; ErrUnheard where that isn't known.
 	Journal(ctx context.Context, database string, since int64) ([]*Batch, error)
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
