@@ -533,6 +533,9 @@ func TestEveryCheckIsMissed(t *testing.T) {
 			d := admin.DB("shop")
 			guard(d)
 			noticed := 0
+			if strings.HasPrefix(check, "rule") { // the others would look long for what only these find
+				noticed += len(misjudged(admin, 1, t.Logf))
+			}
 			for _, who := range []attacker{{role: "readonly"}, {role: "admin", scoped: true}} {
 				if noticed > 0 {
 					break // the content may not be what it was
@@ -545,7 +548,7 @@ func TestEveryCheckIsMissed(t *testing.T) {
 				noticed += len(bounded{role: "admin"}.bind(admin, d, 1))
 			}
 			if noticed == 0 {
-				noticed += len(misjudged(admin, func(string, ...any) {}))
+				noticed += len(misjudged(admin, 1, t.Logf))
 			}
 			if (noticed > 0) != (check != "") {
 				t.Errorf("%d attacks notice", noticed)

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -123,13 +124,16 @@ func contentOfWatched(d *harness.DB) string {
 
 var columnsOfWatched = map[string]string{"safe": "id, u, v", "free": "id, u, v", "gun": "id", "chain": "id", "parent": "id", "safe_kids": "id, p", "setnull": "id, p", "safe_worid": "k, v", "conf": "id, u", "sqlite_sequence": "name, seq", "safe_fts": "rowid, body", "safe_box": "id, a, b"}
 
-// misjudged sends every statement of the table against its rule, alone and in batches, and returns what the server got wrong.
-func misjudged(admin *harness.Client, report func(format string, args ...any)) (wrong []string) {
+// misjudged, which stops at so many that are wrong at least, sends every statement of the table against its rule, alone and in batches, and returns what the server got wrong.
+func misjudged(admin *harness.Client, enough int, report func(format string, args ...any)) (wrong []string) {
 	miss := func(format string, args ...any) {
 		wrong = append(wrong, fmt.Sprintf(format, args...))
 	}
 	number := 0
 	for _, v := range verdicts {
+		if len(wrong) >= enough {
+			return wrong
+		}
 		d := admin.DB(fmt.Sprintf("table-%d", number))
 		number++
 		d.Batch(true, watched...).OK()
@@ -211,5 +215,5 @@ func TestRulesTable(t *testing.T) {
 		t.Errorf("%d statements, %d different ones", n, len(slices.Compact(all)))
 	}
 	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_MAX_APPROVALS=1000000"}})
-	misjudged(s.Client(t, harness.Token), t.Errorf)
+	misjudged(s.Client(t, harness.Token), math.MaxInt, t.Errorf)
 }
