@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/webhook"
 )
 
 const (
@@ -146,8 +148,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	hub.Place(st)
 	options := api.Options{
-		Feed:    hub,
-		Billing: books.Books, FirstNamespace: cmd.Namespace,
+		Feed:     hub,
+		Webhooks: api.Webhooks{Networks: webhook.Networks{Any: len(cmd.AllowNetworks) > 0, Contains: cmd.AllowNetworks.Contains}, Max: cmd.MaxWebhooks, Overlap: cmd.WebhookOverlap.Duration},
+		Billing:  books.Books, FirstNamespace: cmd.Namespace,
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
 		Passwords: passwords, SignUp: cmd.SignUp, SignInPerAddress: cmd.SignInPerAddress, SignInPerAccount: cmd.SignInPerAccount,
 		Buffers: int64(cmd.Memory) / 4,
@@ -199,6 +202,20 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	metrics.RegisterCounter("persqld_feed_delivered_total", "Changes that were given to listeners.", func() float64 { return float64(hub.Delivered()) })
 	metrics.RegisterCounter("persqld_feed_cut_off_total", "Listeners that were cut off, being too slow.", func() float64 { return float64(hub.CutOff()) })
 	metrics.RegisterCounter("persqld_feed_resyncs_total", "Times that a listener was told that it has missed changes.", func() float64 { return float64(hub.Resynced()) })
+
+	teller := webhook.New(webhook.Options{Catalog: cat, Hub: hub, Networks: options.Webhooks.Networks, BaseURL: strings.TrimSuffix(cmd.BaseURL, "/"), Version: options.Version,
+		Timeout: cmd.WebhookTimeout.Duration, RetryFor: cmd.WebhookRetry.Duration, AtOnce: cmd.WebhookAttempts, Keep: cmd.WebhookLog, KeepParked: cmd.WebhookParked, Logger: logger})
+	tellerCtx, stopTeller := context.WithCancel(context.Background())
+	defer stopTeller()
+	tellerDone := make(chan struct{})
+	go func() {
+		defer close(tellerDone)
+		teller.Run(tellerCtx)
+	}()
+	metrics.RegisterCounter("persqld_webhook_delivered_total", "Messages that webhooks' receivers have taken.", func() float64 { return float64(teller.Delivered()) })
+	metrics.RegisterCounter("persqld_webhook_failed_total", "Attempts to tell webhooks that failed.", func() float64 { return float64(teller.Failed()) })
+	metrics.RegisterCounter("persqld_webhook_parked_total", "Messages to webhooks that were given up, and parked.", func() float64 { return float64(teller.Parked()) })
+	metrics.Register("persqld_webhook_failing", "Webhooks whose last attempt failed.", func() float64 { return float64(teller.Failing()) })
 
 	web := newHTTPServer(door, logger)
 	guard := api.NewConnGuard(nil)
@@ -252,6 +269,8 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	stop()
 	stopSweep()
+	stopTeller()
+	<-tellerDone
 	stopPast()
 	stopShip()
 	<-pastDone

@@ -18,24 +18,15 @@ import (
 	"github.com/persqld/persqld/internal/wire"
 )
 
-// The events of approvals.
+// The lines of the log about approvals. Webhooks are told by the catalog, in the transaction of what they are told of.
 const (
 	EventApprovalRequired = "approval_required"
 	EventApprovalResolved = "approval_resolved"
 )
 
-// Notifier is told of approvals that are asked for and decided, after the audit log and before the answer. It must not wait for anybody.
-type Notifier interface {
-	// Notify tells of an event. The approval must not be changed.
-	Notify(ctx context.Context, event string, a *catalog.Approval)
-}
-
-// notify tells whoever wants to know.
-func (s *Server) notify(ctx context.Context, event string, a *catalog.Approval) {
+// noteApproval writes a line about an approval into the log.
+func (s *Server) noteApproval(event string, a *catalog.Approval) {
 	s.log.Info(event, "approval", a.ID, "database", a.DatabaseID, "kind", a.Kind, "requestedBy", a.Requester, "status", a.Status)
-	if s.opt.Notifier != nil {
-		s.opt.Notifier.Notify(ctx, event, a)
-	}
 }
 
 // maxWait is how long a request may wait for a decision, in seconds.
@@ -296,7 +287,7 @@ func (x *exchange) decide(tokenOrID string, yes bool, reason string, seen []appr
 		return nil, err
 	}
 	if a.Status != approval.Pending {
-		x.s.notify(ctx, EventApprovalResolved, a)
+		x.s.noteApproval(EventApprovalResolved, a)
 		x.s.bells.ring(a.ID)
 	}
 	return a, nil

@@ -201,7 +201,7 @@ func (x *exchange) held(err error) error {
 		return err
 	}
 	if made {
-		x.s.notify(ctx, EventApprovalRequired, a)
+		x.s.noteApproval(EventApprovalRequired, a)
 	}
 	if x.call.digest != "" {
 		f.hint = "a person approves it at approvalUrl; then send the same request again with the header X-Approval-Token: <approvalToken>"

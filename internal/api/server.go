@@ -74,7 +74,7 @@ type Options struct {
 	ApprovalTTL  time.Duration // that a held write waits for people; 24 h
 	RedeemTTL    time.Duration // that an approved one can be run; 1 h
 	MaxApprovals int           // pending ones of a token; 100
-	Notifier     Notifier      // is told of approvals; nil for nobody
+	Webhooks     Webhooks
 
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -162,6 +162,12 @@ func New(opt Options) *Server {
 	}
 	if opt.RedeemTTL <= 0 {
 		opt.RedeemTTL = time.Hour
+	}
+	if opt.Webhooks.Max <= 0 {
+		opt.Webhooks.Max = 20
+	}
+	if opt.Webhooks.Overlap <= 0 {
+		opt.Webhooks.Overlap = 24 * time.Hour
 	}
 	if opt.MaxApprovals <= 0 {
 		opt.MaxApprovals = 100
@@ -343,6 +349,14 @@ func (s *Server) routes() {
 	v1("GET", db+"/approval-rules", s.listRules)
 	v1("POST", db+"/approval-rules", s.createRule)
 	v1("DELETE", db+"/approval-rules/{id}", s.deleteRule)
+	v1("GET", db+"/webhooks", s.listWebhooks)
+	v1("POST", db+"/webhooks", s.createWebhook)
+	v1("GET", db+"/webhooks/{id}", s.getWebhook)
+	v1("PATCH", db+"/webhooks/{id}", s.updateWebhook)
+	v1("DELETE", db+"/webhooks/{id}", s.deleteWebhook)
+	v1("POST", db+"/webhooks/{id}/rotate-secret", s.rotateWebhookSecret)
+	v1("GET", db+"/webhooks/{id}/deliveries", s.listDeliveries)
+	v1("POST", db+"/webhooks/{id}/replay", s.replayWebhook)
 	v1("GET", db+"/approvals", s.listApprovals)
 	v1("GET", db+"/approvals/{token}", s.getApproval)
 	v1("POST", db+"/approvals/{token}/redeem", s.redeemInPath)

@@ -373,7 +373,7 @@ func (s *Server) sweepApprovals(ctx context.Context) {
 		s.log.Warn("sweep approvals; it is tried again", "error", err)
 	}
 	for _, a := range ended {
-		s.notify(ctx, EventApprovalResolved, a)
+		s.noteApproval(EventApprovalResolved, a)
 		s.bells.ring(a.ID)
 	}
 }

@@ -309,7 +309,7 @@ func (a *Account) watch(ctx context.Context) {
 	}
 	usd := catalog.DollarText(balance)
 	b.log.Warn("a namespace's balance is low", "namespace", a.id, "balanceUsd", usd)
-	if err := b.cat.RecordNamespace(ctx, "billing.balance_low", a.id, map[string]any{"balanceUsd": usd}); err != nil && !isGone(err) {
+	if err := b.cat.BalanceLow(ctx, a.id, usd); err != nil && !isGone(err) {
 		b.log.Error("write audit log", "error", err)
 	}
 }

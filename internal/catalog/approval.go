@@ -134,6 +134,9 @@ func (c *Catalog) Hold(ctx context.Context, n NewApproval) (a *Approval, token s
 			a.Need.Approvers, a.Need.Role, a.Need.ExcludeRequester, a.Test, a.RequestedAt.UnixMilli(), a.ExpiresAt.UnixMilli()); err != nil {
 			return err
 		}
+		if err := c.queueApproval(ctx, tx, EventApprovalRequired, MessageApprovalRequired, a, string(approval.Pending)); err != nil {
+			return err
+		}
 		return c.audit(ctx, tx, approvalEvent("approval.required", a, metadata))
 	}, func(*mirror) {})
 	if err != nil {
@@ -307,6 +310,9 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen [
 			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = ?, expires_at = ?, decided_at = ?, sealed = NULL, counts = ? WHERE id = ?`, string(status), expires.UnixMilli(), nullMillis(decided), counts, id); err != nil {
 				return err
 			}
+			if err := c.queueApproval(ctx, tx, EventApprovalResolved, MessageApprovalResolved, a, string(status)); err != nil {
+				return err
+			}
 		}
 		return c.audit(ctx, tx, approvalEvent(action, a, map[string]any{"reason": v.Reason, "sql": auditSQL(a.Content)}))
 	}, func(*mirror) {})
@@ -373,6 +379,9 @@ func (c *Catalog) SweepApprovals(ctx context.Context) (ended []*Approval, err er
 	err = c.change(ctx, func(tx *sql.Tx) error {
 		for _, a := range ended {
 			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = 'expired' WHERE id = ?`, a.ID); err != nil {
+				return err
+			}
+			if err := c.queueApproval(ctx, tx, EventApprovalResolved, MessageApprovalResolved, a, string(approval.Expired)); err != nil {
 				return err
 			}
 			if err := c.audit(ctx, tx, approvalEvent("approval.expired", a, nil)); err != nil {

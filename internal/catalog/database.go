@@ -30,6 +30,7 @@ type Database struct {
 	CreatedAt   time.Time
 	Policies    *PolicyList     // nil for none
 	Rules       *approval.Rules // which of its writes people look at first; nil for none
+	Webhooks    *WebhookList    // who is told of what happens in it, nil for nobody
 	Fork        *Fork           // of a branch or fork, and of what ends by itself; nil for any other
 
 	seq int64 // the order of creation

@@ -32,6 +32,15 @@ var (
 	ErrTooManyPolicies = errors.New("a database has at most 100 policies")
 	// ErrRuleNotFound is returned when an approval rule is named by an id that the database has none of.
 	ErrRuleNotFound = errors.New("approval rule not found")
+	// ErrWebhookNotFound and ErrDeliveryNotFound are returned when one is named by an id that the database, or the webhook, has none of.
+	ErrWebhookNotFound  = errors.New("webhook not found")
+	ErrDeliveryNotFound = errors.New("delivery not found")
+	// ErrTooManyWebhooks is returned when a database has as many webhooks as it may have.
+	ErrTooManyWebhooks = errors.New("the database has as many webhooks as it may have")
+	// ErrWebhookEvents is returned for events that a webhook can't be told of.
+	ErrWebhookEvents = errors.New("events are a list of insert, update, delete, schema, approval_required, approval_resolved and balance_low, at least one")
+	// ErrSealed is returned for a secret that can't be read, since the key that sealed it isn't there.
+	ErrSealed = errors.New("the secret can't be read: the key that it was sealed with isn't on this machine")
 	// ErrTooManyRules is returned when a database has as many approval rules as it can have.
 	ErrTooManyRules = errors.New("a database has at most 200 approval rules")
 	// ErrApprovalNotFound is returned for a token or id that no approval has.

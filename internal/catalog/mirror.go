@@ -19,6 +19,7 @@ type mirror struct {
 	tokens     map[Hash]*Token     // not revoked; an expired one may still be here
 	settings   map[string]string
 	branches   map[string]map[string]*Database // by the id of what they are of, then the ref
+	hooked     map[string]struct{}             // ids of living databases that have webhooks
 	leased     map[string]struct{}             // ids of living databases that end by themselves
 
 	users        map[string]*User              // by id
@@ -61,6 +62,7 @@ func (m *mirror) addDatabase(d *Database) {
 	delete(h.ended, d.Slug)
 	m.databases[d.ID] = d
 	m.addBranch(d)
+	m.noteHooked(d)
 	if d.Fork != nil && !d.Fork.ExpiresAt.IsZero() {
 		m.leased[d.ID] = struct{}{}
 	}
@@ -71,6 +73,7 @@ func (m *mirror) endDatabase(d *Database) {
 	delete(h.bySlug, d.Slug)
 	delete(m.databases, d.ID)
 	delete(m.leased, d.ID)
+	delete(m.hooked, d.ID)
 	m.endBranch(d)
 	// Newest are deleted most often: look from the end.
 	for i := len(h.order) - 1; i >= 0; i-- {
@@ -104,6 +107,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	m.trash = map[string]*Trashed{}
 	m.tokens = map[Hash]*Token{}
 	m.settings = map[string]string{}
+	m.hooked = map[string]struct{}{}
 	m.branches, m.leased = map[string]map[string]*Database{}, map[string]struct{}{}
 	m.users = map[string]*User{}
 	m.byEmail = map[string]*User{}
@@ -139,6 +143,10 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("read approval rules: %w", err)
 	}
+	webhooks, err := loadWebhooks(ctx, db)
+	if err != nil {
+		return fmt.Errorf("read webhooks: %w", err)
+	}
 	err = each(ctx, db, selectDatabases+` WHERE deleted_at IS NULL ORDER BY seq`, func(rows *sql.Rows) error {
 		t, err := scanDatabase(rows)
 		if err != nil {
@@ -146,7 +154,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 		}
 		d := t.Database // without the times of the trash: there may be 100,000 of them
 		m.share(&d)
-		d.Policies, d.Rules = policies[d.ID], rules[d.ID]
+		d.Policies, d.Rules, d.Webhooks = policies[d.ID], rules[d.ID], webhooks[d.ID]
 		m.addDatabase(&d)
 		return nil
 	})
@@ -159,7 +167,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 		m.share(&t.Database)
-		t.Policies, t.Rules = policies[t.ID], rules[t.ID]
+		t.Policies, t.Rules, t.Webhooks = policies[t.ID], rules[t.ID], webhooks[t.ID]
 		m.addTrashed(t)
 		return nil
 	})

@@ -72,6 +72,7 @@ func (m *mirror) replaceDatabase(d *Database) {
 	h.bySlug[d.Slug] = d
 	m.databases[d.ID] = d
 	m.addBranch(d)
+	m.noteHooked(d)
 	for i := len(h.order) - 1; i >= 0; i-- {
 		if h.order[i].ID == d.ID {
 			h.order[i] = d

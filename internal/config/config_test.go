@@ -55,6 +55,8 @@ func TestDefaults(t *testing.T) {
 		MaxSessions: 100, MaxNamespaces: 20, MaxInvitations: 100, SignInPerAddress: 20, SignInPerAccount: 10,
 		ApprovalTime: config.Duration{Duration: 24 * time.Hour}, RedeemTime: config.Duration{Duration: time.Hour}, MaxApprovals: 100,
 		FeedKeep: 100_000, FeedKeptFor: config.Duration{Duration: 24 * time.Hour}, FeedRequest: 10_000, FeedBuffer: 4 << 20, FeedListeners: 10_000, FeedListenersHere: 2_000,
+		MaxWebhooks: 20, WebhookTimeout: config.Duration{Duration: 15 * time.Second}, WebhookRetry: config.Duration{Duration: 24 * time.Hour}, WebhookOverlap: config.Duration{Duration: 24 * time.Hour},
+		WebhookAttempts: 256, WebhookLog: 100, WebhookParked: 1000,
 		PasswordMemory: 19 << 20, PasswordPasses: 2, PasswordChecks: 2,
 		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,
 		History: config.Duration{Duration: 720 * time.Hour}, HistoryExact: config.Duration{Duration: 24 * time.Hour},
@@ -62,7 +64,7 @@ func TestDefaults(t *testing.T) {
 		Billing: "meter", PriceRequests: 500_000_000, PriceRowsRead: 5_000_000, PriceRowsWritten: 2_000_000_000, PriceStorage: 400_000_000,
 		WelcomeCredit: 5_000_000_000, LowBalance: 1_000_000_000,
 	}
-	s.TrustProxy = nil
+	s.TrustProxy, s.AllowNetworks = nil, nil
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}

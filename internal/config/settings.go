@@ -105,6 +105,14 @@ type Settings struct {
 	FeedBuffer          Size     `default:"4MiB" range:"64KiB..1GiB" unit:"bytes" help:"Changes of a database that a listener may be behind before it is cut off." placeholder:"SIZE"`
 	FeedListeners       int      `default:"10000" range:"1..1000000" unit:"listeners" help:"Listeners to changes, of all databases; beyond them 429." placeholder:"N"`
 	FeedListenersHere   int      `name:"feed-listeners-database" default:"2000" range:"1..1000000" unit:"listeners" help:"Listeners to changes, a database; beyond them 429." placeholder:"N"`
+	AllowNetworks       Networks `help:"Networks, with commas between them, that webhooks may reach beside the internet, by http too. None if it is empty." placeholder:"CIDR"`
+	MaxWebhooks         int      `default:"20" range:"1..1000" unit:"webhooks" help:"Webhooks, a database; beyond them 409." placeholder:"N"`
+	WebhookTimeout      Duration `default:"15s" range:"100ms..5m" unit:"time" help:"How long a webhook's receiver may take to answer." placeholder:"TIME"`
+	WebhookRetry        Duration `default:"24h" range:"1s..720h" unit:"time" help:"How long a message to a webhook is tried before it is parked." placeholder:"TIME"`
+	WebhookOverlap      Duration `default:"24h" range:"1s..720h" unit:"time" help:"How long a webhook's former secret signs too after it was rotated." placeholder:"TIME"`
+	WebhookAttempts     int      `default:"256" range:"1..100000" unit:"attempts" help:"Attempts to tell webhooks at the same time; a quarter of them for those that failed last." placeholder:"N"`
+	WebhookLog          int      `default:"100" range:"1..100000" unit:"messages" help:"Messages that were delivered, a webhook, for its log." placeholder:"N"`
+	WebhookParked       int      `default:"1000" range:"1..1000000" unit:"messages" help:"Messages that are parked, a webhook; the oldest go first." placeholder:"N"`
 	IdempotencyMax      Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`
 }
 

@@ -1,0 +1,331 @@
+package webhook
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/feed"
+)
+
+// Options says how a Dispatcher works. The zero value of a field is the default that stands beside it.
+type Options struct {
+	Catalog    *catalog.Catalog
+	Hub        *feed.Hub
+	Networks   Networks
+	BaseURL    string            // the server's public origin, for links in messages
+	Version    string            // of the program
+	Timeout    time.Duration     // of an attempt; 15 s
+	RetryFor   time.Duration     // how long a message is tried before it is parked; 24 h
+	AtOnce     int               // attempts at the same time; 256
+	Keep       int               // messages that were delivered, a webhook, for the log; 100
+	KeepParked int               // messages that are parked, a webhook; 1,000
+	Way        http.RoundTripper // instead of the network, for tests
+	Now        func() time.Time
+	Logger     *slog.Logger
+}
+
+const (
+	// lookEvery is how often the catalog is looked at for what has changed, and for whom it is time to be tried again.
+	lookEvery = 200 * time.Millisecond
+	// saveEvery is how often what was delivered is written down: so much is told again after a crash.
+	saveEvery = time.Second
+	// firstBackoff is the wait after a first failure; each one after it is twice as long, up to maxBackoff. Up to half of it is left out at random.
+	firstBackoff = time.Second
+	maxBackoff   = time.Hour
+	// doubtfulShare is which part of the attempts at the same time receivers may have that failed last: one that hangs takes nobody's place but theirs.
+	doubtfulShare = 4
+	// readers is how many databases are opened at the same time, to read what is to be told.
+	readers = 32
+	// lateAfter is how late a webhook is when changes of several commits become one message.
+	lateAfter = 5 * time.Minute
+	// page is how many waiting messages are read at a time.
+	page = 100
+	// maxUnsaved is how many finished messages wait to be written down where the catalog takes none.
+	maxUnsaved = 100_000
+)
+
+// Dispatcher tells webhooks.
+type Dispatcher struct {
+	opt     Options
+	sender  *sender
+	slots   chan struct{} // attempts of those whose last one succeeded
+	doubts  chan struct{} // of the others
+	reading chan struct{}
+	ctx     context.Context
+	wg      sync.WaitGroup
+
+	mu         sync.Mutex
+	hooks      map[string]*hook
+	byDatabase map[string][]*hook
+	watched    map[string]bool
+	dirty      map[*hook]struct{}
+	finished   []catalog.FinishedDelivery
+	saving     sync.Mutex
+
+	delivered, failed, parked atomic.Uint64
+}
+
+// New returns a Dispatcher, which does nothing before Run.
+func New(opt Options) *Dispatcher {
+	number := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	number(&opt.AtOnce, 256)
+	number(&opt.Keep, 100)
+	number(&opt.KeepParked, 1000)
+	if opt.Timeout <= 0 {
+		opt.Timeout = 15 * time.Second
+	}
+	if opt.RetryFor <= 0 {
+		opt.RetryFor = 24 * time.Hour
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Dispatcher{
+		opt: opt, sender: newSender(opt.Networks, opt.Timeout, opt.Version),
+		slots: make(chan struct{}, opt.AtOnce), doubts: make(chan struct{}, max(1, opt.AtOnce/doubtfulShare)), reading: make(chan struct{}, readers),
+		hooks: map[string]*hook{}, byDatabase: map[string][]*hook{}, watched: map[string]bool{}, dirty: map[*hook]struct{}{},
+	}
+	if opt.Way != nil {
+		d.sender.client.Transport = opt.Way
+	}
+	return d
+}
+
+// Delivered, Failed and Parked count messages that were taken, attempts that failed, and messages that were given up.
+func (d *Dispatcher) Delivered() uint64 { return d.delivered.Load() }
+
+// Failed counts attempts that failed.
+func (d *Dispatcher) Failed() uint64 { return d.failed.Load() }
+
+// Parked counts messages that were given up.
+func (d *Dispatcher) Parked() uint64 { return d.parked.Load() }
+
+// Failing is how many webhooks failed at the last attempt.
+func (d *Dispatcher) Failing() int {
+	n := 0
+	for _, h := range d.all() {
+		h.mu.Lock()
+		if h.progress.Failures > 0 {
+			n++
+		}
+		h.mu.Unlock()
+	}
+	return n
+}
+
+func (d *Dispatcher) all() []*hook {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]*hook, 0, len(d.hooks))
+	for _, h := range d.hooks {
+		list = append(list, h)
+	}
+	return list
+}
+
+// Run tells webhooks until ctx ends, and writes down then what it has told. An attempt that is under way is given up: it is made again after the next start.
+func (d *Dispatcher) Run(ctx context.Context) {
+	d.ctx = ctx
+	look, save := time.NewTicker(lookEvery), time.NewTicker(saveEvery)
+	defer look.Stop()
+	defer save.Stop()
+	first, version := true, uint64(0)
+	for ctx.Err() == nil {
+		if v := d.opt.Catalog.Version(); first || v != version {
+			if err := d.reconcile(ctx); err != nil {
+				if ctx.Err() == nil {
+					d.opt.Logger.Error("read webhooks; it is tried again", "error", err)
+				}
+			} else {
+				first, version = false, v
+			}
+		}
+		now := d.opt.Now()
+		for _, h := range d.all() {
+			h.retry(now)
+		}
+		select {
+		case <-ctx.Done():
+		case <-look.C:
+		case <-save.C:
+			d.save(ctx)
+		}
+	}
+	d.mu.Lock()
+	for id := range d.watched {
+		d.opt.Hub.Watch(id, nil)
+	}
+	d.mu.Unlock()
+	for _, h := range d.all() { // from here on nobody begins
+		h.mu.Lock()
+		h.stopped = true
+		h.mu.Unlock()
+	}
+	d.wg.Wait()
+	d.save(context.WithoutCancel(ctx))
+	d.sender.client.CloseIdleConnections()
+}
+
+// save writes down how far webhooks have got.
+func (d *Dispatcher) save(ctx context.Context) {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	d.mu.Lock()
+	finished, dirty := d.finished, d.dirty
+	d.finished, d.dirty = nil, map[*hook]struct{}{}
+	d.mu.Unlock()
+	if len(finished) == 0 && len(dirty) == 0 {
+		return
+	}
+	progress := make([]catalog.WebhookProgress, 0, len(dirty))
+	for h := range dirty {
+		h.mu.Lock()
+		if !h.dead {
+			p := h.progress
+			if !h.rows {
+				p.Cursor = -1 // it knows of none
+			}
+			progress = append(progress, p)
+		}
+		h.mu.Unlock()
+	}
+	if err := d.opt.Catalog.SaveDeliveries(ctx, progress, finished, d.opt.Keep, d.opt.KeepParked); err != nil {
+		d.opt.Logger.Error("write down what was delivered; it is tried again", "error", err)
+		d.mu.Lock()
+		d.finished = append(finished, d.finished...)
+		if n := len(d.finished) - maxUnsaved; n > 0 {
+			d.finished = d.finished[n:]
+		}
+		for h := range dirty {
+			d.dirty[h] = struct{}{}
+		}
+		d.mu.Unlock()
+	}
+}
+
+// reconcile follows the catalog: which webhooks there are, and for which something waits.
+func (d *Dispatcher) reconcile(ctx context.Context) error {
+	all := d.opt.Catalog.Webhooks()
+	waiting, err := d.opt.Catalog.WaitingWebhooks(ctx)
+	if err != nil {
+		return err
+	}
+	var progress map[string]catalog.WebhookProgress
+	enabled := map[string]*catalog.Webhook{}
+	fresh := false
+	d.mu.Lock()
+	kept := 0
+	for _, list := range all {
+		for _, w := range list {
+			if w.Enabled {
+				enabled[w.ID] = w
+				h := d.hooks[w.ID]
+				if h == nil || !h.begun.Equal(w.BegunAt) {
+					fresh = true
+				} else {
+					kept++
+				}
+			}
+		}
+	}
+	ends := kept < len(d.hooks)
+	d.mu.Unlock()
+	if fresh || ends {
+		d.save(ctx) // nothing that is read now is older than what is known here, and who ends leaves what it knows
+	}
+	if fresh {
+		if progress, err = d.opt.Catalog.WebhookProgress(ctx, ""); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	for id, h := range d.hooks {
+		if enabled[id] == nil {
+			h.end()
+			delete(d.hooks, id)
+		}
+	}
+	var begun []*hook
+	for id, w := range enabled {
+		h := d.hooks[id]
+		if h != nil && h.begun.Equal(w.BegunAt) {
+			h.follow(w)
+			continue
+		}
+		p, ok := progress[id]
+		if !ok {
+			continue // it was made after the progress was read: the next look finds it
+		}
+		if h != nil {
+			h.end()
+		}
+		h = &hook{d: d, rows: w.Events&catalog.RowEvents != 0, begun: w.BegunAt, webhook: w, progress: p, attempts: p.Failures, outbox: true}
+		d.hooks[id] = h
+		begun = append(begun, h)
+	}
+	d.byDatabase = map[string][]*hook{}
+	for _, h := range d.hooks {
+		if h.rows {
+			d.byDatabase[h.webhook.DatabaseID] = append(d.byDatabase[h.webhook.DatabaseID], h)
+		}
+	}
+	var unheard []string
+	for id := range d.watched {
+		if d.byDatabase[id] == nil {
+			d.opt.Hub.Watch(id, nil)
+			delete(d.watched, id)
+			unheard = append(unheard, id)
+		}
+	}
+	for id, list := range d.byDatabase {
+		d.watched[id] = true
+		d.opt.Hub.Watch(id, func() {
+			for _, h := range list {
+				h.wake()
+			}
+		})
+	}
+	for _, id := range waiting {
+		if h := d.hooks[id]; h != nil {
+			h.mu.Lock()
+			h.outbox = true
+			h.mu.Unlock()
+			begun = append(begun, h)
+		}
+	}
+	d.mu.Unlock()
+	for _, h := range begun {
+		h.wake()
+	}
+	for _, id := range unheard {
+		if _, err := d.opt.Catalog.DatabaseByID(id); err != nil {
+			continue
+		}
+		if _, err := d.opt.Hub.ListenForGood(ctx, id, false); err != nil {
+			d.opt.Logger.Warn("a database could not be told that nobody listens for good any more; it goes on keeping its changes", "database", id, "error", err)
+		}
+	}
+	return nil
+}
+
+// backoff is how long to wait after so many failures.
+func backoff(failures int, asked time.Duration) time.Duration {
+	wait := maxBackoff
+	if failures < 16 {
+		wait = min(wait, firstBackoff<<(failures-1))
+	}
+	return max(wait-rand.N(wait/2+1), asked)
+}

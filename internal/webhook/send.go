@@ -1,0 +1,140 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxAnswer is how much of an answer's body is read, in bytes: enough to use the connection again after what receivers usually say.
+	maxAnswer = 64 << 10
+	// maxAnswerHeader is how long an answer's header may be, in bytes.
+	maxAnswerHeader = 32 << 10
+	// maxReason is how much of an error is kept, in bytes.
+	maxReason = 300
+	// idleConns is how many connections are kept open, a receiver, and idleTime for how long.
+	idleConns = 2
+	idleTime  = 30 * time.Second
+)
+
+// sender posts messages.
+type sender struct {
+	client *http.Client
+	agent  string
+}
+
+// newSender posts to where networks lets it. Where a name leads is looked at when it is connected to, so that one whose address changes meanwhile leads nowhere else.
+func newSender(networks Networks, timeout time.Duration, version string) *sender {
+	transport := func(plain bool) *http.Transport {
+		dialer := &net.Dialer{Timeout: timeout, Control: func(_, address string, _ syscall.RawConn) error {
+			a, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			if !networks.mayReach(a.Addr(), plain) {
+				return fmt.Errorf("%w: %s", ErrAddress, a.Addr())
+			}
+			return nil
+		}}
+		return &http.Transport{
+			DialContext: dialer.DialContext, ForceAttemptHTTP2: true, TLSHandshakeTimeout: timeout,
+			MaxResponseHeaderBytes: maxAnswerHeader, DisableCompression: true,
+			MaxIdleConns: 256, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleTime,
+			// No Proxy: what the environment says is for other programs, and a proxy connects to where we may not.
+		}
+	}
+	return &sender{
+		agent: strings.TrimSuffix("persqld/"+version, "/"),
+		client: &http.Client{
+			Timeout:       timeout,
+			Transport:     &bySchema{plain: transport(true), secure: transport(false)},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// bySchema takes http and https different ways.
+type bySchema struct{ plain, secure *http.Transport }
+
+// RoundTrip sends a request.
+func (b *bySchema) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme == "http" {
+		return b.plain.RoundTrip(r)
+	}
+	return b.secure.RoundTrip(r)
+}
+
+// CloseIdleConnections closes what nobody uses.
+func (b *bySchema) CloseIdleConnections() {
+	b.plain.CloseIdleConnections()
+	b.secure.CloseIdleConnections()
+}
+
+// outcome is what came of an attempt.
+type outcome struct {
+	status     int    // of the answer; 0 without one
+	reason     string // why it failed; "" if it didn't
+	took       time.Duration
+	retryAfter time.Duration // what the receiver asked for
+}
+
+func (o *outcome) ok() bool { return o.reason == "" }
+
+// post sends a message once.
+func (s *sender) post(ctx context.Context, address, id string, at time.Time, signature string, body []byte) (o outcome) {
+	began := time.Now()
+	defer func() { o.took = time.Since(began) }()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil {
+		return outcome{reason: short(err)}
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("User-Agent", s.agent)
+	r.Header.Set("Webhook-Id", id)
+	r.Header.Set("Webhook-Timestamp", strconv.FormatInt(at.Unix(), 10))
+	r.Header.Set("Webhook-Signature", signature)
+	answer, err := s.client.Do(r)
+	if err != nil {
+		return outcome{reason: short(err)}
+	}
+	defer answer.Body.Close()
+	_, _ = io.CopyN(io.Discard, answer.Body, maxAnswer) // the status says all; what is longer costs the receiver its connection
+	o.status = answer.StatusCode
+	if o.status < 200 || o.status > 299 {
+		o.reason = "the receiver answered " + strconv.Itoa(o.status)
+		if o.status > 299 && o.status < 400 {
+			o.reason += ": redirects are not followed"
+		}
+		if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && seconds > 0 {
+			o.retryAfter = time.Duration(min(seconds, int(maxBackoff/time.Second))) * time.Second
+		}
+	}
+	return o
+}
+
+// short is an error without the address that it is about, which may have a secret in it.
+func short(err error) string {
+	var u *url.Error
+	if errors.As(err, &u) {
+		if u.Timeout() {
+			return "the receiver did not answer in time"
+		}
+		err = u.Err
+	}
+	text := err.Error()
+	if errors.Is(err, ErrAddress) {
+		text = err.Error()[strings.Index(err.Error(), ErrAddress.Error()):] + " (PERSQLD_ALLOW_NETWORKS)"
+	}
+	return text[:min(len(text), maxReason)]
+}
