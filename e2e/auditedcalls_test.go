@@ -124,6 +124,29 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
 			return "policy.deleted", id
 		},
+		"createWebhook": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "webhook.created", c.Post(path, body{"name": "w", "url": "https://example.com/", "events": []string{"balance_low"}}).OK().Str("data.id")
+		},
+		"updateWebhook": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := aWebhook(t, admin, "audited")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), body{"enabled": false}).OK()
+			return "webhook.updated", id
+		},
+		"deleteWebhook": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := aWebhook(t, admin, "audited")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "webhook.deleted", id
+		},
+		"rotateWebhookSecret": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := aWebhook(t, admin, "audited")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "webhook.secret_rotated", id
+		},
+		"replayWebhook": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := aWebhook(t, admin, "audited")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "webhook.replayed", id
+		},
 		"createApprovalRule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			slug := unused() // any rule stops imports and restores
 			admin.Post("/v1/databases", body{"slug": slug}).OK()

@@ -99,11 +99,25 @@ var twinCalls = map[string]struct {
 		return admin.Post("/v1/db/default/"+database+"/approval-rules", body{"tableGlob": unused(), "action": "deny"}).OK().Str("data.id")
 	}},
 
+	"listWebhooks":          {role: "admin"},
+	"createWebhook":         {body: body{"name": "{t}", "url": "https://example.com/", "events": []string{"balance_low"}}, role: "admin"},
+	"getWebhook":            {role: "admin", before: aWebhook},
+	"updateWebhook":         {body: body{"enabled": false}, role: "admin", before: aWebhook},
+	"deleteWebhook":         {role: "admin", before: aWebhook},
+	"rotateWebhookSecret":   {role: "admin", before: aWebhook},
+	"listWebhookDeliveries": {role: "admin", before: aWebhook},
+	"replayWebhook":         {role: "admin", before: aWebhook},
+
 	"listPolicies": {role: "admin"},
 	"createPolicy": {body: body{"name": "{t}", "tableName": "ruled", "expression": "a = :auth_sub"}, role: "admin"},
 	"deletePolicy": {role: "admin", before: func(t testing.TB, admin *harness.Client, database string) string {
 		return admin.Post("/v1/db/default/"+database+"/policies", body{"name": unused(), "tableName": "ruled", "expression": "a = :auth_sub"}).OK().Str("data.id")
 	}},
+}
+
+// aWebhook makes a webhook that is told of nothing here.
+func aWebhook(t testing.TB, admin *harness.Client, database string) string {
+	return admin.Post("/v1/db/default/"+database+"/webhooks", body{"name": "w", "url": "https://example.com/", "events": []string{"balance_low"}}).OK().Str("data.id")
 }
 
 // ownTwins are the calls that only who made what they name can make: see TestTwinsOfApprovals.
@@ -121,7 +135,7 @@ var ladder = []string{"viewer", "editor", "admin", "owner"}
 // TestTwins sends each call that has a twin as each kind of member, as somebody who is none, with a token, with both, and with none.
 func TestTwins(t *testing.T) {
 	row(t, "DP-TWIN-1", "DP-TWIN-2", "DP-TWIN-3", "DP-TWIN-4")
-	s := people(t, keepsHistory...)
+	s := people(t, append(keepsHistory, "PERSQLD_MAX_WEBHOOKS=1000")...)
 	admin := s.Client(t, harness.Token)
 	d := admin.DB("twins")
 	d.Must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")

@@ -265,6 +265,9 @@ func TestWebhookInput(t *testing.T) {
 	}
 	d.Post(d.Path("webhooks"), body{"name": "x", "url": "https://example.com/", "event": []string{"insert"}}).Fails(http.StatusBadRequest, "bad_json")
 	d.Post(d.Path("webhooks"), body{"name": "x", "url": "https://example.com/"}, "Plan-Key: x").Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	for _, call := range [][2]string{{"PATCH", ""}, {"DELETE", ""}, {"POST", "/rotate-secret"}, {"POST", "/replay"}} {
+		d.Do(call[0], d.Path("webhooks/wh_none"+call[1]), body{}, "Plan-Key: x").Fails(http.StatusBadRequest, "invalid_idempotency_key")
+	}
 	// Reached only when something happens, of which this is not told.
 	path, _ := hook(d, "https://example.com/", body{"events": []string{"balance_low"}})
 	hook(d, "https://192.0.3.1:8443/", body{"enabled": false})
