@@ -30,6 +30,7 @@ func trials() []trial {
 		{"10,000 databases, 100 written", measureBackground},
 		{"usage", measureUsage},
 		{"branches", measureBranches},
+		{"feed", measureFeed},
 	}
 }
 

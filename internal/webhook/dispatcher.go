@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -202,6 +203,7 @@ func (d *Dispatcher) save(ctx context.Context) {
 		}
 		h.mu.Unlock()
 	}
+	finished = lastOf(finished, d.opt.Keep)
 	if err := d.opt.Catalog.SaveDeliveries(ctx, progress, finished, d.opt.Keep, d.opt.KeepParked); err != nil {
 		d.opt.Logger.Error("write down what was delivered; it is tried again", "error", err)
 		d.mu.Lock()
@@ -214,6 +216,22 @@ func (d *Dispatcher) save(ctx context.Context) {
 		}
 		d.mu.Unlock()
 	}
+}
+
+// lastOf leaves out what was delivered, came from no waiting message, and would be gone from the log at once: a busy webhook delivers thousands a second.
+func lastOf(finished []catalog.FinishedDelivery, keep int) []catalog.FinishedDelivery {
+	if len(finished) <= keep {
+		return finished
+	}
+	n := map[string]int{}
+	list := make([]catalog.FinishedDelivery, 0, keep)
+	for _, f := range slices.Backward(finished) {
+		if n[f.WebhookID]++; n[f.WebhookID] <= keep || f.State != catalog.Delivered || f.Seq != 0 {
+			list = append(list, f)
+		}
+	}
+	slices.Reverse(list)
+	return list
 }
 
 // reconcile follows the catalog: which webhooks there are, and for which something waits.

@@ -382,3 +382,18 @@ func FuzzCheckURL(f *testing.F) {
 		}
 	})
 }
+
+func TestLastOf(t *testing.T) {
+	var all []catalog.FinishedDelivery
+	for i := range 20 {
+		all = append(all, catalog.FinishedDelivery{WebhookID: fmt.Sprint(i % 2), Delivery: catalog.Delivery{ID: fmt.Sprint(i), State: catalog.Delivered}})
+	}
+	all[1].State, all[4].Seq = catalog.DeliveryParked, 7
+	ids := ""
+	for _, f := range lastOf(all, 3) {
+		ids += f.ID + " "
+	}
+	if want := "1 4 14 15 16 17 18 19 "; ids != want {
+		t.Errorf("kept %s, want %s", ids, want)
+	}
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	idleListeners = 5000
+	idleBar       = 40e3 // bytes each
+	idleHere      = 1000 // of a database
+
+	busyListeners = 500
+	busyRate      = 100_000 // events a second, delivered
+	busyBar       = 250 * time.Millisecond
+	busyTime      = 5 * time.Second
+	busyCommits   = 50 // a second
+	busyRows      = 5  // a commit
+	busySample    = 16 // of so many events the time of one is looked at
+
+	deafTurns   = 7
+	deafInserts = 300
+	deafBytes   = 20_000 // a row: more together than the network's buffers take, and the listeners get them
+	deafBar     = 1.1
+)
+
+// measureFeed looks at who listens: idle ones' memory, how fast a crowd hears, and whether one that doesn't read slows writers.
+func measureFeed(ctx context.Context, ours *program, p pace) ([]verdict, error) {
+	s, err := ours.start(ctx, "feed", 0)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	c, err := dial(s.address)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	var verdicts []verdict
+	for _, measure := range []func(context.Context, *server, *client, pace) ([]verdict, error){measureBusyFeed, measureDeafFeed, measureIdleFeed} {
+		more, err := measure(ctx, s, c, p)
+		if err != nil {
+			return nil, err
+		}
+		verdicts = append(verdicts, more...)
+	}
+	return verdicts, nil
+}
+
+// hearer is a WebSocket that listens.
+type hearer struct {
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+// hear opens a WebSocket, which has heard that it is subscribed then.
+func hear(s *server, slug, query string, buffer int) (*hearer, error) {
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	h := &hearer{conn, bufio.NewReaderSize(conn, buffer)}
+	_, err = fmt.Fprintf(conn, "GET /v1/db/%s/%s/subscribe%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+		benchNamespace, slug, query, benchToken)
+	line := ""
+	if err == nil {
+		line, err = h.r.ReadString('\n')
+	}
+	if err == nil && !strings.Contains(line, " 101 ") {
+		err = fmt.Errorf("%w: %s", errRefused, strings.TrimSpace(line))
+	}
+	for err == nil && line != "\r\n" {
+		line, err = h.r.ReadString('\n')
+	}
+	if err == nil {
+		_, err = h.frame(nil)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	return h, nil
+}
+
+// frame reads a frame of the server's into buf.
+func (h *hearer) frame(buf []byte) ([]byte, error) {
+	var head [10]byte
+	if _, err := io.ReadFull(h.r, head[:2]); err != nil {
+		return nil, err
+	}
+	n := int(head[1])
+	switch n {
+	case 126:
+		if _, err := io.ReadFull(h.r, head[:2]); err != nil {
+			return nil, err
+		}
+		n = int(binary.BigEndian.Uint16(head[:2]))
+	case 127:
+		if _, err := io.ReadFull(h.r, head[:8]); err != nil {
+			return nil, err
+		}
+		n = int(binary.BigEndian.Uint64(head[:8]))
+	}
+	buf = slices.Grow(buf[:0], n)[:n]
+	_, err := io.ReadFull(h.r, buf)
+	return buf, err
+}
+
+// measureBusyFeed has a crowd listen to a database that commits, and looks at how long it takes from commit to receipt.
+func measureBusyFeed(ctx context.Context, s *server, c *client, _ pace) ([]verdict, error) {
+	if _, err := c.do(queryRequest("busy", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)").bytes); err != nil {
+		return nil, err
+	}
+	var heard atomic.Int64
+	var mu sync.Mutex
+	var times []time.Duration
+	var failed error
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var all []*hearer
+	defer func() {
+		for _, h := range all {
+			h.conn.Close()
+		}
+	}()
+	stamp := []byte(`"ts":"`)
+	for range busyListeners {
+		h, err := hear(s, "busy", "", 16<<10)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, h)
+		wg.Go(func() {
+			var buf []byte
+			var own []time.Duration
+			defer func() {
+				mu.Lock()
+				times = append(times, own...)
+				mu.Unlock()
+			}()
+			for n := 0; ; n++ {
+				var err error
+				if buf, err = h.frame(buf); err != nil {
+					if !errors.Is(err, net.ErrClosed) {
+						mu.Lock()
+						failed = errors.Join(failed, err)
+						mu.Unlock()
+					}
+					return
+				}
+				heard.Add(1)
+				if n%busySample == 0 {
+					at := bytes.Index(buf, stamp)
+					if at < 0 {
+						continue
+					}
+					at += len(stamp)
+					if end := bytes.IndexByte(buf[at:], '"'); end > 0 {
+						if t, err := time.Parse(time.RFC3339, string(buf[at:at+end])); err == nil {
+							own = append(own, time.Since(t))
+						}
+					}
+				}
+			}
+		})
+	}
+	insert := queryRequest("busy", "INSERT INTO t(v) VALUES (1)"+strings.Repeat(", (1)", busyRows-1))
+	began := time.Now()
+	committed := int64(0)
+	for time.Since(began) < busyTime {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if _, err := c.do(insert.bytes); err != nil {
+			return nil, err
+		}
+		committed += busyRows
+		time.Sleep(time.Until(began.Add(time.Duration(committed/busyRows) * time.Second / busyCommits)))
+	}
+	for late := time.Now(); heard.Load() < committed*busyListeners && time.Since(late) < 5*time.Second; {
+		time.Sleep(5 * time.Millisecond)
+	}
+	took := time.Since(began)
+	for _, h := range all {
+		h.conn.Close()
+	}
+	wg.Wait()
+	if failed != nil {
+		return nil, fmt.Errorf("of %d listeners: %w", busyListeners, failed)
+	}
+	if missing := committed*busyListeners - heard.Load(); missing != 0 {
+		return nil, fmt.Errorf("%d listeners missed %d events", busyListeners, missing)
+	}
+	slices.Sort(times)
+	rate := float64(heard.Load()) / took.Seconds()
+	return []verdict{
+		{Work: "feed, 500 listeners", Metric: "events a second", Ours: rate, Bar: "≥ " + formatCount(busyRate), Pass: rate >= busyRate, Judged: true, format: formatCount},
+		limit("feed, 500 listeners", "commit to receipt, p99", float64(times[len(times)*99/100]), float64(busyBar), formatMillis),
+	}, nil
+}
+
+// measureDeafFeed has a writer write beside one who listens and doesn't read, and beside none of that kind.
+func measureDeafFeed(ctx context.Context, s *server, c *client, _ pace) ([]verdict, error) {
+	if _, err := c.do(queryRequest("deaf", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)").bytes); err != nil {
+		return nil, err
+	}
+	insert := queryRequest("deaf", "INSERT INTO t(v) VALUES ('"+strings.Repeat("x", deafBytes)+"')")
+	well, err := hear(s, "deaf", "?rows=1", 16<<10)
+	if err != nil {
+		return nil, err
+	}
+	defer well.conn.Close()
+	go func() {
+		var buf []byte
+		for err := error(nil); err == nil; {
+			buf, err = well.frame(buf)
+		}
+	}()
+	burst := func() (float64, error) {
+		began := time.Now()
+		for range deafInserts {
+			if ctx.Err() != nil {
+				return 0, ctx.Err()
+			}
+			if _, err := c.do(insert.bytes); err != nil {
+				return 0, err
+			}
+		}
+		return float64(time.Since(began)), nil
+	}
+	var ratios []float64
+	for range deafTurns {
+		without, err := burst()
+		if err != nil {
+			return nil, err
+		}
+		deaf, err := hear(s, "deaf", "?rows=1", 16)
+		if err != nil {
+			return nil, err
+		}
+		with, err := burst()
+		deaf.conn.Close()
+		if err != nil {
+			return nil, err
+		}
+		ratios = append(ratios, with/without)
+	}
+	slices.Sort(ratios)
+	return []verdict{limit("feed, one that doesn't read", "time of inserts", ratios[len(ratios)/2], deafBar, func(f float64) string { return fmt.Sprintf("%.2f ×", f) })}, nil
+}
+
+// measureIdleFeed has thousands listen to databases that nobody writes.
+func measureIdleFeed(ctx context.Context, s *server, c *client, pace pace) ([]verdict, error) {
+	for i := range idleListeners / idleHere {
+		if _, err := c.do(queryRequest(fmt.Sprintf("idle-%d", i), "CREATE TABLE t(a)").bytes); err != nil {
+			return nil, err
+		}
+	}
+	if err := wait(ctx, pace.settle, nil); err != nil {
+		return nil, err
+	}
+	before, err := residentBytes(s.pid())
+	if err != nil {
+		return nil, err
+	}
+	var all []*hearer
+	defer func() {
+		for _, h := range all {
+			h.conn.Close()
+		}
+	}()
+	for i := range idleListeners {
+		h, err := hear(s, fmt.Sprintf("idle-%d", i/idleHere), "", 16)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, h)
+	}
+	if err := wait(ctx, pace.settle, nil); err != nil {
+		return nil, err
+	}
+	after, err := residentBytes(s.pid())
+	if err != nil {
+		return nil, err
+	}
+	return []verdict{limit("feed, 5,000 idle listeners", "memory of one", float64(after-before)/idleListeners, idleBar, func(f float64) string { return fmt.Sprintf("%.1f KB", f/1e3) })}, nil
+}
