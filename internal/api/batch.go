@@ -243,12 +243,17 @@ func (r *run) logBatch(statements []wire.Statement, err error) {
 	if len(r.results) == 0 && err != nil {
 		r.entry(statements[0].SQL, store.Result{}, 0, err)
 	}
-	for i := range r.results {
-		var failed error
-		if i == len(r.results)-1 {
-			failed = r.failed
+	if r.x.s.opt.QueryLog != nil && r.x.database != nil && len(r.results) > 0 {
+		r.entries = r.entries[:0]
+		for i := range r.results {
+			var failed error
+			if i == len(r.results)-1 {
+				failed = r.failed
+			}
+			r.entries = append(r.entries, r.logged(statements[i].SQL, r.results[i], r.spans[i], failed))
 		}
-		r.entry(statements[i].SQL, r.results[i], r.spans[i], failed)
+		r.x.s.opt.QueryLog.AppendAll(r.entries)
+		clear(r.entries) // the statements' texts are the request's
 	}
 	r.x.s.opt.Metrics.rows(r.meteredRead, r.meteredWritten)
 }

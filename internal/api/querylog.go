@@ -12,10 +12,15 @@ import (
 
 // entry writes one statement to the query log.
 func (r *run) entry(sql []byte, res store.Result, span time.Duration, err error) {
-	x := r.x
-	if x.s.opt.QueryLog == nil || x.database == nil {
+	if r.x.s.opt.QueryLog == nil || r.x.database == nil {
 		return
 	}
+	r.x.s.opt.QueryLog.Append(r.logged(sql, res, span, err))
+}
+
+// logged is the query log's entry of one statement.
+func (r *run) logged(sql []byte, res store.Result, span time.Duration, err error) querylog.Entry {
+	x := r.x
 	began := r.began
 	if began.IsZero() || x.lent {
 		began = x.s.opt.Now()
@@ -25,7 +30,7 @@ func (r *run) entry(sql []byte, res store.Result, span time.Duration, err error)
 	if err != nil {
 		e.Status, e.Error = "error", x.s.shortOf(err)
 	}
-	x.s.opt.QueryLog.Append(e)
+	return e
 }
 
 const (

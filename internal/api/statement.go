@@ -10,6 +10,7 @@ import (
 
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/history"
+	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
@@ -25,7 +26,8 @@ type run struct {
 	at      atomic.Int32   // the statement of a batch that runs; read when it is abandoned
 	results []store.Result // of the statements that ran, for the query log
 	spans   []time.Duration
-	failed  error // of the last of them, if it failed
+	entries []querylog.Entry // for the query log; empty between requests
+	failed  error            // of the last of them, if it failed
 	read    int64
 	written int64
 

@@ -124,9 +124,45 @@ func Open(path string, opts Options) *Log {
 // Append adds an entry and returns its id; 0 if its database's name is too long to keep it. It copies what it needs,
 // allocates nothing in the steady state and never waits for the disk.
 func (l *Log) Append(e Entry) ID {
+	sh := l.shard(e.Database)
+	sh.mu.Lock()
+	id, half := l.add(sh, &e)
+	sh.mu.Unlock()
+	l.wakeIf(half)
+	return id
+}
+
+// AppendAll is Append for several entries of one database.
+func (l *Log) AppendAll(list []Entry) {
+	if len(list) == 0 {
+		return
+	}
+	half := false
+	sh := l.shard(list[0].Database)
+	sh.mu.Lock()
+	for i := range list {
+		_, h := l.add(sh, &list[i])
+		half = half || h
+	}
+	sh.mu.Unlock()
+	l.wakeIf(half)
+}
+
+// wakeIf has the log be flushed where it is half full: rather a flush before its time than a loss.
+func (l *Log) wakeIf(half bool) {
+	if half {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// add is for who holds the shard's lock, so that ids grow within a segment.
+func (l *Log) add(sh *shard, e *Entry) (_ ID, half bool) {
 	if len(e.Database) > maxName {
 		l.pool.dropped.Add(1)
-		return 0
+		return 0, false
 	}
 	var text string
 	if l.opts.Text && len(e.SQL) > 0 {
@@ -135,11 +171,6 @@ func (l *Log) Append(e Entry) ID {
 	}
 	message, status, token := cut(e.Error, maxError), cut(e.Status, maxName), cut(e.TokenID, maxName)
 	need := len(e.Database) + len(text) + len(message) + len(status) + len(token)
-
-	half := false
-	sh := l.shard(e.Database)
-	sh.mu.Lock()
-	// Under the lock, so that ids grow within a segment.
 	id := l.last.Add(1)
 	var seg *segment
 	if n := len(sh.segs); n > 0 {
@@ -151,9 +182,11 @@ func (l *Log) Append(e Entry) ID {
 	r := &seg.records[seg.n]
 	r.id, r.ts = id, e.TS
 	r.rowsRead, r.rowsWritten, r.duration = max(0, e.RowsRead), max(0, e.RowsWritten), max(0, int64(e.Duration))
-	var last record // whose texts this entry's probably are: to compare them is cheaper than to hash them
+	var last *record // whose texts this entry's probably are: to compare them is cheaper than to hash them
 	if seg.n > 0 {
-		last = seg.records[seg.n-1]
+		last = &seg.records[seg.n-1]
+	} else {
+		last = &record{}
 	}
 	r.database = seg.intern(l.seed, e.Database, last.database)
 	r.sql = seg.intern(l.seed, text, last.sql)
@@ -161,15 +194,7 @@ func (l *Log) Append(e Entry) ID {
 	r.err = seg.intern(l.seed, message, last.err)
 	r.token = seg.intern(l.seed, token, last.token)
 	seg.n++
-	sh.mu.Unlock()
-
-	if half { // rather a flush before its time than a loss
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
-	}
-	return ID(id)
+	return ID(id), half
 }
 
 func (l *Log) shard(database string) *shard {
