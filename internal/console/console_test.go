@@ -169,7 +169,7 @@ func TestApprovalStates(t *testing.T) {
 	}
 	p = pending()
 	p.Requester = console.Requester{Schedule: "</strong>nightly", Maker: "bob@example.com"}
-	if text := seen(rendered(t, p)); !strings.Contains(text, "the schedule </strong>nightly, whose SQL is of bob@example.com") || strings.Contains(text, "the token") {
+	if text := seen(rendered(t, p)); !strings.Contains(text, "the schedule </strong>nightly, whose SQL is of bob@example.com") || strings.Contains(text, "bythe token") || !strings.Contains(text, "that the schedule has then") {
 		t.Error(text)
 	}
 	p = pending()
