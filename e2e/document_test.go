@@ -29,6 +29,8 @@ var requests = map[string]struct {
 	"createPolicy":       {body: body{"name": "p", "tableName": "t", "expression": "a = 1"}},
 	"createApprovalRule": {body: body{"tableGlob": "unheard_of", "action": "deny"}},
 	"propose":            {body: harness.Body("SELECT a FROM v8")},
+	"createSchedule":     {body: body{"name": "s", "sql": "SELECT a FROM v8", "intervalSec": 60}},
+	"changeSchedule":     {body: body{"enabled": true}},
 	"createUser":         {body: body{"subject": "u", "template": "made"}},
 	"listDatabases":      {query: "?deleted=true"},
 	"listChanges":        {query: "?wait=0"},
@@ -149,6 +151,9 @@ func TestDocumentedStatuses(t *testing.T) {
 		}
 		for range 40 {
 			d.Must("CREATE TABLE " + unused() + "_table(first_of_two_columns, second_of_two_columns)")
+		}
+		for range 3 {
+			d.Post(d.Path("schedules"), body{"name": unused(), "sql": "SELECT '" + strings.Repeat("x", 400) + "'", "intervalSec": 60}).OK()
 		}
 		large := harness.Raw(`{"x":"` + strings.Repeat("x", 5000) + `"}`)
 		each(t, http.StatusRequestEntityTooLarge, func(op *openapi.Operation) *harness.Answer {

@@ -99,6 +99,12 @@ var twinCalls = map[string]struct {
 		return admin.Post("/v1/db/default/"+database+"/approval-rules", body{"tableGlob": unused(), "action": "deny"}).OK().Str("data.id")
 	}},
 
+	"listSchedules":  {role: "admin"},
+	"createSchedule": {body: body{"name": "{t}", "sql": "SELECT 1", "intervalSec": 60}, role: "admin"},
+	"changeSchedule": {body: body{"enabled": false}, role: "admin", before: aSchedule},
+	"deleteSchedule": {role: "admin", before: aSchedule},
+	"runSchedule":    {role: "admin", before: aSchedule},
+
 	"listPolicies": {role: "admin"},
 	"createPolicy": {body: body{"name": "{t}", "tableName": "ruled", "expression": "a = :auth_sub"}, role: "admin"},
 	"deletePolicy": {role: "admin", before: func(t testing.TB, admin *harness.Client, database string) string {
@@ -114,6 +120,11 @@ func aBranch(t testing.TB, admin *harness.Client, database string) string {
 	ref := unused()
 	admin.Do(http.MethodPut, "/v1/db/default/"+database+"/branches/"+ref, nil).OK()
 	return ref
+}
+
+// aSchedule makes a schedule, whose id stands for {id}.
+func aSchedule(t testing.TB, admin *harness.Client, database string) string {
+	return admin.Post("/v1/db/default/"+database+"/schedules", body{"name": unused(), "sql": "SELECT 1", "intervalSec": 3600}).OK().Str("data.id")
 }
 
 var ladder = []string{"viewer", "editor", "admin", "owner"}

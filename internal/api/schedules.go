@@ -108,15 +108,19 @@ func (x *exchange) judgeSQL(sql string) error {
 			} else if tx.Again() {
 				return err
 			}
-			var r *gate.Refusal
 			var f *fault
-			if errors.As(err, &r) || errors.As(err, &f) && (f.code == codeSyntax || f.code == "not_in_batch") {
-				told := *x.s.faultOf(err)
-				if told.index = -1; len(statements) > 1 {
-					told.index = i
-				}
-				return &told
+			if errors.As(err, &f) && f.detail != nil && f.code != codeSyntax {
+				continue // about the schema, which may be another one when it runs
 			}
+			var r *gate.Refusal
+			if f == nil && !errors.As(err, &r) {
+				return err
+			}
+			told := *x.s.faultOf(err)
+			if told.index = -1; len(statements) > 1 {
+				told.index = i
+			}
+			return &told
 		}
 		return nil
 	}))
