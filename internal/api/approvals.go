@@ -14,7 +14,6 @@ import (
 
 	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
-	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
 )
@@ -306,7 +305,7 @@ func (x *exchange) decide(tokenOrID string, yes bool, reason string, seen []appr
 // redeemable is how long a write can be run once it is approved. One of a schedule waits for its next run.
 func (s *Server) redeemable(ctx context.Context, a *catalog.Approval) time.Duration {
 	lives := s.opt.RedeemTTL
-	if id, scheduled := strings.CutPrefix(a.Requester, schedulePrefix); scheduled && !gate.Off("redeem of a schedule") {
+	if id, scheduled := strings.CutPrefix(a.Requester, schedulePrefix); scheduled {
 		if sc, err := s.opt.Catalog.Schedule(ctx, id); err == nil && !sc.NextRunAt.IsZero() {
 			lives += max(0, sc.NextRunAt.Sub(s.opt.Now()))
 		}

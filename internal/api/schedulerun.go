@@ -131,7 +131,7 @@ func (x *exchange) readCall(kind string, body []byte) error {
 
 // approvedRun takes up the approval of just this by this schedule, if there is one that wasn't used; nil if there is none.
 func (x *exchange) approvedRun() (*catalog.Approval, error) {
-	if x.database.Rules == nil || gate.Off("approved run") {
+	if x.database.Rules == nil {
 		return nil, nil
 	}
 	print, err := x.fingerprint()
