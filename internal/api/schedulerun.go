@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -44,7 +45,7 @@ func (s *Server) runSchedule(ctx context.Context, sc *schedule.Schedule) (result
 	status := http.StatusOK
 	result.Status = schedule.OK
 	if err != nil {
-		status = s.resultOf(x, err, &result)
+		status = s.resultOf(x, sc, err, &result)
 	}
 	x.settle(status)
 	result.RowsRead, result.RowsWritten = x.tab.spent.RowsRead, x.tab.spent.RowsWritten
@@ -116,6 +117,34 @@ func (x *exchange) runSQL(sql string) error {
 	return x.s.runQuery(x)
 }
 
+// scheduledBatch is the body of a batch, as a run of several statements keeps it for people to approve.
+type scheduledBatch struct {
+	Statements  []scheduledStatement `json:"statements"`
+	Transaction bool                 `json:"transaction"`
+}
+
+type scheduledStatement struct {
+	SQL string `json:"sql"`
+}
+
+// scheduledBody is the query or batch that a schedule's SQL stands for.
+func scheduledBody(sql string) (kind string, body []byte, err error) {
+	statements, _, ok := gate.Split(sql)
+	if !ok || len(statements) == 0 {
+		return "", nil, newFault(http.StatusBadRequest, codeSyntax, "There is no statement in the SQL", "")
+	}
+	if len(statements) == 1 {
+		body, err = json.Marshal(scheduledStatement{statements[0]})
+		return kindQuery, body, err
+	}
+	batch := scheduledBatch{Transaction: true}
+	for _, text := range statements {
+		batch.Statements = append(batch.Statements, scheduledStatement{text})
+	}
+	body, err = json.Marshal(batch)
+	return kindBatch, body, err
+}
+
 // gone tells whether an approval can't be redeemed any more.
 func gone(f *fault) bool { return f.code == codeApprovalMismatch || f == errNotRedeemable }
 
@@ -169,7 +198,7 @@ func (s *Server) scheduleToken(ctx context.Context, sc *schedule.Schedule, d *ca
 }
 
 // resultOf writes what became of a run that failed, and returns the status that a client would have got.
-func (s *Server) resultOf(x *exchange, err error, result *schedule.Result) int {
+func (s *Server) resultOf(x *exchange, sc *schedule.Schedule, err error, result *schedule.Result) int {
 	f := s.faultOf(err)
 	result.Status = schedule.Failed
 	text := f.message
@@ -186,7 +215,9 @@ func (s *Server) resultOf(x *exchange, err error, result *schedule.Result) int {
 		text += fmt.Sprintf(": approval %s, to be decided at %s/approve/%s; once it is approved, the next run redeems it", x.heldAs, strings.TrimSuffix(s.opt.BaseURL, "/"), x.heldAs)
 	case f.code == codeShuttingDown:
 		result.Status, result.Undone = schedule.Interrupted, true
-		text = "The server stopped during the run, which was undone; it is run again after the next start"
+		if text = "The server stopped during the run, which was undone"; !sc.Due.IsZero() {
+			text += "; it is run again after the next start"
+		}
 	case f.hint != "":
 		text += "; " + f.hint
 	}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -367,32 +366,4 @@ func appendOptional(b []byte, text string) []byte {
 		return append(b, `null`...)
 	}
 	return wire.AppendString(b, text)
-}
-
-// scheduledBatch is the body of a batch, as a run of several statements keeps it for people to approve.
-type scheduledBatch struct {
-	Statements  []scheduledStatement `json:"statements"`
-	Transaction bool                 `json:"transaction"`
-}
-
-type scheduledStatement struct {
-	SQL string `json:"sql"`
-}
-
-// scheduledBody is the query or batch that a schedule's SQL stands for.
-func scheduledBody(sql string) (kind string, body []byte, err error) {
-	statements, _, ok := gate.Split(sql)
-	if !ok || len(statements) == 0 {
-		return "", nil, newFault(http.StatusBadRequest, codeSyntax, "There is no statement in the SQL", "")
-	}
-	if len(statements) == 1 {
-		body, err = json.Marshal(scheduledStatement{statements[0]})
-		return kindQuery, body, err
-	}
-	batch := scheduledBatch{Transaction: true}
-	for _, text := range statements {
-		batch.Statements = append(batch.Statements, scheduledStatement{text})
-	}
-	body, err = json.Marshal(batch)
-	return kindBatch, body, err
 }

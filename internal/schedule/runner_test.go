@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -365,10 +366,10 @@ func TestFailuresGoOn(t *testing.T) {
 		b, r := newBook(), newRan(0)
 		b.add("a", "d", time.Minute, time.Minute)
 		r.result = schedule.Result{Status: schedule.Failed, Error: "no such table: x"}
-		panics := false
+		var panics atomic.Bool
 		runner := schedule.New(schedule.Options{Book: b, AtOnce: 1, Run: func(ctx context.Context, s *schedule.Schedule) schedule.Result {
 			result := r.run(ctx, s)
-			if panics {
+			if panics.Load() {
 				panic("x")
 			}
 			return result
@@ -381,12 +382,12 @@ func TestFailuresGoOn(t *testing.T) {
 		if s := b.get("a"); s.Last.Error != "no such table: x" || !s.Enabled {
 			t.Errorf("%+v", s)
 		}
-		panics = true
+		panics.Store(true)
 		time.Sleep(time.Minute)
 		if s := b.get("a"); s.Last.Status != schedule.Failed || s.Last.Error != "The server failed on this run" {
 			t.Errorf("after a panic: %+v", s)
 		}
-		panics = false
+		panics.Store(false)
 		b.mu.Lock()
 		b.fail = errors.New("disk full")
 		b.mu.Unlock()
