@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -476,14 +477,59 @@ func TestScheduleUnderRules(t *testing.T) {
 		t.Errorf("lastError %q", text)
 	}
 	count("1 2")
-	// A rule that is gone holds nothing, and what waits for people isn't in the way.
-	held(id)
+	// Who gave it its SQL is the one who asks: a rule can keep that one from deciding.
 	head := enrol(t, o.s, "head@example.com", "default", "admin")
+	chief := enrol(t, o.s, "chief@example.com", "default", "admin")
+	d.Must("CREATE TABLE eyes(a)")
+	o.rule(d, body{"tableGlob": "eyes", "action": "require_approval", "excludeRequester": true})
+	path := "/api/namespaces/default/databases/shop/schedules"
+	eyes := head.Post(path, body{"name": "four eyes", "sql": "INSERT INTO eyes VALUES(1)", "intervalSec": 3600}).OK().Str("data.id")
+	head.Post("/api/approvals/"+held(eyes)+"/approve", nil).Fails(http.StatusForbidden, "own_request")
+	chief.Do("PATCH", path+"/"+eyes, body{"sql": "INSERT INTO eyes VALUES(2)"}).OK()
+	asked := held(eyes)
+	chief.Post("/api/approvals/"+asked+"/approve", nil).Fails(http.StatusForbidden, "own_request")
+	head.Post("/api/approvals/"+asked+"/approve", nil).OK()
+	runs(d, eyes).OK().Is("data.lastStatus", "ok")
+
+	// A rule that is gone holds nothing, and what waits for people isn't in the way.
+	runs(d, id).OK().Is("data.lastStatus", "held")
 	head.Do("DELETE", "/api/namespaces/default/databases/shop/approval-rules/"+rule, nil).OK()
 	runs(d, id).OK().Is("data.lastStatus", "ok")
 	count("2 2")
 	if refused := o.admin.Get("/v1/audit?action=approval.refused").OK(); refused.Str("data.0.actor.type") != "schedule" || refused.Str("data.0.actor.id") != other {
 		t.Errorf("%s", harness.Tail(string(refused.Raw), 600))
+	}
+}
+
+// What a schedule's run has redeemed is known from the database's file, whatever a crash kept from the catalog.
+func TestScheduleRedeemsOnce(t *testing.T) {
+	row(t, "DP-SCHED-11")
+	o := newOffice(t)
+	d := o.admin.DB("shop")
+	d.Must("CREATE TABLE ledger(n)")
+	o.rule(d, body{"tableGlob": "ledger", "action": "require_approval"})
+	id := scheduled(d, "once", "INSERT INTO ledger VALUES(1)")
+	runs(d, id).OK().Is("data.lastStatus", "held")
+	o.approve(o.admin.Get(d.Path("approvals?status=pending")).OK().Str("data.0.id")).OK()
+	o.s.Stop(t)
+	catalog := filepath.Join(o.s.Data, "catalog.db")
+	before, err := os.ReadFile(catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := harness.Start(t, binary, harness.Options{Data: o.s.Data, Env: quick})
+	d = s.Client(t, harness.Token).DB("shop")
+	runs(d, id).OK().Is("data.lastStatus", "ok")
+	s.Stop(t)
+	if err := os.WriteFile(catalog, before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(catalog + "-wal")
+	s = harness.Start(t, binary, harness.Options{Data: o.s.Data, Env: quick})
+	d = s.Client(t, harness.Token).DB("shop")
+	runs(d, id).OK().Is("data.lastStatus", "held")
+	if n := d.One("SELECT count(*) FROM ledger"); n != "1" {
+		t.Errorf("%s rows", n)
 	}
 }
 
@@ -531,7 +577,7 @@ func TestScheduleMaker(t *testing.T) {
 
 func TestScheduleNeverTwiceAtOnce(t *testing.T) {
 	row(t, "DP-SCHED-8", "DP-SCHED-3")
-	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_STATEMENT_TIMEOUT=1500ms"}})
+	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_STATEMENT_TIMEOUT=3s"}})
 	c := s.Client(t, harness.Token)
 	d := newDB(t, c)
 	id := scheduled(d, "endless", endless)
@@ -554,14 +600,14 @@ func TestScheduleNeverTwiceAtOnce(t *testing.T) {
 			}
 		})
 	}
-	running := eventually(t, time.Second, func() bool { return scheduleOf(t, d, id)["runningSince"] != nil })
+	running := eventually(t, 2*time.Second, func() bool { return scheduleOf(t, d, id)["runningSince"] != nil })
 	wg.Wait()
 	if !running || got[http.StatusOK] != 1 || got[http.StatusConflict] != 5 {
 		t.Errorf("answers by status: %v; seen running: %v", got, running)
 	}
 	// A run can be forgotten by nobody: the next one is free to begin, and one may be deleted while it runs.
 	wg.Go(func() { runs(d, id).Fails(http.StatusNotFound, "not_found") })
-	eventually(t, time.Second, func() bool { return scheduleOf(t, d, id)["runningSince"] != nil })
+	eventually(t, 2*time.Second, func() bool { return scheduleOf(t, d, id)["runningSince"] != nil })
 	c.Do("DELETE", d.Path("schedules/"+id), nil).OK()
 	wg.Wait()
 }

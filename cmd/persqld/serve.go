@@ -235,9 +235,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		door.Sweep(sweepCtx)
 	}()
 	schedules := door.Schedules()
-	if err := schedules.Recover(ctx); err != nil {
-		return err
-	}
+	schedules.Recover(ctx)
 	metrics.Register("persqld_schedules_running", "Schedules that are running.", func() float64 { return float64(schedules.Running()) })
 	metrics.Register("persqld_schedules_overdue_seconds", "For how long the schedule has been due that waits longest.", func() float64 { return schedules.Overdue().Seconds() })
 	schedulesCtx, stopSchedules := context.WithCancel(context.Background())

@@ -326,13 +326,13 @@ func (b scheduleBook) End(ctx context.Context, run *schedule.Schedule, r schedul
 const interruptedError = "The server was killed during the run: its statements stand as a whole or not at all, and it is not repeated before its next time"
 
 // Interrupt is part of schedule.Book.
-func (b scheduleBook) Interrupt(ctx context.Context) (n int, err error) {
+func (b scheduleBook) Interrupt(ctx context.Context, before time.Time) (n int, err error) {
 	c := b.c
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	err = c.commit(ctx, func(tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, `UPDATE schedules SET last_run_at = running_since, running_since = NULL, last_status = 'interrupted', last_error = ?, last_duration = NULL, rows_read = NULL, rows_written = NULL
-			WHERE running_since IS NOT NULL`, interruptedError)
+			WHERE running_since < ?`, interruptedError, before.UnixMilli())
 		if err != nil {
 			return err
 		}

@@ -222,10 +222,13 @@ func TestScheduleBook(t *testing.T) {
 	}
 	c = reopen(t, c, clock, path)
 	b = c.ScheduleBook()
-	if n, err := b.Interrupt(ctx); n != 1 || err != nil {
+	if n, err := b.Interrupt(ctx, run.RunningSince); n != 0 || err != nil {
+		t.Errorf("%d of this process interrupted, %v", n, err)
+	}
+	if n, err := b.Interrupt(ctx, run.RunningSince.Add(time.Millisecond)); n != 1 || err != nil {
 		t.Errorf("%d interrupted, %v", n, err)
 	}
-	if n, err := b.Interrupt(ctx); n != 0 || err != nil {
+	if n, err := b.Interrupt(ctx, clock.Now().Add(time.Hour)); n != 0 || err != nil {
 		t.Errorf("%d interrupted once more, %v", n, err)
 	}
 	got, err := c.Schedule(ctx, s.ID)

@@ -31,8 +31,8 @@ type Book interface {
 	Begin(ctx context.Context, id string, manual bool) (*Schedule, error)
 	// End notes what became of a run, and returns the schedule as it is then. It returns ErrNotFound.
 	End(ctx context.Context, run *Schedule, r Result) (*Schedule, error)
-	// Interrupt ends the runs that began before the server was killed, and returns how many these are.
-	Interrupt(ctx context.Context) (int, error)
+	// Interrupt ends the runs that began before a moment and have no end, and returns how many these are.
+	Interrupt(ctx context.Context, before time.Time) (int, error)
 }
 
 // Options are a Runner's. Book and Run are needed.
@@ -58,6 +58,9 @@ type Runner struct {
 	opt  Options
 	wake chan struct{}
 	runs sync.WaitGroup
+	born time.Time // what began before was another process's
+
+	recovered bool // Run's
 
 	mu      sync.Mutex
 	times   times
@@ -81,7 +84,7 @@ func New(opt Options) *Runner {
 	if opt.Ran == nil {
 		opt.Ran = func(Status) {}
 	}
-	return &Runner{opt: opt, wake: make(chan struct{}, 1), place: map[string]*timed{}, active: map[string]struct{}{}, busy: map[string]struct{}{}, parked: map[string][]Wait{}}
+	return &Runner{opt: opt, born: opt.Now().Truncate(time.Millisecond), wake: make(chan struct{}, 1), place: map[string]*timed{}, active: map[string]struct{}{}, busy: map[string]struct{}{}, parked: map[string][]Wait{}}
 }
 
 // Run runs schedules until the context ends, and returns when no run is on any more.
@@ -105,6 +108,9 @@ func (r *Runner) Run(ctx context.Context) {
 			return
 		}
 		wait := again
+		if !r.recovered {
+			r.Recover(ctx)
+		}
 		if !known {
 			known = r.read(ctx)
 		}
@@ -115,19 +121,20 @@ func (r *Runner) Run(ctx context.Context) {
 	}
 }
 
-// Recover ends what a killed server began. It is called before anything else.
-func (r *Runner) Recover(ctx context.Context) error {
-	n, err := r.opt.Book.Interrupt(ctx)
+// Recover ends what a killed server began. It is called before Run, which tries again where it failed: a server starts on a full disk, too.
+func (r *Runner) Recover(ctx context.Context) {
+	n, err := r.opt.Book.Interrupt(ctx, r.born)
 	if err != nil {
-		return err
+		r.opt.Logger.Warn("note which schedules were running when the server was killed; it is tried again", "error", err)
+		return
 	}
+	r.recovered = true
 	for range n {
 		r.opt.Ran(Interrupted)
 	}
 	if n > 0 {
 		r.opt.Logger.Warn("schedules were running when the server was killed; each stands whole or not at all", "runs", n)
 	}
-	return nil
 }
 
 // read reads what waits. What was put meanwhile is newer.

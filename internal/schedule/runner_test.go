@@ -20,6 +20,7 @@ type book struct {
 	all  map[string]*schedule.Schedule
 	fail error // of Begin
 	end  error // of End
+	lost error // of Interrupt
 }
 
 func newBook() *book { return &book{all: map[string]*schedule.Schedule{}} }
@@ -96,11 +97,14 @@ func (b *book) End(_ context.Context, run *schedule.Schedule, r schedule.Result)
 	return &s, nil
 }
 
-func (b *book) Interrupt(context.Context) (n int, err error) {
+func (b *book) Interrupt(_ context.Context, before time.Time) (n int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.lost != nil {
+		return 0, b.lost
+	}
 	for id, s := range b.all {
-		if !s.RunningSince.IsZero() {
+		if !s.RunningSince.IsZero() && s.RunningSince.Before(before) {
 			ended := *s
 			ended.LastRunAt, ended.RunningSince, ended.Last = s.RunningSince, time.Time{}, schedule.Result{Status: schedule.Interrupted}
 			b.all[id], n = &ended, n+1
@@ -414,12 +418,28 @@ func TestRecover(t *testing.T) {
 		b.set("a", func(s *schedule.Schedule) { s.RunningSince = time.Now().Add(-time.Hour) })
 		var counted []schedule.Status
 		runner := schedule.New(schedule.Options{Book: b, AtOnce: 1, Run: r.run, Ran: func(s schedule.Status) { counted = append(counted, s) }})
-		if err := runner.Recover(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		runner.Recover(t.Context())
 		if s := b.get("a"); s.Last.Status != schedule.Interrupted || !s.RunningSince.IsZero() || !slices.Equal(counted, []schedule.Status{schedule.Interrupted}) {
 			t.Errorf("%+v, counted %v", s, counted)
 		}
+		// On a full disk it is done later, and what runs by then isn't what the other process began.
+		b.add("old", "d2", time.Hour, time.Hour)
+		b.set("old", func(s *schedule.Schedule) { s.RunningSince = time.Now().Add(-time.Hour) })
+		b.add("new", "d3", time.Second, time.Hour)
+		b.lost, r.takes = errors.New("disk full"), 50*time.Second
+		_, stop := begin(b, r, 4)
+		time.Sleep(20 * time.Second)
+		if s := b.get("old"); s.RunningSince.IsZero() {
+			t.Errorf("%+v", s)
+		}
+		b.mu.Lock()
+		b.lost = nil
+		b.mu.Unlock()
+		time.Sleep(25 * time.Second)
+		if old, now := b.get("old"), b.get("new"); old.Last.Status != schedule.Interrupted || now.RunningSince.IsZero() {
+			t.Errorf("%+v, and what runs %+v", old, now)
+		}
+		stop()
 	})
 }
 
