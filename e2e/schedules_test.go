@@ -146,6 +146,9 @@ func TestScheduleFromMakingToEnd(t *testing.T) {
 			continue
 		}
 		list.Is("data.0.target.type", "schedule").Is("data.0.actor.id", me)
+		if _, has := list.At("data.0.metadata").(map[string]any)["sql"]; has != (action == "schedule.created") {
+			t.Errorf("%s has the SQL: %v", action, has)
+		}
 	}
 }
 

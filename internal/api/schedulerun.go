@@ -48,7 +48,11 @@ func (s *Server) runSchedule(ctx context.Context, sc *schedule.Schedule) (result
 		status = s.resultOf(x, sc, err, &result)
 	}
 	x.settle(status)
-	result.RowsRead, result.RowsWritten = x.tab.spent.RowsRead, x.tab.spent.RowsWritten
+	counted := x.tab.spent
+	if status >= http.StatusInternalServerError { // the server's failures are at nobody's cost, but for what the file has counted
+		counted = x.tab.filed
+	}
+	result.RowsRead, result.RowsWritten = counted.RowsRead, counted.RowsWritten
 	s.give(x)
 	return result
 }

@@ -34,8 +34,12 @@ type ScheduleChange struct {
 const selectSchedules = `SELECT s.id, s.database_id, s.name, s.sql, s.interval_ms, s.cron, s.enabled, s.created_at, s.created_by, s.runs_as, s.next_run_at, s.running_since, s.last_run_at,
 	s.last_status, s.last_error, s.last_duration, s.rows_read, s.rows_written FROM schedules s JOIN databases d ON d.id = s.database_id AND d.deleted_at IS NULL`
 
-func scheduleEvent(action string, d *Database, s *schedule.Schedule) Event {
-	m := map[string]any{"databaseId": d.ID, "sql": s.SQL[:min(len(s.SQL), MaxAuditSQL)], "enabled": s.Enabled, "runsAs": s.RunsAs}
+// scheduleEvent is an entry about a schedule; sql is what it was given, empty if that isn't told: the log is kept for good.
+func scheduleEvent(action string, d *Database, s *schedule.Schedule, sql string) Event {
+	m := map[string]any{"databaseId": d.ID, "enabled": s.Enabled, "runsAs": s.RunsAs}
+	if sql != "" {
+		m["sql"] = sql[:min(len(sql), MaxAuditSQL)]
+	}
 	if s.Timing.Cron != "" {
 		m["cron"] = s.Timing.Cron
 	} else {
@@ -77,7 +81,7 @@ func (c *Catalog) CreateSchedule(ctx context.Context, databaseID string, n NewSc
 			s.ID, d.ID, s.Name, s.SQL, interval, cron, s.Enabled, s.CreatedAt.UnixMilli(), s.CreatedBy, s.RunsAs, nullMillis(s.NextRunAt)); err != nil {
 			return err
 		}
-		return c.audit(ctx, tx, scheduleEvent("schedule.created", d, s))
+		return c.audit(ctx, tx, scheduleEvent("schedule.created", d, s, s.SQL))
 	}, func(*mirror) {})
 	if err != nil {
 		return nil, fmt.Errorf("create schedule: %w", err)
@@ -196,13 +200,17 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, databaseID, id string, n S
 	case !was.Enabled || s.Timing != was.Timing:
 		s.NextRunAt = s.Timing.First(c.moment())
 	}
+	given := ""
+	if n.SQL != nil {
+		given = s.SQL
+	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
 		interval, cron := timingColumns(s.Timing)
 		if _, err := tx.ExecContext(ctx, `UPDATE schedules SET name = ?, sql = ?, interval_ms = ?, cron = ?, enabled = ?, runs_as = ?, next_run_at = ? WHERE id = ?`,
 			s.Name, s.SQL, interval, cron, s.Enabled, s.RunsAs, nullMillis(s.NextRunAt), id); err != nil {
 			return err
 		}
-		return c.audit(ctx, tx, scheduleEvent("schedule.changed", d, s))
+		return c.audit(ctx, tx, scheduleEvent("schedule.changed", d, s, given))
 	}, func(*mirror) {})
 	if err != nil {
 		return nil, fmt.Errorf("change schedule %q: %w", id, err)
@@ -222,7 +230,7 @@ func (c *Catalog) DeleteSchedule(ctx context.Context, databaseID, id string) (*s
 		if _, err := tx.ExecContext(ctx, `DELETE FROM schedules WHERE id = ?`, id); err != nil {
 			return err
 		}
-		return c.audit(ctx, tx, scheduleEvent("schedule.deleted", d, s))
+		return c.audit(ctx, tx, scheduleEvent("schedule.deleted", d, s, ""))
 	}, func(*mirror) {})
 	if err != nil {
 		return nil, fmt.Errorf("delete schedule %q: %w", id, err)
@@ -235,7 +243,7 @@ func (c *Catalog) RecordSchedule(ctx context.Context, d *Database, s *schedule.S
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	return c.change(ctx, func(tx *sql.Tx) error {
-		return c.audit(ctx, tx, scheduleEvent("schedule.run", d, s))
+		return c.audit(ctx, tx, scheduleEvent("schedule.run", d, s, ""))
 	}, func(*mirror) {})
 }
 
