@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -682,77 +681,5 @@ func TestScheduleMissed(t *testing.T) {
 	}
 	if ran := aTime(t, scheduleOf(t, deleted, resting)["lastRunAt"]); ran.Before(aTime(t, scheduleOf(t, marker, last)["lastRunAt"])) || deleted.One("SELECT count(*) FROM t") != "1" {
 		t.Errorf("it ran in the trash, at %s", ran)
-	}
-}
-
-// After kill -9 in a run all of it stands or nothing, and the schedule says that it doesn't know.
-func TestScheduleKilled(t *testing.T) {
-	row(t, "DP-SCHED-13")
-	s := harness.Start(t, binary, harness.Options{})
-	c := s.Client(t, harness.Token)
-	d := newDB(t, c)
-	d.Must("CREATE TABLE t(a)")
-	id := scheduled(d, "long", "INSERT INTO t VALUES(1); "+endless)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = c.Try("POST", d.Path("schedules/"+id+"/run"), nil)
-	}()
-	if !eventually(t, 10*time.Second, func() bool {
-		return strings.Contains(string(c.As("").Get("/metrics").Raw), "persqld_schedules_running 1")
-	}) {
-		t.Fatal("it doesn't run")
-	}
-	next := scheduleOf(t, d, id)["nextRunAt"]
-	s.Kill()
-	<-done
-	s = harness.Start(t, binary, harness.Options{Data: s.Data})
-	c = s.Client(t, harness.Token)
-	d = c.DB(d.Slug)
-	a := scheduleOf(t, d, id)
-	if a["lastStatus"] != "interrupted" || a["runningSince"] != nil || a["lastRunAt"] == nil || a["nextRunAt"] != next || a["lastDurationMs"] != nil || !strings.Contains(fmt.Sprint(a["lastError"]), "killed") {
-		t.Errorf("%v", a)
-	}
-	if n := d.One("SELECT count(*) FROM t"); n != "0" {
-		t.Errorf("%s rows", n)
-	}
-	if !strings.Contains(string(c.As("").Get("/metrics").Raw), `persqld_schedule_runs_total{outcome="interrupted"} 1`) {
-		t.Error("it isn't counted")
-	}
-	c.Do("PATCH", d.Path("schedules/"+id), body{"sql": "INSERT INTO t VALUES(2)"}).OK()
-	runs(d, id).OK().Is("data.lastStatus", "ok").Is("data.lastError", "null")
-}
-
-// A server that stops in order waits for what runs; what it has to end it undoes, and runs after the start.
-func TestScheduleStopped(t *testing.T) {
-	row(t, "DP-SCHED-13")
-	s := harness.Start(t, binary, harness.Options{})
-	c := s.Client(t, harness.Token)
-	d := newDB(t, c)
-	d.Must("CREATE TABLE t(a)")
-	id := scheduled(d, "long", "INSERT INTO t VALUES(1); "+endless)
-	due := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
-	s = restart(t, s, func() { inCatalog(t, s.Data, `UPDATE schedules SET next_run_at = ?`, due.UnixMilli()) })
-	c = s.Client(t, harness.Token)
-	if !eventually(t, 10*time.Second, func() bool {
-		return strings.Contains(string(c.As("").Get("/metrics").Raw), "persqld_schedules_running 1")
-	}) {
-		t.Fatal("it doesn't run")
-	}
-	s.Signal(t, syscall.SIGTERM)
-	if code := s.Wait(t, 15*time.Second); code != 0 {
-		t.Errorf("stopped with %d", code)
-	}
-	if got := inCatalog(t, s.Data, `SELECT last_status || ' ' || next_run_at || ' ' || (running_since IS NULL) || ' ' || enabled FROM schedules WHERE id = ?`, id); got != fmt.Sprintf("interrupted %d 1 1", due.UnixMilli()) {
-		t.Errorf("after the stop: %s", got)
-	}
-	inCatalog(t, s.Data, `UPDATE schedules SET sql = 'INSERT INTO t VALUES(2)'`)
-	s = harness.Start(t, binary, harness.Options{Data: s.Data})
-	d = s.Client(t, harness.Token).DB(d.Slug)
-	if !eventually(t, 10*time.Second, func() bool { return scheduleOf(t, d, id)["lastStatus"] == "ok" }) {
-		t.Fatal("it isn't run after the start")
-	}
-	if n := d.One("SELECT group_concat(a) FROM t"); n != "2" {
-		t.Errorf("rows %s", n)
 	}
 }
