@@ -147,6 +147,24 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
 			return "webhook.replayed", id
 		},
+		"createSchedule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "schedule.created", c.Post(path, body{"name": unused(), "sql": "SELECT 1", "intervalSec": 60}).OK().Str("data.id")
+		},
+		"changeSchedule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := aSchedule(t, admin, "audited")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), body{"enabled": false}).OK()
+			return "schedule.changed", id
+		},
+		"deleteSchedule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := aSchedule(t, admin, "audited")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "schedule.deleted", id
+		},
+		"runSchedule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := aSchedule(t, admin, "audited")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "schedule.run", id
+		},
 		"createApprovalRule": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			slug := unused() // any rule stops imports and restores
 			admin.Post("/v1/databases", body{"slug": slug}).OK()

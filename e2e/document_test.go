@@ -32,6 +32,8 @@ var requests = map[string]struct {
 	"updateWebhook":      {body: body{"enabled": false}},
 	"replayWebhook":      {body: body{}},
 	"createWebhook":      {body: body{"name": "w", "url": "https://example.com/"}},
+	"createSchedule":     {body: body{"name": "s", "sql": "SELECT a FROM v8", "intervalSec": 60}},
+	"changeSchedule":     {body: body{"enabled": true}},
 	"createUser":         {body: body{"subject": "u", "template": "made"}},
 	"listDatabases":      {query: "?deleted=true"},
 	"listChanges":        {query: "?wait=0"},
@@ -152,6 +154,9 @@ func TestDocumentedStatuses(t *testing.T) {
 		}
 		for range 40 {
 			d.Must("CREATE TABLE " + unused() + "_table(first_of_two_columns, second_of_two_columns)")
+		}
+		for range 3 {
+			d.Post(d.Path("schedules"), body{"name": unused(), "sql": "SELECT '" + strings.Repeat("x", 400) + "'", "intervalSec": 60}).OK()
 		}
 		large := harness.Raw(`{"x":"` + strings.Repeat("x", 5000) + `"}`)
 		each(t, http.StatusRequestEntityTooLarge, func(op *openapi.Operation) *harness.Answer {

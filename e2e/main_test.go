@@ -81,6 +81,9 @@ var unprovoked = map[string]string{
 	"denyApproval 408":       slowBody,
 	"propose 408":            slowBody,
 
+	"changeSchedule 408": ofAnother,
+	"changeSchedule 503": ofAnother,
+
 	"apply 408":               heldAsQuery,
 	"apply 413":               heldAsQuery,
 	"apply 503":               heldAsQuery,
@@ -140,6 +143,7 @@ func ofTwin(what string) bool {
 
 const (
 	heldAsQuery  = "it is the query's own failure: this call runs one"
+	ofAnother    = "it is that of createSchedule, which looks at the SQL by the same code; here a schedule has to be there"
 	slowMerge    = "a merge over its time limit is one of larger databases than a test should make"
 	damagedMerge = "it takes a branch, and a database that is damaged has none that was made since; its failure is every call's about a database"
 )

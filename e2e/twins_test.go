@@ -107,6 +107,11 @@ var twinCalls = map[string]struct {
 	"rotateWebhookSecret":   {role: "admin", before: aWebhook},
 	"listWebhookDeliveries": {role: "admin", before: aWebhook},
 	"replayWebhook":         {role: "admin", before: aWebhook},
+	"listSchedules":         {role: "admin"},
+	"createSchedule":        {body: body{"name": "{t}", "sql": "SELECT 1", "intervalSec": 60}, role: "admin"},
+	"changeSchedule":        {body: body{"enabled": false}, role: "admin", before: aSchedule},
+	"deleteSchedule":        {role: "admin", before: aSchedule},
+	"runSchedule":           {role: "admin", before: aSchedule},
 
 	"listPolicies": {role: "admin"},
 	"createPolicy": {body: body{"name": "{t}", "tableName": "ruled", "expression": "a = :auth_sub"}, role: "admin"},
@@ -128,6 +133,11 @@ func aBranch(t testing.TB, admin *harness.Client, database string) string {
 	ref := unused()
 	admin.Do(http.MethodPut, "/v1/db/default/"+database+"/branches/"+ref, nil).OK()
 	return ref
+}
+
+// aSchedule makes a schedule, whose id stands for {id}.
+func aSchedule(t testing.TB, admin *harness.Client, database string) string {
+	return admin.Post("/v1/db/default/"+database+"/schedules", body{"name": unused(), "sql": "SELECT 1", "intervalSec": 3600}).OK().Str("data.id")
 }
 
 var ladder = []string{"viewer", "editor", "admin", "owner"}

@@ -28,6 +28,7 @@ var floors = [][]string{
 		"internal/checkout/checkouttest", // what tests pay with
 		"internal/wire",                  // JSON in and out; its values are the engine's
 		"internal/approval",              // which writes a person looks at first
+		"internal/schedule",              // what runs by time
 		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
 		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},

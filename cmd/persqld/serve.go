@@ -157,7 +157,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
 		StatementTimeout: cmd.StatementTimeout.Duration, MemoryLimit: int64(cmd.Memory) / 4 * 3,
 		MaxTransfers: cmd.MaxTransfers, TransferTimeout: cmd.TransferTimeout.Duration,
-		AutoCreate: cmd.AutoCreate, BranchContent: cmd.BranchContent, Trash: cmd.Trash.Duration, ApprovalTTL: cmd.ApprovalTime.Duration, RedeemTTL: cmd.RedeemTime.Duration, MaxApprovals: cmd.MaxApprovals, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
+		AutoCreate: cmd.AutoCreate, BranchContent: cmd.BranchContent, Trash: cmd.Trash.Duration, ApprovalTTL: cmd.ApprovalTime.Duration, RedeemTTL: cmd.RedeemTime.Duration, MaxApprovals: cmd.MaxApprovals, MaxSchedules: cmd.MaxSchedules, ScheduleRuns: cmd.ScheduleRuns, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,
 	}
@@ -251,6 +251,17 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		defer close(sweepDone)
 		door.Sweep(sweepCtx)
 	}()
+	schedules := door.Schedules()
+	schedules.Recover(ctx)
+	metrics.Register("persqld_schedules_running", "Schedules that are running.", func() float64 { return float64(schedules.Running()) })
+	metrics.Register("persqld_schedules_overdue_seconds", "For how long the schedule has been due that waits longest.", func() float64 { return schedules.Overdue().Seconds() })
+	schedulesCtx, stopSchedules := context.WithCancel(context.Background())
+	defer stopSchedules()
+	schedulesDone := make(chan struct{})
+	go func() {
+		defer close(schedulesDone)
+		schedules.Run(schedulesCtx)
+	}()
 	go func() { failed <- web.Serve(guarded) }()
 	door.SetReady()
 	logger.Info("ready", "address", listener.Addr().String(), "data", dir.Root(), "namespace", ns.Slug,
@@ -268,6 +279,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		err = fmt.Errorf("serve: %w", err)
 	}
 	stop()
+	stopSchedules() // what runs is finished with the requests
 	stopSweep()
 	stopTeller()
 	<-tellerDone
@@ -275,6 +287,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	stopShip()
 	<-pastDone
 	err = errors.Join(err, shutDown(door, web, st))
+	<-schedulesDone
 	err = errors.Join(err, books.end())
 	close(closed)
 	<-shipDone

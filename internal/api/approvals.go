@@ -283,7 +283,7 @@ func (x *exchange) decide(tokenOrID string, yes bool, reason string, seen []appr
 	if yes && seen == nil && a.Status == approval.Pending {
 		seen = x.seen(a, m)
 	}
-	if a, err = x.s.opt.Catalog.Decide(ctx, a.ID, vote, seen, x.s.opt.RedeemTTL); err != nil {
+	if a, err = x.s.opt.Catalog.Decide(ctx, a.ID, vote, seen, x.s.redeemable(ctx, a)); err != nil {
 		return nil, err
 	}
 	if a.Status != approval.Pending {
@@ -291,6 +291,17 @@ func (x *exchange) decide(tokenOrID string, yes bool, reason string, seen []appr
 		x.s.bells.ring(a.ID)
 	}
 	return a, nil
+}
+
+// redeemable is how long a write can be run once it is approved. One of a schedule waits for its next run.
+func (s *Server) redeemable(ctx context.Context, a *catalog.Approval) time.Duration {
+	lives := s.opt.RedeemTTL
+	if id, scheduled := strings.CutPrefix(a.Requester, schedulePrefix); scheduled {
+		if sc, err := s.opt.Catalog.Schedule(ctx, id); err == nil && !sc.NextRunAt.IsZero() {
+			lives += max(0, sc.NextRunAt.Sub(s.opt.Now()))
+		}
+	}
+	return lives
 }
 
 // redeemNamed serves POST …/redeem_approval, whose body names the approval.
@@ -416,26 +427,50 @@ func (x *exchange) become(a *catalog.Approval) error {
 	if a.Requester == x.token.ID {
 		return nil
 	}
-	c := x.s.opt.Catalog
-	if id, member := strings.CutPrefix(a.Requester, memberPrefix); member {
+	t, err := x.s.requester(x.r.Context(), a)
+	if err == nil {
+		x.token = t
+	}
+	return err
+}
+
+// requester is who asked for a write, with the rights of now.
+func (s *Server) requester(ctx context.Context, a *catalog.Approval) (*catalog.Token, error) {
+	id, scheduled := strings.CutPrefix(a.Requester, schedulePrefix)
+	if !scheduled {
+		return s.bearer(ctx, a.Requester, a.NamespaceID)
+	}
+	sc, err := s.opt.Catalog.Schedule(ctx, id)
+	if err != nil {
+		return nil, errRequesterGone
+	}
+	d, err := s.opt.Catalog.DatabaseByID(sc.DatabaseID)
+	if err != nil {
+		return nil, errRequesterGone
+	}
+	return s.scheduleToken(ctx, sc, d)
+}
+
+// bearer is the token of an id, or the member of user:<id> in a namespace as a token, with the rights of now; errRequesterGone if there is none any more.
+func (s *Server) bearer(ctx context.Context, requester, namespaceID string) (*catalog.Token, error) {
+	c := s.opt.Catalog
+	if id, member := strings.CutPrefix(requester, memberPrefix); member {
 		u, err := c.User(id)
 		if err != nil || !u.DisabledAt.IsZero() {
-			return errRequesterGone
+			return nil, errRequesterGone
 		}
 		for _, m := range c.Memberships(id) {
-			if m.ID == a.NamespaceID {
-				x.token = &catalog.Token{ID: a.Requester, NamespaceID: m.ID, NamespaceSlug: m.Slug, Name: u.Email, Role: catalog.TokenRole(m.Role), Owner: id}
-				return nil
+			if m.ID == namespaceID {
+				return &catalog.Token{ID: requester, NamespaceID: m.ID, NamespaceSlug: m.Slug, Name: u.Email, Role: catalog.TokenRole(m.Role), Owner: id}, nil
 			}
 		}
-		return errRequesterGone
+		return nil, errRequesterGone
 	}
-	t, err := c.Token(x.r.Context(), a.Requester)
-	if err != nil || !t.RevokedAt.IsZero() || t.Expired(x.s.opt.Now()) {
-		return errRequesterGone
+	t, err := c.Token(ctx, requester)
+	if err != nil || !t.RevokedAt.IsZero() || t.Expired(s.opt.Now()) {
+		return nil, errRequesterGone
 	}
-	x.token = t
-	return nil
+	return t, nil
 }
 
 // presented makes the request one that was approved, where it brings the token of an approval for this very upload.

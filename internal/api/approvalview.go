@@ -54,6 +54,9 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 	} else if a.Owner != "" {
 		p.Requester.Maker = x.s.voter(a.Owner)
 	}
+	if strings.HasPrefix(a.Requester, schedulePrefix) {
+		p.Requester.Schedule, p.Requester.Token, p.Requester.TokenID = a.RequesterName, "", ""
+	}
 	d, err := c.DatabaseByID(a.DatabaseID)
 	if err == nil {
 		x.database, p.Database = d, d.Slug

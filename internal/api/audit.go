@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"strings"
 
 	"github.com/persqld/persqld/internal/catalog"
 )
@@ -12,6 +13,9 @@ func (x *exchange) acting(ctx context.Context) context.Context {
 		return x.actingAs(ctx, x.user)
 	}
 	a := catalog.Actor{Type: catalog.ActorToken, ID: x.token.ID}
+	if id, scheduled := strings.CutPrefix(x.token.ID, schedulePrefix); scheduled {
+		a = catalog.Actor{Type: catalog.ActorSchedule, ID: id}
+	}
 	if x.token.ID == OperatorID {
 		return catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator})
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/password"
+	"github.com/persqld/persqld/internal/schedule"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/transfer"
@@ -58,6 +59,7 @@ const (
 	codeSyntax       = "syntax_error"
 	codeTooManyReqs  = "too_many_requests"
 	codeSlugTaken    = "slug_taken"
+	codeShuttingDown = "shutting_down"
 )
 
 // table says what each error of the rooms below means to a client.
@@ -121,6 +123,10 @@ var table = []struct {
 	{err: catalog.ErrWebhookNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Webhook not found", hint: "GET …/webhooks lists them"},
 	{err: catalog.ErrDeliveryNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Delivery not found", hint: "GET …/webhooks/:id/deliveries lists those that are kept"},
 	{err: catalog.ErrTooManyWebhooks, status: http.StatusConflict, code: "too_many_webhooks", message: "The database has as many webhooks as it may have", hint: "one receiver can be told of many tables; the operator can raise PERSQLD_MAX_WEBHOOKS"},
+	{err: schedule.ErrNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Schedule not found", hint: "GET …/schedules lists them"},
+	{err: catalog.ErrScheduleExists, status: http.StatusConflict, code: "schedule_exists", message: "The database has a schedule of this name already", hint: "give it another name, or change that one: PATCH …/schedules/:id"},
+	{err: schedule.ErrRunning, status: http.StatusConflict, code: "schedule_running", message: "The schedule is running already", hint: "it never runs twice at once; GET …/schedules shows since when"},
+	{err: schedule.ErrStopping, status: http.StatusServiceUnavailable, code: codeShuttingDown, message: "The server is shutting down", retry: 5 * time.Second},
 	{err: catalog.ErrApprovalNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Approval not found", hint: "GET …/approvals lists those of the database"},
 	{err: catalog.ErrTooManyApprovals, status: http.StatusTooManyRequests, code: "too_many_approvals", message: "There are as many pending approvals of the token, or of the database, as there may be; the write needs human approval and was not run", hint: "wait for those that it has to be decided, or ask the operator to raise PERSQLD_MAX_APPROVALS", retry: time.Minute},
 	{err: catalog.ErrProposal, status: http.StatusNotFound, code: codeNotFound, message: "The execution token is unknown, used, expired or another bearer's", hint: "POST …/propose makes another one"},
@@ -142,8 +148,8 @@ var table = []struct {
 	{err: store.ErrStuck, status: http.StatusTooManyRequests, code: "database_busy", message: "The database is still undoing a statement that ran over its time limit", retry: time.Second},
 	{err: store.ErrKeptFull, status: http.StatusTooManyRequests, code: "idempotency_store_full", message: "Too many answers to idempotency keys are kept for this database; the write was undone", hint: "keys are kept for 24 hours; send the write without one, or raise PERSQLD_IDEMPOTENCY_MAX", retry: time.Minute},
 	{err: store.ErrKeyReused, status: http.StatusConflict, code: "idempotency_key_reused", message: "The idempotency key was used with another request body", hint: "use a new key for a new request"},
-	{err: store.ErrClosing, status: http.StatusServiceUnavailable, code: "shutting_down", message: "The server is shutting down", retry: 5 * time.Second},
-	{err: catalog.ErrClosed, status: http.StatusServiceUnavailable, code: "shutting_down", message: "The server is shutting down", retry: 5 * time.Second},
+	{err: store.ErrClosing, status: http.StatusServiceUnavailable, code: codeShuttingDown, message: "The server is shutting down", retry: 5 * time.Second},
+	{err: catalog.ErrClosed, status: http.StatusServiceUnavailable, code: codeShuttingDown, message: "The server is shutting down", retry: 5 * time.Second},
 	{err: store.ErrQuota, status: http.StatusBadRequest, code: "database_full", message: "The database has reached its size limit; the write was undone", hint: "delete rows or VACUUM, or raise PERSQLD_MAX_DATABASE"},
 	{err: store.ErrDiskFull, status: http.StatusServiceUnavailable, code: "disk_full", message: "The server's disk is full; the write was undone. Reads go on", retry: 30 * time.Second},
 	{err: catalog.ErrDiskFull, status: http.StatusServiceUnavailable, code: "disk_full", message: "The server's disk is full; nothing was changed. Reads go on", retry: 30 * time.Second},
@@ -164,7 +170,7 @@ var table = []struct {
 	{err: errResultTooLarge, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The result is larger than the limit", hint: "page with LIMIT and OFFSET, or select fewer columns"},
 	{err: errAnswerTooLargeToKeep, status: http.StatusRequestEntityTooLarge, code: "result_too_large", message: "The answer of a write with an idempotency key may have at most 1 MB; the write was undone", hint: "return fewer rows, or send the write without a key"},
 	{err: context.Canceled, status: statusClientGone, code: "cancelled", message: "The client closed the connection"},
-	{err: context.DeadlineExceeded, status: http.StatusServiceUnavailable, code: "shutting_down", message: "The server is shutting down", retry: 5 * time.Second},
+	{err: context.DeadlineExceeded, status: http.StatusServiceUnavailable, code: codeShuttingDown, message: "The server is shutting down", retry: 5 * time.Second},
 }
 
 // faultOf is what an error means to a client. What nothing is known of is a failure of ours, whose words stay here.

@@ -200,6 +200,7 @@ func (x *exchange) held(err error) error {
 	if err != nil {
 		return err
 	}
+	x.heldAs = a.ID
 	if made {
 		x.s.noteApproval(EventApprovalRequired, a)
 	}
@@ -243,14 +244,28 @@ func (x *exchange) newApproval(stop *approval.Stop) (*catalog.NewApproval, error
 	if len(n.Request) > maxHeld || len(n.Content) > 2*maxHeld {
 		return nil, newFault(http.StatusRequestEntityTooLarge, "held_write_too_large", fmt.Sprintf("The write needs human approval, for which a request of more than %d bytes is too large; nothing was changed", maxHeld), "send less at a time")
 	}
-	// By what is asked for, not by how the request spells it.
+	n.Fingerprint = x.fingerprintOf(n.Content)
+	return n, nil
+}
+
+// fingerprintOf tells what the request asks for from anything else: by what is asked for, not by how the request spells it.
+func (x *exchange) fingerprintOf(content []byte) (print [32]byte) {
 	sum := sha256.New()
-	for _, part := range [][]byte{[]byte(x.call.kind), n.Content, []byte(x.call.digest)} {
+	for _, part := range [][]byte{[]byte(x.call.kind), content, []byte(x.call.digest)} {
 		fmt.Fprintf(sum, "%d:", len(part))
 		sum.Write(part)
 	}
-	sum.Sum(n.Fingerprint[:0])
-	return n, nil
+	sum.Sum(print[:0])
+	return print
+}
+
+// fingerprint is that of the request.
+func (x *exchange) fingerprint() (print [32]byte, err error) {
+	content, err := json.Marshal(x.heldContent())
+	if err != nil {
+		return print, fmt.Errorf("keep held write: %w", err)
+	}
+	return x.fingerprintOf(content), nil
 }
 
 // heldContent is what is shown of the request.

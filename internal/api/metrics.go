@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/schedule"
 )
 
 // Metrics is what the server tells Prometheus. It is the store's Observer too. No metric has a label for a database.
@@ -32,6 +33,7 @@ type Metrics struct {
 	replicaFailures prometheus.Counter
 	replicaRequests *prometheus.CounterVec
 	replicaTime     *prometheus.HistogramVec
+	scheduleRuns    *prometheus.CounterVec
 	requests        prometheus.Counter
 	read            prometheus.Counter
 	written         prometheus.Counter
@@ -57,14 +59,21 @@ func NewMetrics() *Metrics {
 		replicaFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_replica_failures_total", Help: "Times that a database could not be brought up to date in the replica; it is tried again."}),
 		replicaRequests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_replica_requests_total", Help: "Requests to the replica's storage."}, []string{"operation", "outcome"}),
 		replicaTime:     prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "persqld_replica_request_duration_seconds", Help: "Time of requests to the replica's storage.", Buckets: fine}, []string{"operation"}),
+		scheduleRuns:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "persqld_schedule_runs_total", Help: "Runs of schedules, by what became of them."}, []string{"outcome"}),
 		requests:        prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_requests_total", Help: "Requests that databases ran."}),
 		read:            prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_read_total", Help: "Rows that statements read."}),
 		written:         prometheus.NewCounter(prometheus.CounterOpts{Name: "persqld_rows_written_total", Help: "Rows that statements wrote, indexes included."}),
 	}
-	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.historyFailures, m.historyLost, m.replicaLag, m.replicaBytes, m.replicaFailures, m.replicaRequests, m.replicaTime, m.requests, m.read, m.written,
+	m.registry.MustRegister(m.http, m.duration, m.wait, m.engine, m.group, m.fsyncs, m.open, m.parked, m.historyFailures, m.historyLost, m.replicaLag, m.replicaBytes, m.replicaFailures, m.replicaRequests, m.replicaTime, m.scheduleRuns, m.requests, m.read, m.written,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, s := range schedule.Statuses() {
+		m.scheduleRuns.WithLabelValues(string(s))
+	}
 	return m
 }
+
+// scheduleRan counts a schedule's run.
+func (m *Metrics) scheduleRan(s schedule.Status) { m.scheduleRuns.WithLabelValues(string(s)).Inc() }
 
 // Register adds a metric whose value a function tells at each scrape.
 func (m *Metrics) Register(name, help string, value func() float64) {

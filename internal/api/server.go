@@ -19,6 +19,7 @@ import (
 	"github.com/persqld/persqld/internal/feed"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
+	"github.com/persqld/persqld/internal/schedule"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
@@ -73,6 +74,8 @@ type Options struct {
 
 	ApprovalTTL  time.Duration // that a held write waits for people; 24 h
 	RedeemTTL    time.Duration // that an approved one can be run; 1 h
+	MaxSchedules int           // of a database; 100
+	ScheduleRuns int           // runs by time at the same time; none by time if 0
 	MaxApprovals int           // pending ones of a token; 100
 	Webhooks     Webhooks
 
@@ -109,6 +112,7 @@ type Server struct {
 	refusals    *attempts // entries of the audit log about failed sign-ins
 	payers      *attempts // beginning payments, by user
 	denials     *attempts // entries of the audit log about writes that rules denied, by token
+	schedules   *schedule.Runner
 	bells       bells     // for those who wait for approvals
 	strays      *attempts // lines of the log about events that aren't Stripe's
 	budget      budget
@@ -172,6 +176,9 @@ func New(opt Options) *Server {
 	if opt.MaxApprovals <= 0 {
 		opt.MaxApprovals = 100
 	}
+	if opt.MaxSchedules <= 0 {
+		opt.MaxSchedules = 100
+	}
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
@@ -206,6 +213,7 @@ func New(opt Options) *Server {
 	s.budget.limit = opt.Buffers
 	s.transfers = make(chan struct{}, opt.MaxTransfers)
 	s.interrupted, s.interrupt = context.WithCancel(context.Background())
+	s.schedules = schedule.New(schedule.Options{Book: opt.Catalog.ScheduleBook(), Run: s.runSchedule, AtOnce: opt.ScheduleRuns, Ran: opt.Metrics.scheduleRan, Now: opt.Now, Logger: opt.Logger})
 	s.document = sync.OnceValues(s.newDocument)
 	s.exchanges.New = func() any { return newExchange(s) }
 	s.routes()
@@ -361,6 +369,11 @@ func (s *Server) routes() {
 	v1("GET", db+"/approvals/{token}", s.getApproval)
 	v1("POST", db+"/approvals/{token}/redeem", s.redeemInPath)
 	v1("POST", db+"/redeem_approval", s.redeemNamed)
+	v1("GET", db+"/schedules", s.listSchedules)
+	v1("POST", db+"/schedules", s.createSchedule)
+	v1("PATCH", db+"/schedules/{id}", s.changeSchedule)
+	v1("DELETE", db+"/schedules/{id}", s.deleteSchedule)
+	v1("POST", db+"/schedules/{id}/run", s.runScheduleNow)
 	v1("GET", db+"/bookmark", s.bookmark)
 	v1("GET", db+"/snapshots", s.listSnapshots)
 	v1("POST", db+"/snapshots", s.createSnapshot)

@@ -265,7 +265,11 @@ func (s *Server) Undelete(ctx context.Context, id, slug, namespaceID string) (*c
 	if err != nil {
 		return nil, err
 	}
-	return d, owner.Admit(ctx, id)
+	if err := owner.Admit(ctx, id); err != nil {
+		return d, err
+	}
+	s.wakeSchedules(ctx, id)
+	return d, nil
 }
 
 // purge takes the files of a condemned database away, then its row: what a crash leaves between is done by the next

@@ -14,13 +14,14 @@ const (
 	ActorUser      = "user"      // a request of a person who is signed in, or signs in
 	ActorAnonymous = "anonymous" // a request of nobody that is known, such as a sign-in that failed
 	ActorOperator  = "operator"  // a subcommand
+	ActorSchedule  = "schedule"  // a schedule's run
 	ActorServer    = "server"    // the server by itself: the first start, the end of a time in the trash
 )
 
 // Actor is who changes something.
 type Actor struct {
 	Type    string // one of the kinds
-	ID      string // a token's or a user's
+	ID      string // a token's, a user's or a schedule's
 	Address string // where the request came from
 }
 
@@ -45,7 +46,7 @@ type Event struct {
 	NamespaceID string // "" for what concerns the server as a whole, such as users and sessions
 	Action      string // for example "database.created"
 	Actor       Actor
-	TargetType  string // "database", "token", "namespace", "user", "session", "invitation" or "policy"
+	TargetType  string // "database", "token", "namespace", "user", "session", "invitation", "policy" or "schedule"
 	TargetID    string
 	TargetName  string // a slug, the name of a token, or the e-mail address of a user
 	Test        bool   // the target is a test database or a test token

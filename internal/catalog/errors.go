@@ -43,6 +43,12 @@ var (
 	ErrSealed = errors.New("the secret can't be read: the key that it was sealed with isn't on this machine")
 	// ErrTooManyRules is returned when a database has as many approval rules as it can have.
 	ErrTooManyRules = errors.New("a database has at most 200 approval rules")
+	// ErrScheduleName is returned for a name that no schedule can have.
+	ErrScheduleName = errors.New("a schedule's name has 1 to 200 characters, none of them control characters")
+	// ErrScheduleExists is returned when a database has a schedule of that name already.
+	ErrScheduleExists = errors.New("a schedule of this name exists already")
+	// ErrTooManySchedules is returned when a database has as many schedules as it can have.
+	ErrTooManySchedules = errors.New("too many schedules")
 	// ErrApprovalNotFound is returned for a token or id that no approval has.
 	ErrApprovalNotFound = errors.New("approval not found")
 	// ErrTooManyApprovals is returned when a token has as many pending approvals as it can have.

@@ -58,6 +58,8 @@ type Settings struct {
 	ApprovalTime        Duration `default:"24h" range:"1s..8760h" unit:"time" help:"How long a write that needs human approval waits to be decided." placeholder:"TIME"`
 	RedeemTime          Duration `default:"1h" range:"1s..8760h" unit:"time" help:"How long an approved write can be run." placeholder:"TIME"`
 	MaxApprovals        int      `default:"100" range:"1..1000000" unit:"approvals" help:"Pending approvals a token; beyond them 429." placeholder:"N"`
+	MaxSchedules        int      `default:"100" range:"1..100000" unit:"schedules" help:"Schedules a database; beyond them 409." placeholder:"N"`
+	ScheduleRuns        int      `default:"4" range:"0..1000" unit:"runs" help:"Runs of schedules at the same time, at most one a database; others wait. 0 runs none by time: for a copy of a server, whose schedules should rest." placeholder:"N"`
 	AutoCreate          bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
 	BranchContent       string   `default:"schema" enum:"schema,full" help:"What a branch has where the request doesn't say: the objects without rows (schema), or the rows too (full)." placeholder:"WHAT"`
 	MaxOpen             int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`

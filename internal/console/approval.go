@@ -55,10 +55,11 @@ type ApprovalPage struct {
 
 // Requester is who asked.
 type Requester struct {
-	Token   string // the token's name
-	TokenID string
-	Maker   string // e-mail address of who made the token; empty where that isn't known
-	Member  string // e-mail address of a member who asked without a token; then the others are empty
+	Token    string // the token's name
+	TokenID  string
+	Maker    string // e-mail address of who made the token; empty where that isn't known
+	Schedule string // the name of a schedule that asked; the token's is empty then
+	Member   string // e-mail address of a member who asked without a token; then the others are empty
 }
 
 // Call is something else than statements: a restore, an import, the end of a database or of a rule.

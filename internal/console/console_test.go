@@ -168,6 +168,11 @@ func TestApprovalStates(t *testing.T) {
 		t.Error(text)
 	}
 	p = pending()
+	p.Requester = console.Requester{Schedule: "</strong>nightly", Maker: "bob@example.com"}
+	if text := seen(rendered(t, p)); !strings.Contains(text, "the schedule </strong>nightly, whose SQL is of bob@example.com") || strings.Contains(text, "bythe token") || !strings.Contains(text, "that the schedule has then") {
+		t.Error(text)
+	}
+	p = pending()
 	p.Statements, p.Call = nil, &console.Call{Title: "Restore the database", Details: []console.Detail{{Name: "To", Value: "2026-05-04T12:00:00Z"}}}
 	if text := seen(rendered(t, p)); !strings.Contains(text, "Restore the database") || !strings.Contains(text, "2026-05-04T12:00:00Z") || strings.Contains(text, "one transaction") {
 		t.Error(text)
