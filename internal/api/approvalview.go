@@ -26,12 +26,11 @@ type approvalDesk struct{}
 var _ heldWrites = approvalDesk{}
 
 // decide casts the vote of who is signed in.
-func (approvalDesk) decide(x *exchange, name string, yes bool, reason, seen string) error {
-	var counts []approval.Count
-	if seen != "" && json.Unmarshal([]byte(seen), &counts) != nil {
+func (approvalDesk) decide(x *exchange, name string, d choice, seen string) error {
+	if seen != "" && json.Unmarshal([]byte(seen), &d.seen) != nil {
 		return errForm
 	}
-	_, err := x.decide(name, yes, reason, counts)
+	_, err := x.decide(name, d)
 	return err
 }
 
@@ -48,7 +47,7 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 	}
 	now := x.s.opt.Now()
 	p := &console.ApprovalPage{ID: a.ID, Status: console.Status(a.Status), Namespace: m.Slug, RequestedAt: a.RequestedAt, ExpiresAt: a.ExpiresAt, Now: now,
-		Requester: console.Requester{Token: a.RequesterName, TokenID: a.Requester}, Needed: a.Need.Approvers}
+		Requester: console.Requester{Token: a.RequesterName, TokenID: a.Requester}, Needed: a.Ballot().Needed()}
 	if id, member := strings.CutPrefix(a.Requester, memberPrefix); member {
 		p.Requester = console.Requester{Member: x.s.voter(id)}
 	} else if a.Owner != "" {
@@ -119,8 +118,10 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 			}
 			p.Seen = string(text)
 		}
+		p.RowsUnknown = p.Seen == ""
 		return p, nil
 	}
+	p.RowsUnknown = true
 	for i := range p.Statements {
 		p.Statements[i].Effect = &console.Effect{How: console.Unknown, Note: "row-level policies bind your role, so that rows and their number aren't shown to you"}
 	}
@@ -248,18 +249,22 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 	return counts
 }
 
-// seen is how many rows of ruled tables a held query or batch would change now; nil where that can't be found out.
-func (x *exchange) seen(a *catalog.Approval, m catalog.Membership) []approval.Count {
+// counts tells whether the rows that a call changes are counted before people decide on it. Others are pinned to what they bring, or end what is there.
+func counts(kind string) bool { return kind == kindQuery || kind == kindBatch }
+
+// seen is how many rows of ruled tables a held query or batch would change now; nil where that can't be found out. Whom policies bind isn't told, whether or not it can
+// be: hidden rows decide that.
+func (x *exchange) seen(a *catalog.Approval, m catalog.Membership) (rows []approval.Count, hidden bool) {
 	d, err := x.s.opt.Catalog.DatabaseByID(a.DatabaseID)
-	if err != nil || a.Kind != kindQuery && a.Kind != kindBatch {
-		return nil
+	if err != nil {
+		return nil, false
 	}
 	statements, err := x.heldStatements(a, m, &heldContent{})
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	x.database = d
-	return x.foresee(&console.ApprovalPage{Statements: make([]console.Statement, len(statements))}, statements)
+	x.database, hidden = d, boundBy(x.token, d) != nil
+	return x.foresee(&console.ApprovalPage{Statements: make([]console.Statement, len(statements))}, statements), hidden
 }
 
 // errForeseen ends a transaction that was only looked at.

@@ -17,6 +17,7 @@ import (
 	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
 )
@@ -141,12 +142,13 @@ func (x *exchange) guard(brings bool) error {
 	x.unruled = true
 	err := x.do(store.JobFunc(func(tx *store.Tx) error {
 		tables = tables[:0]
-		for _, name := range namesOf(tx, objectsSQL) {
-			if !gate.IsSystem(name) {
+		// Names that can't be read are no reason to let it pass.
+		return tx.Query(objectsSQL, nil, func(s *sqlite.Stmt) error {
+			if name := string(s.Column(0).Bytes); !gate.IsSystem(name) {
 				tables = append(tables, name)
 			}
-		}
-		return nil
+			return nil
+		})
 	}))
 	x.unruled = false
 	if errors.Is(err, store.ErrDamaged) {
@@ -161,6 +163,10 @@ func (x *exchange) guard(brings bool) error {
 // held makes of a rule's word what the client is told: a failure, and for what people may allow an approval.
 func (x *exchange) held(err error) error {
 	var stop *approval.Stop
+	var drifted *approval.DriftError
+	if errors.As(err, &drifted) && x.gate.Caller.Bound() { // who is bound by policies isn't told of rows
+		return newFault(http.StatusConflict, codeApprovalMismatch, fmt.Sprintf("The write would change more rows of table %q than when it was approved; nothing was changed", drifted.Seen.Table), driftHint)
+	}
 	if err == nil || !errors.As(err, &stop) || x.lent {
 		return err
 	}

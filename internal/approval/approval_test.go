@@ -149,6 +149,11 @@ func TestBallot(t *testing.T) {
 		}
 		return b
 	}
+	orphan := func(approvers int, votes ...string) *approval.Ballot {
+		b := pending(approval.Need{Approvers: approvers, Role: approval.RoleEditor, ExcludeRequester: true}, votes...)
+		b.Owner = ""
+		return b
+	}
 	one := approval.Need{Approvers: 1, Role: approval.RoleEditor}
 	two := approval.Need{Approvers: 2, Role: approval.RoleEditor}
 	for _, c := range []struct {
@@ -168,6 +173,12 @@ func TestBallot(t *testing.T) {
 		{"an editor where an owner is asked for", pending(approval.Need{Approvers: 1, Role: "owner"}), approval.Vote{UserID: "a", Role: "admin", Approve: true}, approval.Pending, approval.ErrRank},
 		{"whose token it is", pending(approval.Need{Approvers: 1, Role: "editor", ExcludeRequester: true}), approval.Vote{UserID: "owner-of-token", Role: "owner", Approve: true}, approval.Pending, approval.ErrOwn},
 		{"whose token it is, where that doesn't matter", pending(one), approval.Vote{UserID: "owner-of-token", Role: "owner", Approve: true}, approval.Approved, nil},
+		{"nobody knows whose token it is: one might be whoever asks", orphan(1), approval.Vote{UserID: "a", Role: "owner", Approve: true}, approval.Pending, nil},
+		{"nobody knows, and another one too", orphan(1, "a"), approval.Vote{UserID: "b", Role: "editor", Approve: true}, approval.Approved, nil},
+		{"nobody knows, the same again", orphan(1, "a"), approval.Vote{UserID: "a", Role: "editor", Approve: true}, approval.Pending, approval.ErrVoted},
+		{"nobody knows, the second where two are asked for", orphan(2, "a"), approval.Vote{UserID: "b", Role: "editor", Approve: true}, approval.Pending, nil},
+		{"nobody knows, one says no", orphan(2, "a"), approval.Vote{UserID: "b", Role: "editor"}, approval.Denied, nil},
+		{"nobody knows, and nobody is barred", &approval.Ballot{Status: approval.Pending, ExpiresAt: now.Add(time.Hour), Need: one}, approval.Vote{UserID: "a", Role: "editor", Approve: true}, approval.Approved, nil},
 		{"decided", &approval.Ballot{Status: approval.Denied, ExpiresAt: now.Add(time.Hour), Need: one}, approval.Vote{UserID: "a", Role: "owner", Approve: true}, approval.Denied, approval.ErrDecided},
 		{"over", &approval.Ballot{Status: approval.Pending, ExpiresAt: now, Need: one}, approval.Vote{UserID: "a", Role: "owner", Approve: true}, approval.Pending, approval.ErrOver},
 	} {

@@ -211,6 +211,23 @@ func (r *Rules) Counts(t *Tally) []Count {
 	return list
 }
 
+// Least is what each of two people saw, where they saw different numbers: who approved a few rows didn't approve many. nil is what nobody knows, and bounds nothing.
+func Least(a, b []Count) []Count {
+	if a == nil || b == nil {
+		return append(a, b...)
+	}
+	list := []Count{}
+	for _, c := range a {
+		for _, other := range b {
+			if c.Table == other.Table && c.Op == other.Op {
+				c.Rows = min(c.Rows, other.Rows)
+				list = append(list, c)
+			}
+		}
+	}
+	return list
+}
+
 func (r *Rules) ruled(c *counted) bool {
 	return slices.ContainsFunc(r.about(c.table), func(rule *Rule) bool { return rule.Operations&c.op != 0 })
 }

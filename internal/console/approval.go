@@ -51,6 +51,8 @@ type ApprovalPage struct {
 	MaxReason int    // characters; 0 is 500
 	// Seen is what the page shows of the rows, in the words of who handles the form: it comes back with the decision. Empty where they aren't known.
 	Seen string
+	// RowsUnknown says that the viewer doesn't know how many rows would change: whoever approves has to say that they do so all the same.
+	RowsUnknown bool
 }
 
 // Requester is who asked.
@@ -60,6 +62,9 @@ type Requester struct {
 	Maker   string // e-mail address of who made the token; empty where that isn't known
 	Member  string // e-mail address of a member who asked without a token; then the others are empty
 }
+
+// Unknown tells whether nobody knows whose request it is.
+func (r Requester) Unknown() bool { return r.Maker == "" && r.Member == "" }
 
 // Call is something else than statements: a restore, an import, the end of a database or of a rule.
 type Call struct {
@@ -152,7 +157,7 @@ type Rule struct {
 	MaxRows    int64    // up to which it lets a write through; negative for none
 	Note       string
 	Approvers  string // who has to decide, a clause; empty for any one editor
-	Excludes   bool   // the person who made the token may not decide
+	Excludes   bool   // the person who made the token may not decide; where that is unknown, one more has to
 }
 
 // Decision is what somebody said.
