@@ -262,7 +262,9 @@ func TestPagesInABrowser(t *testing.T) {
 		t.Errorf("background %s, wider than the phone: %v", seen.Background, seen.Wider)
 	}
 	// What the browser says of the policy, or of anything else; a wrong password and a refused decision it tells of too.
-	if problems := slices.DeleteFunc(seen.Problems, func(p string) bool { return strings.Contains(p, "401 (Unauthorized)") || strings.Contains(p, "409 (Conflict)") }); len(problems) > 0 {
+	if problems := slices.DeleteFunc(seen.Problems, func(p string) bool {
+		return strings.Contains(p, "401 (Unauthorized)") || strings.Contains(p, "409 (Conflict)")
+	}); len(problems) > 0 {
 		t.Errorf("the browser says %q", problems)
 	}
 	for i, want := range []string{"a Go to the decision", "pre SQL"} {

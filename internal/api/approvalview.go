@@ -130,15 +130,20 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 
 // detailName is what people read in the place of a detail's name.
 func detailName(name string) string {
-	if name == "sha256" {
+	switch name {
+	case "sha256":
 		return "SHA-256 of the file, which isn't kept: only the same one can be sent"
+	case "rows":
+		return "SHA-256 of the rows that the branch changed"
+	case "plan":
+		return "SHA-256 of the statements"
 	}
 	return name
 }
 
 // ruleShown is a rule that holds the write.
 func ruleShown(h *approval.Record) console.Rule {
-	r := console.Rule{Glob: h.TableGlob, Tables: []string{h.MatchedTable}, MaxRows: approval.NoMaxRows, Note: h.Note, Excludes: h.ExcludeRequester}
+	r := console.Rule{Denies: h.Action == approval.Deny, Glob: h.TableGlob, Tables: []string{h.MatchedTable}, MaxRows: approval.NoMaxRows, Note: h.Note, Excludes: h.ExcludeRequester}
 	if len(h.Operations) < len(approval.AllOps.Names()) {
 		r.Operations = h.Operations
 	}

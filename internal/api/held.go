@@ -160,6 +160,16 @@ func (x *exchange) guard(brings bool) error {
 	return x.gate.JudgeWhole(tables, brings)
 }
 
+// refresh looks the database up once more, behind what may take long: a client that sends slowly must not be judged by the rules of when it began.
+func (x *exchange) refresh() error {
+	d, err := x.s.opt.Catalog.DatabaseByID(x.database.ID)
+	if err != nil {
+		return err
+	}
+	x.database = d
+	return nil
+}
+
 // held makes of a rule's word what the client is told: a failure, and for what people may allow an approval.
 func (x *exchange) held(err error) error {
 	var stop *approval.Stop

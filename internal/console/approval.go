@@ -151,6 +151,7 @@ type SampleRow struct{ Before, After []Value }
 
 // Rule is a rule that holds the write.
 type Rule struct {
+	Denies     bool // it would be the end of this rule, which denies writes
 	Glob       string
 	Tables     []string // that it matches
 	Operations []string // that it is about; empty for all
