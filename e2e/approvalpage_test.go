@@ -133,6 +133,15 @@ func TestApprovalLooksAhead(t *testing.T) {
 	showsPage(t, shown(ada, "INSERT INTO prod_users(id) VALUES (1)"), http.StatusOK, "it fails now: ", "UNIQUE constraint failed", "Approve")
 
 	d.Must("CREATE TABLE log(id INTEGER PRIMARY KEY, what TEXT)")
+	// What anybody may change decides on which rows it is, though not on how many.
+	d.Must("CREATE VIEW chosen AS SELECT id FROM log")
+	const reads = "which no rule is about. Until it runs, other rows there can make it change other rows than these"
+	showsPage(t, shown(ada, "DELETE FROM prod_users WHERE id IN (SELECT id FROM chosen)"), http.StatusOK, "It reads <code>log</code>, "+reads)
+	for _, sql := range []string{"DELETE FROM prod_users WHERE id IN (SELECT id FROM prod_users WHERE plan = 'x')", "WITH log(id) AS (VALUES(1)) DELETE FROM prod_users WHERE id IN (SELECT id FROM log)"} {
+		if a := shown(ada, sql); strings.Contains(string(a.Raw), reads) {
+			t.Errorf("%s: %s", sql, a.Raw)
+		}
+	}
 	long := strings.Repeat("x", 3000)
 	d.Must("INSERT INTO log VALUES (1, ?)", long+"a")
 	showsPage(t, shown(ada, "INSERT INTO prod_users(id, note) SELECT id + 10, what FROM log"), http.StatusOK, "1 row of prod_users that would be inserted", "the beginning of 3,001 bytes")

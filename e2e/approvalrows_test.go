@@ -82,6 +82,12 @@ func TestApprovedWithoutACount(t *testing.T) {
 		t.Errorf("a write whose rows are known: %s", text)
 	}
 	o.approve(token).OK().Is("data.estimatedAffectedRows", "1")
+	o.admin.Get("/v1/audit?action=approval.approved").OK().Is("data.0.metadata.rows", "1")
+	// Nor where the rules are gone meanwhile, which a member may do.
+	token = holds(d.Query("DELETE FROM safe WHERE id > 0"))
+	head := enrol(t, o.s, "head@example.com", "default", "admin")
+	head.Do(http.MethodDelete, "/api/namespaces/default/databases/shop/approval-rules/"+d.Get(d.Path("approval-rules")).OK().Str("data.0.id"), nil).OK()
+	o.approve(token).OK().Is("data.estimatedAffectedRows", "0")
 }
 
 // Of two people who saw different numbers the least counts, whoever saw it: an approval of one row is none of three.

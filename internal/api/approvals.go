@@ -206,14 +206,10 @@ func (s *Server) appendApproval(b []byte, a *catalog.Approval, bound bool) []byt
 	b = append(b, `},"requestedAt":`...)
 	b = appendTime(b, a.RequestedAt)
 	b = append(b, `,"estimatedAffectedRows":`...)
-	if a.Counts == nil || bound {
+	if rows := approval.Total(a.Counts); rows == nil || bound {
 		b = append(b, `null`...)
 	} else {
-		rows := int64(0)
-		for _, c := range a.Counts {
-			rows += c.Rows
-		}
-		b = wire.AppendInt(b, rows)
+		b = wire.AppendInt(b, *rows)
 	}
 	if !a.DecidedAt.IsZero() {
 		last := a.Votes[len(a.Votes)-1]

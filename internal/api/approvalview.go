@@ -232,7 +232,9 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 				return errForeseen
 			}
 		}
-		counts = x.gate.Counts()
+		if counts = x.gate.Counts(); counts == nil { // its rules are gone: none of it is ruled
+			counts = []approval.Count{}
+		}
 		return errForeseen
 	}))
 	switch {
@@ -293,8 +295,22 @@ func (x *exchange) foreseen(tx *store.Tx, watch *watcher, st *wire.Statement) (s
 	if err != nil {
 		return shown, err
 	}
-	shown.Effect = &console.Effect{Rows: res.Changes, How: console.Exact, Samples: watch.samples}
+	shown.Effect = &console.Effect{Rows: res.Changes, How: console.Exact, Samples: watch.samples, Reads: x.freely(s)}
 	return shown, nil
+}
+
+// freely are the tables that a write reads and no rule is about: whoever may write there decides until it runs which rows it is about, and what becomes of them.
+func (x *exchange) freely(s *sqlite.Stmt) (tables []string) {
+	for i := range s.Accesses {
+		a := &s.Accesses[i]
+		if a.Action != sqlite.Read || !s.Writes || gate.IsSystem(a.Name) || x.database.Rules.About(a.Name) || slices.Contains(tables, a.Name) {
+			continue
+		}
+		if k := s.Kind(a.Name); k == sqlite.OrdinaryTable || k == sqlite.VirtualTable {
+			tables = append(tables, strings.Clone(a.Name))
+		}
+	}
+	return tables
 }
 
 // plan is the plan of a compiled statement; empty where SQLite has none.

@@ -3,6 +3,7 @@ package approval_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,23 @@ func TestBallot(t *testing.T) {
 	}
 	if approval.Approved.At(now, now) != approval.Expired || approval.Redeemed.At(now, now) != approval.Redeemed || approval.Denied.At(now, now) != approval.Denied {
 		t.Error("what ends by its time")
+	}
+}
+
+func TestLeast(t *testing.T) {
+	a := []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}, {Table: "u", Op: approval.Delete, Rows: 1}}
+	b := []approval.Count{{Table: "t", Op: approval.Delete, Rows: 5}, {Table: "t", Op: approval.Insert, Rows: 7}}
+	for _, c := range []struct{ a, b, want []approval.Count }{
+		{a, b, []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}}}, // what one of them didn't see at all is none
+		{b, a, []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}}},
+		{a, nil, a}, {nil, b, b}, {nil, nil, nil}, {a, []approval.Count{}, []approval.Count{}}, {[]approval.Count{}, nil, []approval.Count{}},
+	} {
+		if got := approval.Least(c.a, c.b); !slices.Equal(got, c.want) || (got == nil) != (c.want == nil) {
+			t.Errorf("%v and %v: %v, want %v", c.a, c.b, got, c.want)
+		}
+	}
+	if approval.Total(nil) != nil || *approval.Total(a) != 4 || *approval.Total([]approval.Count{}) != 0 {
+		t.Error("sums")
 	}
 }
 

@@ -55,6 +55,9 @@ func (r *Rules) about(table string) []*Rule {
 	return list
 }
 
+// About tells whether any rule is about a table.
+func (r *Rules) About(table string) bool { return r != nil && len(r.about(table)) > 0 }
+
 // Judge is which rules stop writes of which no rows are counted yet: those that let no write through for being small, and, of
 // what changes the schema, all. The hits are in the order of the rules, then of the writes.
 func (r *Rules) Judge(writes []Write) []Hit {
@@ -209,6 +212,18 @@ func (r *Rules) Counts(t *Tally) []Count {
 		}
 	}
 	return list
+}
+
+// Total is the sum of counted rows; nil where nobody knows.
+func Total(counts []Count) *int64 {
+	if counts == nil {
+		return nil
+	}
+	n := int64(0)
+	for _, c := range counts {
+		n += c.Rows
+	}
+	return &n
 }
 
 // Least is what each of two people saw, where they saw different numbers: who approved a few rows didn't approve many. nil is what nobody knows, and bounds nothing.

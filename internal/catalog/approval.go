@@ -315,7 +315,7 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen [
 		}
 		metadata := map[string]any{"reason": v.Reason, "sql": auditSQL(a.Content)}
 		if v.Approve {
-			metadata["rows"] = seen // null where nobody knows: nothing bounds it then
+			metadata["rows"] = approval.Total(seen) // null where nobody knows: nothing bounds it then
 		}
 		return c.audit(ctx, tx, approvalEvent(action, a, metadata))
 	}, func(*mirror) {})

@@ -119,6 +119,7 @@ type Effect struct {
 	How     How
 	Note    string // why the number isn't exact, or isn't known; a clause
 	Samples []Sample
+	Reads   []string // the tables that it reads and no rule is about: which rows it changes may be others when it runs
 }
 
 // How tells how sure a number is.
@@ -239,6 +240,8 @@ type statementView struct {
 	Plan     []*planNode
 	Rows     string
 	Samples  []sampleView
+	Reads    []string
+	Others   int // tables that Reads leaves out
 	Effect   bool
 }
 
@@ -447,6 +450,8 @@ func (s *shower) statement(st Statement) statementView {
 	item.Plan = planTree(st.Plan)
 	if st.Effect != nil {
 		item.Rows = rowsText(st.Effect)
+		item.Reads = st.Effect.Reads[:min(len(st.Effect.Reads), maxTables)]
+		item.Others = len(st.Effect.Reads) - len(item.Reads)
 		for _, sample := range st.Effect.Samples {
 			item.Samples = append(item.Samples, s.sample(sample, st.Effect))
 		}
