@@ -199,7 +199,7 @@ func TestLeast(t *testing.T) {
 	for _, c := range []struct{ a, b, want []approval.Count }{
 		{a, b, []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}}}, // what one of them didn't see at all is none
 		{b, a, []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}}},
-		{a, nil, a}, {nil, b, b}, {nil, nil, nil}, {a, []approval.Count{}, []approval.Count{}}, {[]approval.Count{}, nil, []approval.Count{}},
+		{a, nil, a}, {nil, b, b}, {nil, nil, nil}, {a, []approval.Count{}, []approval.Count{}}, {[]approval.Count{}, nil, []approval.Count{}}, {nil, []approval.Count{}, []approval.Count{}},
 	} {
 		if got := approval.Least(c.a, c.b); !slices.Equal(got, c.want) || (got == nil) != (c.want == nil) {
 			t.Errorf("%v and %v: %v, want %v", c.a, c.b, got, c.want)

@@ -228,8 +228,11 @@ func Total(counts []Count) *int64 {
 
 // Least is what each of two people saw, where they saw different numbers: who approved a few rows didn't approve many. nil is what nobody knows, and bounds nothing.
 func Least(a, b []Count) []Count {
-	if a == nil || b == nil {
-		return append(a, b...)
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
 	}
 	list := []Count{}
 	for _, c := range a {
