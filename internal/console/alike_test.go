@@ -1,8 +1,11 @@
 package console_test
 
 import (
+	"html"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/persqld/persqld/internal/console"
 )
@@ -99,3 +102,55 @@ func TestDoubtIsSaid(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// FuzzMarksKeepTheText: whatever is marked, nothing of a text is lost, moved or added but the marks.
+func FuzzMarksKeepTheText(f *testing.F) {
+	for _, sql := range []string{"DELETE FROM usеrs -- ‘x’ /* \"", "'it''s' [а] `ｂ` \"г", "ꓮ𝐮²ª日本Tシャツ", "u\u200bsеrs", "--\n/*'*/'", "[", "'", "αa\u0301б"} {
+		f.Add(sql)
+	}
+	f.Fuzz(func(t *testing.T, sql string) {
+		if len(sql) > 2_000 {
+			return
+		}
+		var plain strings.Builder // what is shown as it is, whatever else there is
+		for _, r := range strings.ToValidUTF8(sql, "") {
+			if unicode.IsPrint(r) && r != ' ' && !unicode.IsMark(r) {
+				plain.WriteRune(r)
+			}
+		}
+		for _, p := range []*console.ApprovalPage{of(sql, "x"), of("x", sql)} {
+			page := rendered(t, p)
+			_, rest, _ := strings.Cut(page, "<pre")
+			_, rest, _ = strings.Cut(rest, "<code>")
+			shown, _, _ := strings.Cut(rest, "</code>")
+			if p.Statements[0].SQL == "x" {
+				_, rest, _ = strings.Cut(page, `<span class="value text">`)
+				if sql == "" {
+					continue
+				}
+				shown, _, _ = strings.Cut(rest, "</dd>")
+				shown, _, _ = strings.Cut(shown, `<span class="cut">`)
+				if len([]rune(sql)) > 500 {
+					continue
+				}
+			}
+			shown = notes.ReplaceAllString(shown, "")
+			var got strings.Builder
+			for _, r := range html.UnescapeString(tags.ReplaceAllString(shown, "")) {
+				if r != ' ' && r != '\n' && r != '\t' && !unicode.IsMark(r) {
+					got.WriteRune(r)
+				}
+			}
+			if want := plain.String(); !hidden.MatchString(want) && got.String() != want {
+				t.Errorf("%q is shown as %q, want %q", sql, got.String(), want)
+			}
+		}
+	})
+}
+
+var (
+	// notes are what stands beside and in the place of characters.
+	notes = regexp.MustCompile(`<small>[^<]*</small>|<span class="odd"[^>]*>[^<]*</span>`)
+	// hidden are letters and signs that show nothing, which stand as their numbers.
+	hidden = regexp.MustCompile(`[\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}\x{1d159}\x{fffd}]`)
+)
