@@ -43,6 +43,7 @@ func TestLettersThatPassForOthers(t *testing.T) {
 		"DELETE FROM u\u200bsеrs":             "DELETE FROM uU+200BsеU+0435 Cyrillicrs", // what can't be seen doesn't end a word
 		"DELETE FROM ραсе":                    "DELETE FROM ραсU+0441 CyrillicеU+0435 Cyrillic",
 		"SELECT 'it''s pаy', 'ok' FROM usеrs": "SELECT 'it''s pаU+0430 Cyrillicy', 'ok' FROM usеU+0435 Cyrillicrs",
+		"x = 'us\u200bе\u200brs'":             "x = 'usU+200BеU+0435 CyrillicU+200Brs'",
 		"SELECT 'абв' || 'a":                  "SELECT 'абв' || 'a",
 	} {
 		page := rendered(t, of(sql, "x"))
