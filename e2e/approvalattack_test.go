@@ -34,6 +34,21 @@ func TestMergeOfADroppedTableAsksRules(t *testing.T) {
 	}
 }
 
+// A virtual table that a branch made anew with other columns: its rows can't be merged, and the merge says so.
+func TestMergeOfAVirtualTableMadeAnew(t *testing.T) {
+	row(t, "DP-BRANCH-15")
+	d := client(t).DB(unused())
+	d.Batch(true, "CREATE VIRTUAL TABLE words USING fts5(a)", "INSERT INTO words VALUES('x'),('y')").OK()
+	d.Post(d.Path("claim_branch"), body{"ref": "w", "content": "full"}).OK()
+	b := client(t).DB(d.Slug + ".w")
+	b.Must("DROP TABLE words")
+	b.Must("CREATE VIRTUAL TABLE words USING fts5(a, b)")
+	d.Post(d.Path("branches/w/merge"), body{"mode": "full", "onConflict": "theirs"}).Fails(http.StatusConflict, "rows_not_mergeable").Tells("words", "made anew")
+	if n := d.One("SELECT count(*) FROM words"); n != "2" {
+		t.Errorf("%s rows", n)
+	}
+}
+
 // An approval of a merge is for the rows as they were, also where no history is kept that would tell of another commit.
 func TestApprovedMergeIsOfTheSameRows(t *testing.T) {
 	row(t, "DP-APR-7")
