@@ -52,6 +52,7 @@ func TestDeletingANamespaceAsksRules(t *testing.T) {
 	late.Must("CREATE TABLE safe(a)")
 	deny := asks(late, body{"tableGlob": "SAFE", "action": "deny"})
 	named(end().Fails(http.StatusForbidden, "approval_denied"), deny, `"zz"`, "DELETE "+ns+"/databases/zz/approval-rules/"+deny)
+	owner.Get(ns+"/audit?action=approval.refused").OK().Is("data.0.metadata.ruleId", deny)
 	owner.Do(http.MethodDelete, ns+"/databases/zz/approval-rules/"+deny, nil).OK()
 	end().Fails(http.StatusConflict, "database_held")
 

@@ -183,12 +183,8 @@ func (x *exchange) held(err error) error {
 	bound := x.gate.Caller.Bound()
 	f := newFault(http.StatusForbidden, codeApprovalDenied, stop.Error(), "GET …/approval-rules lists the rules of the database")
 	f.extra = appendHits([]byte(`,"hits":`), approval.Records(stop.Hits), bound)
-	names := tablesOf(stop.Hits)
 	if stop.Denied() {
-		if x.s.denials.try(x.token.ID) == 0 { // the audit log is kept for good, and a token may try all day
-			x.s.log.Info("a write was denied by an approval rule", "database", x.database.ID, "token", x.token.ID, "tables", names)
-			x.record("approval.refused", map[string]any{"tables": names, "ruleId": stop.Hits[0].Rule.ID, "requestedBy": x.token.ID})
-		}
+		x.noteDenied(stop)
 		return f
 	}
 	f.code, f.hint = codeApprovalRequired, "a person approves it at approvalUrl; then POST …/redeem_approval with the approvalToken runs it, once"
@@ -231,6 +227,16 @@ func (x *exchange) held(err error) error {
 	f.extra = append(f.extra, `,"expiresAt":`...)
 	f.extra = appendTime(f.extra, a.ExpiresAt)
 	return f
+}
+
+// noteDenied notes that a rule of the database has denied what was asked for.
+func (x *exchange) noteDenied(stop *approval.Stop) {
+	if x.s.denials.try(x.token.ID) != 0 {
+		return // the audit log is kept for good, and a token may try all day
+	}
+	names := tablesOf(stop.Hits)
+	x.s.log.Info("a write was denied by an approval rule", "database", x.database.ID, "token", x.token.ID, "tables", names)
+	x.record("approval.refused", map[string]any{"tables": names, "ruleId": stop.Hits[0].Rule.ID, "requestedBy": x.token.ID})
 }
 
 func tablesOf(hits []approval.Hit) []string {

@@ -96,6 +96,7 @@ func (x *exchange) guardNamespace() (judged map[string]*approval.Rules, err erro
 			continue
 		}
 		if stop.Denied() {
+			x.noteDenied(stop)
 			return nil, x.standsInTheWay(d, stop)
 		}
 		if held == nil { // what is denied is told first
