@@ -177,6 +177,32 @@ func TestWhoApproves(t *testing.T) {
 		}
 		votes(o.boss, "approve", token).OK().Is("data.status", "approved")
 	}
+	// The operator's token is nobody's that the server knows, and so are one that it made, and the command line's: any one who approves might be who asks, so it takes two.
+	orphan := o.admin.Post("/v1/tokens", body{"name": "orphan", "role": "readwrite"}).OK().Str("data.token")
+	_, byHand := newToken(t, o.s, "--namespace", "default", "--name", "by hand")
+	for i, secret := range []string{harness.Token, orphan, byHand} {
+		token = holds(o.admin.As(secret).DB("shop").Query("INSERT INTO mine VALUES(?)", 100+i))
+		showsPage(t, second.Get("/approve/"+token), http.StatusOK, "Nobody knows who that is, so one person more has to approve.", "2 people have to approve, you among them")
+		votes(second, "approve", token).OK().Is("data.status", "pending").Is("data.approvalsNeeded", "2")
+		o.admin.Post(d.Path("redeem_approval"), body{"approvalToken": token}).Fails(http.StatusConflict, "approval_pending")
+		votes(second, "approve", token).Fails(http.StatusConflict, "already_voted")
+		votes(o.boss, "approve", token).OK().Is("data.status", "approved")
+	}
+	// The token of a branch, of a handoff or of a user's database is whose its maker is.
+	seconds := o.admin.As(made)
+	branch := seconds.Post(d.Path("claim_branch"), body{"ref": "work", "content": "full"}).OK().Str("data.token")
+	handed := o.admin.As("").Post("/v1/handoff", body{"token": seconds.Post(d.Path("branches/work/pin"), body{"role": "write"}).OK().Str("data.token")}).OK().Str("data.token")
+	user := seconds.Post("/v1/users", body{"subject": "u1", "template": "shop"}).OK()
+	theirs := user.Str("data.database.slug")
+	for _, slug := range []string{"shop-work", theirs} {
+		o.rule(o.admin.DB(slug), body{"tableGlob": "mine", "action": "require_approval", "excludeRequester": true})
+	}
+	for _, of := range [][2]string{{branch, "shop-work"}, {handed, "shop-work"}, {user.Str("data.token"), theirs}} {
+		secret, slug := of[0], of[1]
+		token = holds(o.admin.As(secret).DB(slug).Query("INSERT INTO mine VALUES(8)"))
+		votes(second, "approve", token).Fails(http.StatusForbidden, "own_request")
+		votes(o.boss, "approve", token).OK().Is("data.status", "approved")
+	}
 	// A member's own write by the console.
 	token = holds(second.Post("/api/namespaces/default/databases/shop/query", harness.Body("INSERT INTO mine VALUES(7)")))
 	votes(second, "approve", token).Fails(http.StatusForbidden, "own_request")

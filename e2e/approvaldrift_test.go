@@ -27,6 +27,7 @@ func TestApprovedIsWhatRuns(t *testing.T) {
 		{"a trigger of a free table", []any{"INSERT INTO free(v) VALUES(9)", "INSERT INTO safe(v) VALUES('good')"}, []string{"CREATE TRIGGER tf AFTER INSERT ON free BEGIN UPDATE safe SET v='own'; END"}, nil, false, "a,b,c", "a,b,c"},
 		{"rows that choose", []any{"DELETE FROM safe WHERE id IN (SELECT v FROM free)"}, []string{"INSERT INTO free(v) VALUES(2),(3)"}, nil, false, "a,b,c", "a,b,c"},
 		{"rows that choose, of a small write", []any{"DELETE FROM safe WHERE id IN (SELECT v FROM free)"}, []string{"INSERT INTO free(v) VALUES(2),(3)"}, body{"maxRows": 0}, false, "a,b,c", "a,b,c"},
+		{"rows that choose, none of them", []any{"DELETE FROM safe WHERE id IN (SELECT v - 1 FROM free)"}, []string{"INSERT INTO free(v) VALUES(2),(3)"}, nil, false, "a,b,c", "a,b,c"},
 		{"in steps", []any{"INSERT INTO free(v) VALUES(9)", "DELETE FROM safe WHERE id IN (SELECT v FROM free)"}, []string{"INSERT INTO free(v) VALUES(2),(3)"}, nil, false, "a,b,c", "a,b,c"},
 		{"nothing", []any{"DELETE FROM safe WHERE id IN (SELECT v FROM free)"}, nil, nil, true, "a,b,c", "b,c"},
 		{"less", []any{"UPDATE safe SET v = v || '!'"}, []string{"INSERT INTO free(v) VALUES(2),(3)"}, nil, true, "a,b,c", "a!,b!,c!"},

@@ -133,6 +133,15 @@ func TestApprovalLooksAhead(t *testing.T) {
 	showsPage(t, shown(ada, "INSERT INTO prod_users(id) VALUES (1)"), http.StatusOK, "it fails now: ", "UNIQUE constraint failed", "Approve")
 
 	d.Must("CREATE TABLE log(id INTEGER PRIMARY KEY, what TEXT)")
+	// What anybody may change decides on which rows it is, though not on how many.
+	d.Must("CREATE VIEW chosen AS SELECT id FROM log")
+	const reads = "which no rule is about. Until it runs, other rows there can make it change other rows than these"
+	showsPage(t, shown(ada, "DELETE FROM prod_users WHERE id IN (SELECT id FROM chosen)"), http.StatusOK, "It reads <code>log</code>, "+reads)
+	for _, sql := range []string{"DELETE FROM prod_users WHERE id IN (SELECT id FROM prod_users WHERE plan = 'x')", "WITH log(id) AS (VALUES(1)) DELETE FROM prod_users WHERE id IN (SELECT id FROM log)"} {
+		if a := shown(ada, sql); strings.Contains(string(a.Raw), reads) {
+			t.Errorf("%s: %s", sql, a.Raw)
+		}
+	}
 	long := strings.Repeat("x", 3000)
 	d.Must("INSERT INTO log VALUES (1, ?)", long+"a")
 	showsPage(t, shown(ada, "INSERT INTO prod_users(id, note) SELECT id + 10, what FROM log"), http.StatusOK, "1 row of prod_users that would be inserted", "the beginning of 3,001 bytes")
@@ -147,6 +156,37 @@ func TestApprovalLooksAhead(t *testing.T) {
 	}
 	if after := d.Query("SELECT count(*), max(id), total_changes() FROM prod_users").OK(); harness.Text(after.At("data.rows")) != harness.Text(before.At("data.rows")) {
 		t.Errorf("to look changed something: %s, before %s", harness.Text(after.At("data.rows")), harness.Text(before.At("data.rows")))
+	}
+}
+
+// TestApprovalMarksWhatPassesForOthers shows texts that read as others: a table, a column, a value and a comment with letters of another alphabet.
+func TestApprovalMarksWhatPassesForOthers(t *testing.T) {
+	row(t, "DP-PAGE-6")
+	s := people(t)
+	d := ruledShop(t, s, "shop")
+	d.Must("CREATE TABLE free(a)")
+	ada := enrol(t, s, "ada@example.com", "default", "editor")
+	const doubt = "This may not be what it reads as"
+	page := func(sql string, params ...any) *harness.Answer {
+		_, path := hold(t, d, sql, params...)
+		return ada.Get(path)
+	}
+	// The table that it reads as, and the one that it is.
+	token, path := hold(t, d, "CREATE TABLE prod_usеrs(id, plаn)")
+	a := ada.Get(path)
+	showsPage(t, a, http.StatusOK, doubt, `<mark title="U+0435 Cyrillic">е<small>U+0435 Cyrillic</small></mark>`, `<mark title="U+0430 Cyrillic">а<small>U+0430 Cyrillic</small></mark>`)
+	leadsTo(t, sendForm(ada.Client, path, url.Values{"decision": {"approve"}, "reason": {""}, "seen": {seenOn(a)}}), path)
+	d.Post(d.Path("approvals/"+token+"/redeem"), nil).OK()
+	// The rule tells of the table, with the letter marked there too.
+	showsPage(t, page("DELETE FROM prod_usеrs"), http.StatusOK, doubt, "It matches <code>prod_us<mark title=", "No row would change now")
+	showsPage(t, page("UPDATE prod_users SET plan = ?", "pаid"), http.StatusOK, doubt, "U+0430 Cyrillic")
+	showsPage(t, page("UPDATE prod_users SET plan = 'x' -- \u202eteg\u202c"), http.StatusOK, doubt, "U+202E", "U+202C")
+	for sql, param := range map[string]any{"UPDATE prod_users SET plan = ? -- 営業部のテスト, été, журнал": "日本語とSQL", "INSERT INTO prod_users(email, note) VALUES('größe@example.com', ?)": "Ελληνικά, русский, العربية"} {
+		got := page(sql, param)
+		showsPage(t, got, http.StatusOK, "A write waits for approval")
+		if text := string(got.Raw); strings.Contains(text, "<mark") || strings.Contains(text, doubt) {
+			t.Errorf("%s is marked: %s", sql, text)
+		}
 	}
 }
 
@@ -173,22 +213,24 @@ func TestPagesInABrowser(t *testing.T) {
 	_, approve := hold(t, d, "UPDATE prod_users SET plan = ? WHERE plan = 'trial'", "expired")
 	denied, deny := hold(t, d, "DELETE FROM prod_users")
 	kept, keep := hold(t, d, "UPDATE prod_users SET email = upper(email), note = 'a note that is so long that no telephone has room for it in one line'")
+	// A name with a letter of another alphabet, and a write whose rows can't be counted.
+	_, odd := hold(t, d, "INSERT INTO prod_users(id, plan) VALUES (1, 'pаid\u200b')")
 	named := func(url, host string) string { return strings.Replace(url, "127.0.0.1", host, 1) }
 	cmd := exec.CommandContext(ctx, node, "approval.mjs")
 	cmd.Dir = "browser"
 	cmd.Env = append(harness.Environ(), "CHROMIUM="+chromium, "API="+named(s.URL, "sql.test"), "EVIL="+named(evil.URL, "evil.test"), "EMAIL=ada@example.com", "PASSWORD="+thePassword,
-		"APPROVE="+approve, "DENY="+deny, "KEEP="+keep, "SHOTS="+os.Getenv("SHOTS"))
+		"APPROVE="+approve, "DENY="+deny, "KEEP="+keep, "ODD="+odd, "SHOTS="+os.Getenv("SHOTS"))
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("the pages failed: %v\n%s%s", err, out.String(), errs.String())
 	}
 	var seen struct {
-		FirstAt, Refused, ThenAt, Read, Background, StillAt, ApprovedAt, Approved, Reloaded, Denied, Kept, SignedOut, LastAt string
-		Wider                                                                                                                bool
-		Problems, Violations, Framed                                                                                         []string
-		Posted                                                                                                               []struct{ Path, Origin, Site string }
-		Order                                                                                                                []struct {
+		FirstAt, Refused, ThenAt, Read, Background, StillAt, ApprovedAt, Approved, Reloaded, Denied, Kept, SignedOut, LastAt, Odd, Unticked string
+		Wider, Ticked                                                                                                                       bool
+		Problems, Violations, Framed                                                                                                        []string
+		Posted                                                                                                                              []struct{ Path, Origin, Site string }
+		Order                                                                                                                               []struct {
 			What             string
 			Outlined, InView bool
 		}
@@ -216,6 +258,8 @@ func TestPagesInABrowser(t *testing.T) {
 		seen.Denied:    {"This write is denied"},
 		seen.Kept:      {"A write waits for approval"},
 		seen.SignedOut: {"You are signed out"},
+		seen.Odd:       {"This may not be what it reads as", "U+0430 Cyrillic", "U+200B", "You don't see how many rows this changes"},
+		seen.Unticked:  {"isn't known to you"},
 	} {
 		for _, word := range words {
 			if !strings.Contains(text, word) {
@@ -226,8 +270,10 @@ func TestPagesInABrowser(t *testing.T) {
 	if seen.Background != "rgb(20, 23, 26)" || seen.Wider {
 		t.Errorf("background %s, wider than the phone: %v", seen.Background, seen.Wider)
 	}
-	// What the browser says of the policy, or of anything else; a wrong password it tells of too.
-	if problems := slices.DeleteFunc(seen.Problems, func(p string) bool { return strings.Contains(p, "401 (Unauthorized)") }); len(problems) > 0 {
+	// What the browser says of the policy, or of anything else; a wrong password and a refused decision it tells of too.
+	if problems := slices.DeleteFunc(seen.Problems, func(p string) bool {
+		return strings.Contains(p, "401 (Unauthorized)") || strings.Contains(p, "409 (Conflict)")
+	}); len(problems) > 0 {
 		t.Errorf("the browser says %q", problems)
 	}
 	for i, want := range []string{"a Go to the decision", "pre SQL"} {
@@ -243,7 +289,10 @@ func TestPagesInABrowser(t *testing.T) {
 	if len(seen.Violations) > 0 || seen.Rules < 20 {
 		t.Errorf("%d rules of axe-core passed; it says:\n%s", seen.Rules, strings.Join(seen.Violations, "\n"))
 	}
-	if len(seen.Posted) != 5 {
+	if !seen.Ticked {
+		t.Error("the keyboard doesn't tick the box")
+	}
+	if len(seen.Posted) != 6 {
 		t.Errorf("posted %+v", seen.Posted)
 	}
 	for _, p := range seen.Posted {

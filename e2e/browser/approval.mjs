@@ -1,12 +1,12 @@
 // Signs in and decides on held writes in Chromium: without JavaScript and by keyboard alone, on a phone, in the dark, over plain http under a name that is
 // not this machine's, so that the browser sends no Sec-Fetch-Site. Then looks at every page with axe-core, in both color schemes and at the widths of a phone
 // and a desk, and lets a page of another site try what it can. Prints one JSON object with what was seen. The environment names the browser (CHROMIUM),
-// the server (API), the page of the other site (EVIL), who signs in (EMAIL, PASSWORD), the paths of three held writes (APPROVE, DENY, KEEP), and where
+// the server (API), the page of the other site (EVIL), who signs in (EMAIL, PASSWORD), the paths of four held writes (APPROVE, DENY, KEEP, ODD), and where
 // screenshots go, if anywhere (SHOTS).
 import { chromium } from "playwright-core";
 import { readFileSync } from "node:fs";
 
-const { CHROMIUM, API, EVIL, EMAIL, PASSWORD, APPROVE, DENY, KEEP, SHOTS } = process.env;
+const { CHROMIUM, API, EVIL, EMAIL, PASSWORD, APPROVE, DENY, KEEP, ODD, SHOTS } = process.env;
 const axe = readFileSync(new URL("./node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 const browser = await chromium.launch({
   executablePath: CHROMIUM,
@@ -84,6 +84,16 @@ try {
   await press(page, "Space");
   out.denied = await page.locator("main").innerText();
 
+  // Without a number of rows it takes a tick, by keyboard too.
+  await page.goto(API + ODD);
+  out.odd = await page.locator("main").innerText();
+  await tab(page, (f) => f.value === "approve");
+  await press(page, "Enter");
+  out.unticked = await page.locator("[role=alert]").innerText();
+  await tab(page, (f) => f.what === "input unknown");
+  await page.keyboard.press("Space");
+  out.ticked = await page.locator("[name=unknown]").isChecked();
+
   // Every page at every width and in every light.
   out.violations = [];
   const cookies = await context.cookies(API);
@@ -91,6 +101,7 @@ try {
     ["sign-in", "/login?next=" + encodeURIComponent(KEEP), false],
     ["account", "/login", true],
     ["pending", KEEP, true],
+    ["odd", ODD, true],
     ["approved", APPROVE, true],
     ["denied", DENY, true],
     ["not-found", KEEP.replace(/[^/]*$/, "appr_none"), true],

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
@@ -135,7 +136,11 @@ func (s *Server) deleteRule(x *exchange) error {
 			return newFault(http.StatusForbidden, "rule_locked", "The approval rule is locked: no token can delete it", "a member with the role admin deletes it, signed in to the console")
 		}
 		hits := []approval.Hit{{Rule: r, Table: r.TableGlob, Op: r.Operations, Rows: -1}}
-		x.call = heldCall{kind: kindDeleteRule, params: map[string]string{"id": id}, title: fmt.Sprintf("Delete the approval rule for %s", r.TableGlob)}
+		what := "asks for approval of"
+		if r.Action == approval.Deny {
+			what = "denies"
+		}
+		x.call = heldCall{kind: kindDeleteRule, params: map[string]string{"id": id}, title: fmt.Sprintf("Delete the approval rule for %s, which %s %s", r.TableGlob, what, strings.Join(r.Operations.Names(), ", "))}
 		if !x.pass.Has(&hits[0]) {
 			// Whatever it does, the rule itself is what is to be loosened: people may allow that.
 			return &approval.Stop{Hits: hits, Allowed: true}

@@ -196,6 +196,12 @@ func (s *Server) appendApproval(b []byte, a *catalog.Approval, bound bool) []byt
 	b = wire.AppendString(b, a.RequesterName)
 	b = append(b, `},"requestedAt":`...)
 	b = appendTime(b, a.RequestedAt)
+	b = append(b, `,"estimatedAffectedRows":`...)
+	if rows := approval.Total(a.Counts); rows == nil || bound {
+		b = append(b, `null`...)
+	} else {
+		b = wire.AppendInt(b, *rows)
+	}
 	if !a.DecidedAt.IsZero() {
 		last := a.Votes[len(a.Votes)-1]
 		b = append(b, `,"decidedBy":`...)
@@ -214,7 +220,7 @@ func (s *Server) appendApproval(b []byte, a *catalog.Approval, bound bool) []byt
 	}
 	b = wire.AppendInt(b, int64(given))
 	b = append(b, `,"approvalsNeeded":`...)
-	b = wire.AppendInt(b, int64(max(1, a.Need.Approvers)))
+	b = wire.AppendInt(b, int64(a.Ballot().Needed()))
 	b = append(b, `,"expiresAt":`...)
 	b = appendTime(b, a.ExpiresAt)
 	return append(b, '}')
@@ -230,8 +236,19 @@ func (s *Server) voter(userID string) string {
 
 // decisionRequest is the body of POST /api/approvals/:token/approve and …/deny.
 type decisionRequest struct {
-	Reason string `json:"reason"`
+	Reason      string `json:"reason"`
+	UnknownRows bool   `json:"unknownRows"`
 }
+
+// choice is what somebody says, and what they know.
+type choice struct {
+	approve bool
+	reason  string
+	seen    []approval.Count // the rows that they were shown; nil where nobody showed them any, and it is found out now
+	unknown bool             // they approve it although they don't know how many rows it changes
+}
+
+var errUnknownRows = newFault(http.StatusConflict, "rows_unknown", "How many rows the write would change isn't known to you, so that nothing you saw bounds it; it is not approved yet", `{"unknownRows": true} approves it all the same; the page has a box for that`)
 
 // approve serves POST /api/approvals/:token/approve.
 func (s *Server) approve(x *exchange) error { return s.answerApproval(x, true) }
@@ -244,7 +261,7 @@ func (s *Server) answerApproval(x *exchange, yes bool) error {
 	if err := x.accountObject(&req); err != nil {
 		return err
 	}
-	a, err := x.decide(unescape(x.param("token")), yes, req.Reason, nil)
+	a, err := x.decide(unescape(x.param("token")), choice{approve: yes, reason: req.Reason, unknown: req.UnknownRows})
 	if err != nil {
 		return err
 	}
@@ -265,9 +282,9 @@ func (x *exchange) place(a *catalog.Approval) (m catalog.Membership, err error) 
 	return m, catalog.ErrApprovalNotFound
 }
 
-// decide lets the person who is signed in approve or deny. seen is how many rows they saw that it would change; nil where nobody showed them, and it is found out now.
-func (x *exchange) decide(tokenOrID string, yes bool, reason string, seen []approval.Count) (*catalog.Approval, error) {
-	if utf8.RuneCountInString(reason) > maxReason {
+// decide lets the person who is signed in approve or deny.
+func (x *exchange) decide(tokenOrID string, d choice) (*catalog.Approval, error) {
+	if utf8.RuneCountInString(d.reason) > maxReason {
 		return nil, errReason
 	}
 	a, err := x.s.opt.Catalog.Approval(x.r.Context(), tokenOrID)
@@ -279,11 +296,17 @@ func (x *exchange) decide(tokenOrID string, yes bool, reason string, seen []appr
 		return nil, err
 	}
 	ctx := x.actingAs(context.WithoutCancel(x.r.Context()), x.user)
-	vote := approval.Vote{UserID: x.user.ID, Role: m.Role, Approve: yes, Reason: strings.ToValidUTF8(reason, "�")}
-	if yes && seen == nil && a.Status == approval.Pending {
-		seen = x.seen(a, m)
+	vote := approval.Vote{UserID: x.user.ID, Role: m.Role, Approve: d.approve, Reason: strings.ToValidUTF8(d.reason, "�")}
+	if d.approve && counts(a.Kind) && a.Ballot().May(x.user.ID, m.Role, x.s.opt.Now()) == nil {
+		hidden := false
+		if d.seen == nil {
+			d.seen, hidden = x.seen(a, m)
+		}
+		if !d.unknown && (d.seen == nil || hidden) {
+			return nil, errUnknownRows
+		}
 	}
-	if a, err = x.s.opt.Catalog.Decide(ctx, a.ID, vote, seen, x.s.redeemable(ctx, a)); err != nil {
+	if a, err = x.s.opt.Catalog.Decide(ctx, a.ID, vote, d.seen, x.s.redeemable(ctx, a)); err != nil {
 		return nil, err
 	}
 	if a.Status != approval.Pending {

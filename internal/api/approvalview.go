@@ -26,12 +26,11 @@ type approvalDesk struct{}
 var _ heldWrites = approvalDesk{}
 
 // decide casts the vote of who is signed in.
-func (approvalDesk) decide(x *exchange, name string, yes bool, reason, seen string) error {
-	var counts []approval.Count
-	if seen != "" && json.Unmarshal([]byte(seen), &counts) != nil {
+func (approvalDesk) decide(x *exchange, name string, d choice, seen string) error {
+	if seen != "" && json.Unmarshal([]byte(seen), &d.seen) != nil {
 		return errForm
 	}
-	_, err := x.decide(name, yes, reason, counts)
+	_, err := x.decide(name, d)
 	return err
 }
 
@@ -48,7 +47,7 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 	}
 	now := x.s.opt.Now()
 	p := &console.ApprovalPage{ID: a.ID, Status: console.Status(a.Status), Namespace: m.Slug, RequestedAt: a.RequestedAt, ExpiresAt: a.ExpiresAt, Now: now,
-		Requester: console.Requester{Token: a.RequesterName, TokenID: a.Requester}, Needed: a.Need.Approvers}
+		Requester: console.Requester{Token: a.RequesterName, TokenID: a.Requester}, Needed: a.Ballot().Needed()}
 	if id, member := strings.CutPrefix(a.Requester, memberPrefix); member {
 		p.Requester = console.Requester{Member: x.s.voter(id)}
 	} else if a.Owner != "" {
@@ -122,8 +121,10 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 			}
 			p.Seen = string(text)
 		}
+		p.RowsUnknown = p.Seen == ""
 		return p, nil
 	}
+	p.RowsUnknown = true
 	for i := range p.Statements {
 		p.Statements[i].Effect = &console.Effect{How: console.Unknown, Note: "row-level policies bind your role, so that rows and their number aren't shown to you"}
 	}
@@ -132,15 +133,20 @@ func (approvalDesk) view(x *exchange, name string) (*console.ApprovalPage, error
 
 // detailName is what people read in the place of a detail's name.
 func detailName(name string) string {
-	if name == "sha256" {
+	switch name {
+	case "sha256":
 		return "SHA-256 of the file, which isn't kept: only the same one can be sent"
+	case "rows":
+		return "SHA-256 of the rows that the branch changed"
+	case "plan":
+		return "SHA-256 of the statements"
 	}
 	return name
 }
 
 // ruleShown is a rule that holds the write.
 func ruleShown(h *approval.Record) console.Rule {
-	r := console.Rule{Glob: h.TableGlob, Tables: []string{h.MatchedTable}, MaxRows: approval.NoMaxRows, Note: h.Note, Excludes: h.ExcludeRequester}
+	r := console.Rule{Denies: h.Action == approval.Deny, Glob: h.TableGlob, Tables: []string{h.MatchedTable}, MaxRows: approval.NoMaxRows, Note: h.Note, Excludes: h.ExcludeRequester}
 	if len(h.Operations) < len(approval.AllOps.Names()) {
 		r.Operations = h.Operations
 	}
@@ -229,7 +235,9 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 				return errForeseen
 			}
 		}
-		counts = x.gate.Counts()
+		if counts = x.gate.Counts(); counts == nil { // its rules are gone: none of it is ruled
+			counts = []approval.Count{}
+		}
 		return errForeseen
 	}))
 	switch {
@@ -251,18 +259,22 @@ func (x *exchange) foresee(p *console.ApprovalPage, statements []wire.Statement)
 	return counts
 }
 
-// seen is how many rows of ruled tables a held query or batch would change now; nil where that can't be found out.
-func (x *exchange) seen(a *catalog.Approval, m catalog.Membership) []approval.Count {
+// counts tells whether the rows that a call changes are counted before people decide on it. Others are pinned to what they bring, or end what is there.
+func counts(kind string) bool { return kind == kindQuery || kind == kindBatch }
+
+// seen is how many rows of ruled tables a held query or batch would change now; nil where that can't be found out. Whom policies bind isn't told, whether or not it can
+// be: hidden rows decide that.
+func (x *exchange) seen(a *catalog.Approval, m catalog.Membership) (rows []approval.Count, hidden bool) {
 	d, err := x.s.opt.Catalog.DatabaseByID(a.DatabaseID)
-	if err != nil || a.Kind != kindQuery && a.Kind != kindBatch {
-		return nil
+	if err != nil {
+		return nil, false
 	}
 	statements, err := x.heldStatements(a, m, &heldContent{})
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	x.database = d
-	return x.foresee(&console.ApprovalPage{Statements: make([]console.Statement, len(statements))}, statements)
+	x.database, hidden = d, boundBy(x.token, d) != nil
+	return x.foresee(&console.ApprovalPage{Statements: make([]console.Statement, len(statements))}, statements), hidden
 }
 
 // errForeseen ends a transaction that was only looked at.
@@ -286,8 +298,22 @@ func (x *exchange) foreseen(tx *store.Tx, watch *watcher, st *wire.Statement) (s
 	if err != nil {
 		return shown, err
 	}
-	shown.Effect = &console.Effect{Rows: res.Changes, How: console.Exact, Samples: watch.samples}
+	shown.Effect = &console.Effect{Rows: res.Changes, How: console.Exact, Samples: watch.samples, Reads: x.freely(s)}
 	return shown, nil
+}
+
+// freely are the tables that a write reads and no rule is about: whoever may write there decides until it runs which rows it is about, and what becomes of them.
+func (x *exchange) freely(s *sqlite.Stmt) (tables []string) {
+	for i := range s.Accesses {
+		a := &s.Accesses[i]
+		if a.Action != sqlite.Read || !s.Writes || gate.IsSystem(a.Name) || x.database.Rules.About(a.Name) || slices.Contains(tables, a.Name) {
+			continue
+		}
+		if k := s.Kind(a.Name); k == sqlite.OrdinaryTable || k == sqlite.VirtualTable {
+			tables = append(tables, strings.Clone(a.Name))
+		}
+	}
+	return tables
 }
 
 // plan is the plan of a compiled statement; empty where SQLite has none.

@@ -16,7 +16,7 @@ type heldWrites interface {
 	// view is what the page shows to who is signed in, but for the frame.
 	view(x *exchange, name string) (*console.ApprovalPage, error)
 	// decide casts the vote of who is signed in. seen is the Seen of the page that they saw, if it had one.
-	decide(x *exchange, name string, approve bool, reason, seen string) error
+	decide(x *exchange, name string, d choice, seen string) error
 }
 
 // maxReason is how long the reason of a decision may be, in characters.
@@ -57,7 +57,7 @@ func (s *Server) approvalPages(held heldWrites) (show, answer pageHandler) {
 		reason := form.Get("reason")
 		err := decidable(form.Get("decision"), reason)
 		if err == nil {
-			err = held.decide(x, unescape(x.param("token")), form.Get("decision") == "approve", reason, form.Get("seen"))
+			err = held.decide(x, unescape(x.param("token")), choice{approve: form.Get("decision") == "approve", reason: reason, unknown: form.Get("unknown") == "yes"}, form.Get("seen"))
 		}
 		if err == nil {
 			return x.goTo(x.r.URL.EscapedPath())

@@ -32,13 +32,13 @@ func (o *oneHeld) view(x *exchange, name string) (*console.ApprovalPage, error) 
 		RequestedAt: now, ExpiresAt: now.Add(time.Hour), Now: now, Statements: []console.Statement{{SQL: "DELETE FROM t WHERE a = '<script>'"}}}, nil
 }
 
-func (o *oneHeld) decide(x *exchange, name string, approve bool, reason, seen string) error {
+func (o *oneHeld) decide(x *exchange, name string, d choice, seen string) error {
 	if o.err != nil {
 		return o.err
 	}
-	o.cast = append(o.cast, fmt.Sprintln(x.user.Email, name, approve, reason))
+	o.cast = append(o.cast, fmt.Sprintln(x.user.Email, name, d.approve, d.reason))
 	o.status = console.Denied
-	if approve {
+	if d.approve {
 		o.status = console.Approved
 	}
 	return nil

@@ -175,6 +175,10 @@ func (s *Server) mergeBranch(x *exchange, ref string, preview bool) error {
 			return err
 		}
 		x.database = parent
+		if err := x.refresh(); err != nil { // to read a large branch takes its time
+			return err
+		}
+		parent = x.database
 		var res merged
 		for try := 0; ; try++ {
 			err := x.planMerge(ctx, m)
@@ -411,11 +415,19 @@ func (m *merging) writes() (list []approval.Write) {
 			list = append(list, approval.Write{Table: name, Op: approval.DDL})
 		}
 	}
+	for _, c := range m.plan.Removed {
+		if c.Type == "table" || c.Type == "view" { // its rows go with it, as SQLite says of DROP
+			list = append(list, approval.Write{Table: c.Name, Op: approval.Delete})
+		}
+	}
 	for _, t := range m.plan.Renamed {
 		list = append(list, approval.Write{Table: t.From, Op: approval.DDL}, approval.Write{Table: t.To, Op: approval.DDL})
 	}
 	return list
 }
+
+// maxShownPlan is how much of a merge's statements people are shown, in bytes; the digest is of all of them.
+const maxShownPlan = 100_000
 
 // heldMerge is what is kept of a merge, if a rule stops it. It is for the branch as it is: another commit there needs another approval.
 func (x *exchange) heldMerge(ctx context.Context, m *merging, d *catalog.Database) (heldCall, error) {
@@ -427,13 +439,18 @@ func (x *exchange) heldMerge(ctx context.Context, m *merging, d *catalog.Databas
 	if err != nil {
 		return heldCall{}, err
 	}
-	changed := 0
+	changed, content := 0, ""
 	if m.changes != nil {
 		changed = int(m.changes.Len())
+		// Where no history is kept there is no position to tell another commit by.
+		if content, err = m.changes.Digest(); err != nil {
+			return heldCall{}, err
+		}
 	}
-	sum := digestOf([]byte(strings.Join(m.plan.Statements, ";\n")))
+	text := strings.Join(m.plan.Statements, ";\n")
 	return heldCall{kind: kindMerge, body: x.body, title: "Merge the branch " + m.ref + " (" + m.mode + ")",
-		params: map[string]string{"ref": m.ref, "branchId": d.ID, "position": strconv.FormatUint(position, 10), "changedRows": strconv.Itoa(changed), "plan": sum}}, nil
+		params: map[string]string{"ref": m.ref, "branchId": d.ID, "position": strconv.FormatUint(position, 10), "changedRows": strconv.Itoa(changed), "rows": content, "plan": digestOf([]byte(text)),
+			"statements": strings.ToValidUTF8(text[:min(len(text), maxShownPlan)], "�")}}, nil
 }
 
 // runSchema carries the plan out, and looks at the foreign keys that it may have broken.

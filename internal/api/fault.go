@@ -83,6 +83,7 @@ var table = []struct {
 	{err: catalog.ErrNamespaceNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Namespace not found"},
 	{err: catalog.ErrNamespaceExists, status: http.StatusConflict, code: codeSlugTaken, message: "Another namespace has this slug", hint: "choose another slug"},
 	{err: catalog.ErrNamespaceNotEmpty, status: http.StatusConflict, code: "namespace_not_empty", message: "The namespace has databases", hint: "delete them first, or send ?force=true, which moves them to the trash"},
+	{err: catalog.ErrRulesChanged, status: http.StatusConflict, code: "database_held", message: "Approval rules are being changed; nothing was deleted", hint: "send it again"},
 	{err: catalog.ErrTooManyNamespaces, status: http.StatusConflict, code: "too_many_namespaces", message: "You have made as many namespaces as one may", hint: "delete one, or ask the operator to raise PERSQLD_MAX_NAMESPACES"},
 	{err: catalog.ErrTooManyInvitations, status: http.StatusConflict, code: "too_many_invitations", message: "The namespace has as many open invitations as it may", hint: "revoke one, or ask the operator to raise PERSQLD_MAX_INVITATIONS"},
 	{err: catalog.ErrEmail, status: http.StatusBadRequest, code: codeBadRequest, message: "An e-mail address has at most 254 bytes and the form name@example.com"},
@@ -173,6 +174,9 @@ var table = []struct {
 	{err: context.DeadlineExceeded, status: http.StatusServiceUnavailable, code: codeShuttingDown, message: "The server is shutting down", retry: 5 * time.Second},
 }
 
+// driftHint is what to do where an approved write would change more than people saw.
+const driftHint = "send the write again: it is held anew"
+
 // faultOf is what an error means to a client. What nothing is known of is a failure of ours, whose words stay here.
 func (s *Server) faultOf(err error) *fault {
 	var f *fault
@@ -210,7 +214,7 @@ func (s *Server) faultOf(err error) *fault {
 	}
 	var drifted *approval.DriftError
 	if errors.As(err, &drifted) {
-		return newFault(http.StatusConflict, codeApprovalMismatch, drifted.Error(), "send the write again: it is held anew")
+		return newFault(http.StatusConflict, codeApprovalMismatch, drifted.Error(), driftHint)
 	}
 	var stop *approval.Stop
 	if errors.As(err, &stop) { // of which more is told where the request ends

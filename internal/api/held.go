@@ -17,6 +17,7 @@ import (
 	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
+	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
 )
@@ -141,12 +142,13 @@ func (x *exchange) guard(brings bool) error {
 	x.unruled = true
 	err := x.do(store.JobFunc(func(tx *store.Tx) error {
 		tables = tables[:0]
-		for _, name := range namesOf(tx, objectsSQL) {
-			if !gate.IsSystem(name) {
+		// Names that can't be read are no reason to let it pass.
+		return tx.Query(objectsSQL, nil, func(s *sqlite.Stmt) error {
+			if name := string(s.Column(0).Bytes); !gate.IsSystem(name) {
 				tables = append(tables, name)
 			}
-		}
-		return nil
+			return nil
+		})
 	}))
 	x.unruled = false
 	if errors.Is(err, store.ErrDamaged) {
@@ -158,21 +160,31 @@ func (x *exchange) guard(brings bool) error {
 	return x.gate.JudgeWhole(tables, brings)
 }
 
+// refresh looks the database up once more, behind what may take long: a client that sends slowly must not be judged by the rules of when it began.
+func (x *exchange) refresh() error {
+	d, err := x.s.opt.Catalog.DatabaseByID(x.database.ID)
+	if err != nil {
+		return err
+	}
+	x.database = d
+	return nil
+}
+
 // held makes of a rule's word what the client is told: a failure, and for what people may allow an approval.
 func (x *exchange) held(err error) error {
 	var stop *approval.Stop
+	var drifted *approval.DriftError
+	if errors.As(err, &drifted) && x.gate.Caller.Bound() { // who is bound by policies isn't told of rows
+		return newFault(http.StatusConflict, codeApprovalMismatch, fmt.Sprintf("The write would change more rows of table %q than when it was approved; nothing was changed", drifted.Seen.Table), driftHint)
+	}
 	if err == nil || !errors.As(err, &stop) || x.lent {
 		return err
 	}
 	bound := x.gate.Caller.Bound()
 	f := newFault(http.StatusForbidden, codeApprovalDenied, stop.Error(), "GET …/approval-rules lists the rules of the database")
 	f.extra = appendHits([]byte(`,"hits":`), approval.Records(stop.Hits), bound)
-	names := tablesOf(stop.Hits)
 	if stop.Denied() {
-		if x.s.denials.try(x.token.ID) == 0 { // the audit log is kept for good, and a token may try all day
-			x.s.log.Info("a write was denied by an approval rule", "database", x.database.ID, "token", x.token.ID, "tables", names)
-			x.record("approval.refused", map[string]any{"tables": names, "ruleId": stop.Hits[0].Rule.ID, "requestedBy": x.token.ID})
-		}
+		x.noteDenied(stop)
 		return f
 	}
 	f.code, f.hint = codeApprovalRequired, "a person approves it at approvalUrl; then POST …/redeem_approval with the approvalToken runs it, once"
@@ -216,6 +228,16 @@ func (x *exchange) held(err error) error {
 	f.extra = append(f.extra, `,"expiresAt":`...)
 	f.extra = appendTime(f.extra, a.ExpiresAt)
 	return f
+}
+
+// noteDenied notes that a rule of the database has denied what was asked for.
+func (x *exchange) noteDenied(stop *approval.Stop) {
+	if x.s.denials.try(x.token.ID) != 0 {
+		return // the audit log is kept for good, and a token may try all day
+	}
+	names := tablesOf(stop.Hits)
+	x.s.log.Info("a write was denied by an approval rule", "database", x.database.ID, "token", x.token.ID, "tables", names)
+	x.record("approval.refused", map[string]any{"tables": names, "ruleId": stop.Hits[0].Rule.ID, "requestedBy": x.token.ID})
 }
 
 func tablesOf(hits []approval.Hit) []string {

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
+	"github.com/persqld/persqld/internal/approval"
 	"github.com/persqld/persqld/internal/catalog"
 )
 
@@ -55,14 +57,79 @@ func (s *Server) deleteNamespace(x *exchange) error {
 	}
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(x.r.Context())), endTime)
 	defer cancel()
-	ended, err := s.DeleteNamespace(ctx, d)
-	if err != nil {
-		return err
+	var ended []*catalog.Database
+	for {
+		var err error
+		if d.Force && x.membership.Role == catalog.MemberOwner { // to others the catalog says that they may not
+			if d.Judged, err = x.guardNamespace(); err != nil {
+				return err
+			}
+		}
+		if ended, err = s.DeleteNamespace(ctx, d); err == nil {
+			break
+		}
+		if !errors.Is(err, catalog.ErrRulesChanged) || ctx.Err() != nil {
+			return err
+		}
 	}
 	return x.reply(struct {
 		Deleted   bool `json:"deleted"`
 		Databases int  `json:"databases"`
 	}{true, len(ended)})
+}
+
+// guardNamespace refuses to end a namespace while a rule would stop the end of one of its databases, and returns by which rules each was judged. It isn't held: an approval is of one
+// database, and is there to be used as long as that one is.
+func (x *exchange) guardNamespace() (judged map[string]*approval.Rules, err error) {
+	judged = map[string]*approval.Rules{}
+	whole := x.database
+	defer func() { x.database = whole }()
+	var held error
+	for _, d := range x.s.opt.Catalog.DatabasesOf(x.membership.ID) {
+		x.database, judged[d.ID] = d, d.Rules
+		err := x.guard(false)
+		var stop *approval.Stop
+		if !errors.As(err, &stop) {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if stop.Denied() {
+			x.noteDenied(stop)
+			return nil, x.standsInTheWay(d, stop)
+		}
+		if held == nil { // what is denied is told first
+			held = x.standsInTheWay(d, stop)
+		}
+	}
+	return judged, held
+}
+
+// standsInTheWay is why a namespace can't be deleted: the database, the rule, and what to do about both.
+func (x *exchange) standsInTheWay(d *catalog.Database, stop *approval.Stop) error {
+	hit := &stop.Hits[0]
+	for i := range stop.Hits {
+		if stop.Hits[i].Rule.Action == approval.Deny {
+			hit = &stop.Hits[i]
+			break
+		}
+	}
+	path := "/api/namespaces/" + x.membership.Slug + "/databases/" + d.Slug
+	rule := fmt.Sprintf("DELETE %s/approval-rules/%s", path, hit.Rule.ID)
+	if d.IsBranch() {
+		if parent, err := x.s.opt.Catalog.DatabaseByID(d.Fork.From); err == nil {
+			path = "/api/namespaces/" + x.membership.Slug + "/databases/" + parent.Slug + "/branches/" + d.Fork.Ref
+		}
+	}
+	f := newFault(http.StatusForbidden, codeApprovalDenied, fmt.Sprintf("The approval rule %s (%s) denies deleting the database %q; nothing was deleted", hit.Rule.ID, hit.Rule.TableGlob, d.Slug),
+		"an admin takes the rule away first: "+rule)
+	if !stop.Denied() {
+		f = newFault(http.StatusConflict, "database_held", fmt.Sprintf("The approval rule %s (%s) asks for approval before the database %q is deleted; nothing was deleted", hit.Rule.ID, hit.Rule.TableGlob, d.Slug),
+			"delete that database first, which people can approve: DELETE "+path+"; or take the rule away: "+rule)
+	}
+	f.extra = appendHits([]byte(`,"hits":`), approval.Records(stop.Hits), false)
+	return f
 }
 
 // DeleteNamespace ends a namespace: its databases go to the trash, for as long as the server keeps them there. Its errors are

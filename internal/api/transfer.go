@@ -263,6 +263,9 @@ func (s *Server) importFile(x *exchange) error {
 		if sqlite.IsDatabase(head[:n]) {
 			answer.Format = "sqlite"
 		}
+		if err := x.refresh(); err != nil {
+			return err
+		}
 		var approved *catalog.Approval
 		if x.database.Rules != nil || x.r.Header["X-Approval-Token"] != nil {
 			digest, err := digestOfFile(upload)
@@ -513,6 +516,9 @@ func (s *Server) loadCSV(x *exchange) error {
 		return err
 	}
 	if err := rest(); err != nil {
+		return err
+	}
+	if err := x.refresh(); err != nil {
 		return err
 	}
 	job := &csvJob{x: x, table: fields["table"], mode: fields["mode"], named: true}

@@ -3,6 +3,7 @@ package approval_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,6 +150,11 @@ func TestBallot(t *testing.T) {
 		}
 		return b
 	}
+	orphan := func(approvers int, votes ...string) *approval.Ballot {
+		b := pending(approval.Need{Approvers: approvers, Role: approval.RoleEditor, ExcludeRequester: true}, votes...)
+		b.Owner = ""
+		return b
+	}
 	one := approval.Need{Approvers: 1, Role: approval.RoleEditor}
 	two := approval.Need{Approvers: 2, Role: approval.RoleEditor}
 	for _, c := range []struct {
@@ -168,6 +174,12 @@ func TestBallot(t *testing.T) {
 		{"an editor where an owner is asked for", pending(approval.Need{Approvers: 1, Role: "owner"}), approval.Vote{UserID: "a", Role: "admin", Approve: true}, approval.Pending, approval.ErrRank},
 		{"whose token it is", pending(approval.Need{Approvers: 1, Role: "editor", ExcludeRequester: true}), approval.Vote{UserID: "owner-of-token", Role: "owner", Approve: true}, approval.Pending, approval.ErrOwn},
 		{"whose token it is, where that doesn't matter", pending(one), approval.Vote{UserID: "owner-of-token", Role: "owner", Approve: true}, approval.Approved, nil},
+		{"nobody knows whose token it is: one might be whoever asks", orphan(1), approval.Vote{UserID: "a", Role: "owner", Approve: true}, approval.Pending, nil},
+		{"nobody knows, and another one too", orphan(1, "a"), approval.Vote{UserID: "b", Role: "editor", Approve: true}, approval.Approved, nil},
+		{"nobody knows, the same again", orphan(1, "a"), approval.Vote{UserID: "a", Role: "editor", Approve: true}, approval.Pending, approval.ErrVoted},
+		{"nobody knows, the second where two are asked for", orphan(2, "a"), approval.Vote{UserID: "b", Role: "editor", Approve: true}, approval.Pending, nil},
+		{"nobody knows, one says no", orphan(2, "a"), approval.Vote{UserID: "b", Role: "editor"}, approval.Denied, nil},
+		{"nobody knows, and nobody is barred", &approval.Ballot{Status: approval.Pending, ExpiresAt: now.Add(time.Hour), Need: one}, approval.Vote{UserID: "a", Role: "editor", Approve: true}, approval.Approved, nil},
 		{"decided", &approval.Ballot{Status: approval.Denied, ExpiresAt: now.Add(time.Hour), Need: one}, approval.Vote{UserID: "a", Role: "owner", Approve: true}, approval.Denied, approval.ErrDecided},
 		{"over", &approval.Ballot{Status: approval.Pending, ExpiresAt: now, Need: one}, approval.Vote{UserID: "a", Role: "owner", Approve: true}, approval.Pending, approval.ErrOver},
 	} {
@@ -178,6 +190,23 @@ func TestBallot(t *testing.T) {
 	}
 	if approval.Approved.At(now, now) != approval.Expired || approval.Redeemed.At(now, now) != approval.Redeemed || approval.Denied.At(now, now) != approval.Denied {
 		t.Error("what ends by its time")
+	}
+}
+
+func TestLeast(t *testing.T) {
+	a := []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}, {Table: "u", Op: approval.Delete, Rows: 1}}
+	b := []approval.Count{{Table: "t", Op: approval.Delete, Rows: 5}, {Table: "t", Op: approval.Insert, Rows: 7}}
+	for _, c := range []struct{ a, b, want []approval.Count }{
+		{a, b, []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}}}, // what one of them didn't see at all is none
+		{b, a, []approval.Count{{Table: "t", Op: approval.Delete, Rows: 3}}},
+		{a, nil, a}, {nil, b, b}, {nil, nil, nil}, {a, []approval.Count{}, []approval.Count{}}, {[]approval.Count{}, nil, []approval.Count{}}, {nil, []approval.Count{}, []approval.Count{}},
+	} {
+		if got := approval.Least(c.a, c.b); !slices.Equal(got, c.want) || (got == nil) != (c.want == nil) {
+			t.Errorf("%v and %v: %v, want %v", c.a, c.b, got, c.want)
+		}
+	}
+	if approval.Total(nil) != nil || *approval.Total(a) != 4 || *approval.Total([]approval.Count{}) != 0 {
+		t.Error("sums")
 	}
 }
 

@@ -55,6 +55,9 @@ func (r *Rules) about(table string) []*Rule {
 	return list
 }
 
+// About tells whether any rule is about a table.
+func (r *Rules) About(table string) bool { return r != nil && len(r.about(table)) > 0 }
+
 // Judge is which rules stop writes of which no rows are counted yet: those that let no write through for being small, and, of
 // what changes the schema, all. The hits are in the order of the rules, then of the writes.
 func (r *Rules) Judge(writes []Write) []Hit {
@@ -206,6 +209,38 @@ func (r *Rules) Counts(t *Tally) []Count {
 	for i := range t.rows {
 		if c := &t.rows[i]; r.ruled(c) {
 			list = append(list, Count{strings.Clone(c.table), c.op, c.rows})
+		}
+	}
+	return list
+}
+
+// Total is the sum of counted rows; nil where nobody knows.
+func Total(counts []Count) *int64 {
+	if counts == nil {
+		return nil
+	}
+	n := int64(0)
+	for _, c := range counts {
+		n += c.Rows
+	}
+	return &n
+}
+
+// Least is what each of two people saw, where they saw different numbers: who approved a few rows didn't approve many. nil is what nobody knows, and bounds nothing.
+func Least(a, b []Count) []Count {
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
+	}
+	list := []Count{}
+	for _, c := range a {
+		for _, other := range b {
+			if c.Table == other.Table && c.Op == other.Op {
+				c.Rows = min(c.Rows, other.Rows)
+				list = append(list, c)
+			}
 		}
 	}
 	return list

@@ -64,8 +64,18 @@ type Ballot struct {
 	Status    Status
 	ExpiresAt time.Time
 	Need      Need
-	Owner     string // the user who owns the requesting token; "" if nobody is known to
+	Owner     string // the user who owns the requesting token; "" where nobody is known to
 	Votes     []Vote // so far, all of them for it
+}
+
+// Needed is how many people have to approve it. Where nobody can be barred, since nobody knows whose the requesting token is, it takes one more: whoever of them
+// asked, as many as the rule wants of the others have said yes.
+func (b *Ballot) Needed() int {
+	n := max(1, b.Need.Approvers)
+	if b.Need.ExcludeRequester && b.Owner == "" {
+		n++
+	}
+	return n
 }
 
 // May is why somebody may not vote at a moment; nil if they may.
@@ -100,7 +110,7 @@ func (b *Ballot) Cast(v Vote) (Status, error) {
 	switch {
 	case !v.Approve:
 		return Denied, nil
-	case len(b.Votes)+1 >= max(1, b.Need.Approvers):
+	case len(b.Votes)+1 >= b.Needed():
 		return Approved, nil
 	}
 	return Pending, nil

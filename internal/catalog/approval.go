@@ -25,7 +25,7 @@ type Approval struct {
 	Content       []byte // what is shown of it, a JSON object; nil when it is over
 	Hits          []approval.Record
 	SchemaMark    int64            // of the schema that it was asked for on
-	Counts        []approval.Count // the rows that it would have changed when it was approved; nil where nobody knows
+	Counts        []approval.Count // the rows that it would have changed when people approved it, the least of what each saw; nil where nobody knows
 	Need          approval.Need
 	Test          bool
 	Status        approval.Status // at the moment that it was read
@@ -273,7 +273,7 @@ func (a *Approval) Ballot() *approval.Ballot {
 }
 
 // Decide casts a vote, whose time is now. Of any number of votes at the same time one comes after the other. It returns the approval as it is then; ErrApprovalNotFound, or
-// one of approval's errors. seen is what the write would change now; nil where nobody knows.
+// one of approval's errors. seen is what the write would change now; nil where nobody knows: then what others saw bounds it, if they did.
 func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen []approval.Count, redeemable time.Duration) (*Approval, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -287,7 +287,7 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen [
 		return nil, fmt.Errorf("decide on approval %s: %w", id, err)
 	}
 	var counts any
-	if seen != nil {
+	if seen = approval.Least(a.Counts, seen); seen != nil {
 		text, err := json.Marshal(seen)
 		if err != nil {
 			return nil, fmt.Errorf("decide on approval %s: %w", id, err)
@@ -306,15 +306,24 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen [
 		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO approval_votes (approval_id, user_id, approve, reason, at) VALUES (?, ?, ?, ?, ?)`, id, v.UserID, v.Approve, v.Reason, v.At.UnixMilli()); err != nil {
 			return err
 		}
-		if status != approval.Pending {
-			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = ?, expires_at = ?, decided_at = ?, sealed = NULL, counts = ? WHERE id = ?`, string(status), expires.UnixMilli(), nullMillis(decided), counts, id); err != nil {
+		if v.Approve {
+			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET counts = ? WHERE id = ?`, counts, id); err != nil {
 				return err
 			}
 			if err := c.queueApproval(ctx, tx, EventApprovalResolved, MessageApprovalResolved, a, string(status)); err != nil {
 				return err
 			}
 		}
-		return c.audit(ctx, tx, approvalEvent(action, a, map[string]any{"reason": v.Reason, "sql": auditSQL(a.Content)}))
+		if status != approval.Pending {
+			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = ?, expires_at = ?, decided_at = ?, sealed = NULL WHERE id = ?`, string(status), expires.UnixMilli(), nullMillis(decided), id); err != nil {
+				return err
+			}
+		}
+		metadata := map[string]any{"reason": v.Reason, "sql": auditSQL(a.Content)}
+		if v.Approve {
+			metadata["rows"] = approval.Total(seen) // null where nobody knows: nothing bounds it then
+		}
+		return c.audit(ctx, tx, approvalEvent(action, a, metadata))
 	}, func(*mirror) {})
 	if err != nil {
 		return nil, fmt.Errorf("decide on approval %s: %w", id, err)

@@ -58,6 +58,51 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// A rule that came after the rules were asked stops the end of a namespace; so does one that went, and another database's.
+func TestDeletedNamespaceWasAskedByItsRules(t *testing.T) {
+	c, _, _ := fresh(t)
+	ctx := t.Context()
+	ns := mustNamespace(t, c, "acme")
+	d := mustDatabase(t, c, ns, "shop")
+	end := func(judged map[string]*approval.Rules) error {
+		_, err := c.DeleteNamespace(ctx, catalog.Deletion{NamespaceID: ns.ID, Force: true, Judged: judged})
+		return err
+	}
+	now := func() map[string]*approval.Rules {
+		judged := map[string]*approval.Rules{}
+		for _, d := range c.DatabasesOf(ns.ID) {
+			judged[d.ID] = d.Rules
+		}
+		return judged
+	}
+	before := now()
+	r, err := c.CreateRule(ctx, d.ID, approval.Rule{TableGlob: "t", Action: approval.Deny, MaxRows: approval.NoMaxRows})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ruled := now()
+	if err := end(before); !errors.Is(err, catalog.ErrRulesChanged) {
+		t.Errorf("a rule more: %v", err)
+	}
+	if _, err := c.DeleteRule(ctx, d.ID, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := end(ruled); !errors.Is(err, catalog.ErrRulesChanged) {
+		t.Errorf("a rule less: %v", err)
+	}
+	another := now()
+	late := mustDatabase(t, c, ns, "late")
+	if _, err := c.CreateRule(ctx, late.ID, approval.Rule{TableGlob: "t", Action: approval.Deny, MaxRows: approval.NoMaxRows}); err != nil {
+		t.Fatal(err)
+	}
+	if err := end(another); !errors.Is(err, catalog.ErrRulesChanged) {
+		t.Errorf("a database more: %v", err)
+	}
+	if err := end(now()); err != nil {
+		t.Error(err)
+	}
+}
+
 func heldWrite(d *catalog.Database, what string) catalog.NewApproval {
 	n := catalog.NewApproval{Database: d, Requester: "tok_a", RequesterName: "agent", Kind: "query", Request: []byte(what), Content: []byte(`{"sql":"` + what + `"}`), SQL: what,
 		Hits:  []approval.Hit{{Rule: &approval.Rule{ID: "rule_x", TableGlob: "t", Action: approval.RequireApproval, MaxRows: approval.NoMaxRows, Approvers: 1, ApproverRole: "editor"}, Table: "t", Op: approval.Delete, Rows: -1}},

@@ -72,6 +72,8 @@ var (
 
 	// ErrNamespaceNotEmpty is returned when a namespace is to be deleted that has living databases.
 	ErrNamespaceNotEmpty = errors.New("the namespace has databases")
+	// ErrRulesChanged is returned when a database has other approval rules than those that were asked.
+	ErrRulesChanged = errors.New("other approval rules were made meanwhile")
 	// ErrTooManyNamespaces is returned to a user who has made as many namespaces as one may.
 	ErrTooManyNamespaces = errors.New("the user has made too many namespaces")
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/persqld/persqld/internal/approval"
 )
 
 // Namespace owns databases and tokens. Its slug is the :ns of a path.
@@ -139,11 +141,13 @@ type Deletion struct {
 	By          string        // id of the owner who does it; "" for the operator
 	Force       bool          // also with living databases, which go to the trash
 	Keep        time.Duration // how long those can be brought back; 0 is not at all
+	// Judged is by which approval rules each database was asked about, by its id: one that has other rules by now wasn't. nil where nobody asks.
+	Judged map[string]*approval.Rules
 }
 
 // DeleteNamespace ends a namespace: its databases go to the trash, its tokens open nothing any more, its memberships and
 // invitations end, all at once. Its slug is free again, for a namespace that has nothing to do with this one. It returns the
-// databases that it ended, and ErrNamespaceNotFound, ErrLadder where By is no owner, or ErrNamespaceNotEmpty.
+// databases that it ended, and ErrNamespaceNotFound, ErrLadder where By is no owner, ErrNamespaceNotEmpty, or ErrRulesChanged.
 func (c *Catalog) DeleteNamespace(ctx context.Context, d Deletion) (ended []*Database, err error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -176,6 +180,11 @@ func (c *Catalog) DeleteNamespace(ctx context.Context, d Deletion) (ended []*Dat
 	c.mirror.mu.RUnlock()
 	if len(ended) > 0 && !d.Force {
 		return nil, fmt.Errorf("delete namespace %q: %w", ns.Slug, ErrNamespaceNotEmpty)
+	}
+	for _, database := range ended {
+		if d.Judged != nil && database.Rules != d.Judged[database.ID] {
+			return nil, fmt.Errorf("delete namespace %q: %w", ns.Slug, ErrRulesChanged)
+		}
 	}
 	trashed := make([]*Trashed, len(ended))
 	now := c.moment()

@@ -51,6 +51,8 @@ type ApprovalPage struct {
 	MaxReason int    // characters; 0 is 500
 	// Seen is what the page shows of the rows, in the words of who handles the form: it comes back with the decision. Empty where they aren't known.
 	Seen string
+	// RowsUnknown says that the viewer doesn't know how many rows would change: whoever approves has to say that they do so all the same.
+	RowsUnknown bool
 }
 
 // Requester is who asked.
@@ -61,6 +63,9 @@ type Requester struct {
 	Schedule string // the name of a schedule that asked; the token's is empty then
 	Member   string // e-mail address of a member who asked without a token; then the others are empty
 }
+
+// Unknown tells whether nobody knows whose request it is.
+func (r Requester) Unknown() bool { return r.Maker == "" && r.Member == "" }
 
 // Call is something else than statements: a restore, an import, the end of a database or of a rule.
 type Call struct {
@@ -115,6 +120,7 @@ type Effect struct {
 	How     How
 	Note    string // why the number isn't exact, or isn't known; a clause
 	Samples []Sample
+	Reads   []string // the tables that it reads and no rule is about: which rows it changes may be others when it runs
 }
 
 // How tells how sure a number is.
@@ -147,13 +153,14 @@ type SampleRow struct{ Before, After []Value }
 
 // Rule is a rule that holds the write.
 type Rule struct {
+	Denies     bool // it would be the end of this rule, which denies writes
 	Glob       string
 	Tables     []string // that it matches
 	Operations []string // that it is about; empty for all
 	MaxRows    int64    // up to which it lets a write through; negative for none
 	Note       string
 	Approvers  string // who has to decide, a clause; empty for any one editor
-	Excludes   bool   // the person who made the token may not decide
+	Excludes   bool   // the person who made the token may not decide; where that is unknown, one more has to
 }
 
 // Decision is what somebody said.
@@ -212,6 +219,7 @@ type approvalView struct {
 	Deed      []detailView // of the call
 	Total     string       // rows of all statements
 	CutShort  bool         // something is not shown whole
+	Doubt     string       // what isn't what it looks like, a clause
 	Left      int          // approvals that are missing
 	Who       string       // the headings of the decisions,
 	What      string       // and of the statements
@@ -233,6 +241,8 @@ type statementView struct {
 	Plan     []*planNode
 	Rows     string
 	Samples  []sampleView
+	Reads    []string
+	Others   int // tables that Reads leaves out
 	Effect   bool
 }
 
@@ -278,6 +288,53 @@ type cellView struct {
 type shower struct {
 	sql, values, params, samples int
 	cutShort                     bool
+	alike, unseen                int // characters that pass for others, and such that can't be seen
+}
+
+// seen counts what of a text isn't what it looks like.
+func (s *shower) seen(list []run) []run {
+	for i := range list {
+		switch r := &list[i]; {
+		case r.Text != "" && r.Mark != "":
+			s.alike++
+		case strings.HasPrefix(r.Mark, "U+") || strings.HasPrefix(r.Mark, "byte "):
+			s.unseen++
+		}
+	}
+	return list
+}
+
+// people are the texts around what would run: who asked for it and where, why it is held, and who decided.
+func (s *shower) people(p *ApprovalPage) {
+	names := []string{p.Namespace, p.Database, p.Branch, p.Requester.Maker, p.Requester.Member}
+	texts := []string{p.Requester.Token}
+	for _, r := range p.Rules {
+		names, texts = append(append(names, r.Glob), r.Shown()...), append(texts, r.Note)
+	}
+	for _, d := range p.Decisions {
+		names, texts = append(names, d.By), append(texts, d.Reason)
+	}
+	if p.Call != nil {
+		texts = append(texts, p.Call.Title)
+	}
+	for _, name := range names {
+		s.seen(nameRuns(name))
+	}
+	for _, t := range texts {
+		s.seen(textRuns(t))
+	}
+}
+
+// doubt says that a text may be another one than it reads as; "" where there is no reason to.
+func (s *shower) doubt() string {
+	var of []string
+	if s.alike > 0 {
+		of = append(of, noun(int64(s.alike), "character")+" of another alphabet or form than the word around")
+	}
+	if s.unseen > 0 {
+		of = append(of, noun(int64(s.unseen), "character")+" that can't be seen")
+	}
+	return strings.Join(of, " and ")
 }
 
 func newApprovalView(p *ApprovalPage) *approvalView {
@@ -336,7 +393,8 @@ func newApprovalView(p *ApprovalPage) *approvalView {
 	if len(p.Statements) > 1 && exact {
 		v.Total = noun(sum, "row")
 	}
-	v.CutShort = s.cutShort
+	s.people(p)
+	v.CutShort, v.Doubt = s.cutShort, s.doubt()
 	return v
 }
 
@@ -344,6 +402,7 @@ func newApprovalView(p *ApprovalPage) *approvalView {
 func (s *shower) detail(d Detail) detailView {
 	name, _ := cut(d.Name, maxName)
 	value, more := cut(d.Value, maxDetail)
+	s.seen(textRuns(value))
 	v := detailView{Name: name, Value: value}
 	if more {
 		s.cutShort = true
@@ -360,7 +419,7 @@ func (s *shower) statement(st Statement) statementView {
 	}
 	shown, more := cut(st.SQL, limit)
 	s.sql += len(shown)
-	item.SQL = textRuns(shown)
+	item.SQL = s.seen(sqlRuns(shown))
 	if lines := strings.Count(st.SQL, "\n") + 1; lines > longStatement || len(st.SQL) > 2_000 {
 		item.Size = noun(int64(lines), "line") + ", " + noun(int64(len(st.SQL)), "byte")
 	}
@@ -385,12 +444,15 @@ func (s *shower) statement(st Statement) statementView {
 		}
 		name, _ = cut(name, maxName)
 		value := s.value(a.Value, limit)
+		s.seen(value.Runs)
 		s.cutShort = s.cutShort || value.Note != ""
-		item.Params = append(item.Params, paramView{textRuns(name), value})
+		item.Params = append(item.Params, paramView{s.seen(nameRuns(name)), value})
 	}
 	item.Plan = planTree(st.Plan)
 	if st.Effect != nil {
 		item.Rows = rowsText(st.Effect)
+		item.Reads = st.Effect.Reads[:min(len(st.Effect.Reads), maxTables)]
+		item.Others = len(st.Effect.Reads) - len(item.Reads)
 		for _, sample := range st.Effect.Samples {
 			item.Samples = append(item.Samples, s.sample(sample, st.Effect))
 		}
@@ -485,7 +547,7 @@ func (s *shower) sample(m Sample, e *Effect) sampleView {
 	}
 	for i, name := range m.Columns {
 		name, _ := cut(name, maxName)
-		v.Columns = append(v.Columns, columnView{textRuns(name), changed[i]})
+		v.Columns = append(v.Columns, columnView{nameRuns(name), changed[i]})
 	}
 	return v
 }
@@ -513,7 +575,7 @@ func planTree(steps []Step) (roots []*planNode) {
 			break
 		}
 		detail, _ := cut(s.Detail, maxName)
-		n := &planNode{Detail: textRuns(detail)}
+		n := &planNode{Detail: nameRuns(detail)}
 		if parent := nodes[s.Parent]; parent != nil && s.Parent != s.ID {
 			parent.Nodes = append(parent.Nodes, n)
 		} else {

@@ -48,7 +48,7 @@ const layoutFile = "layout.html"
 // templates are the pages' by their files, each with the layout around it.
 var templates = func() map[string]*template.Template {
 	layout := template.Must(template.New("").Funcs(template.FuncMap{
-		"text": textRuns, "plain": plain, "moment": moment, "stamp": stamp,
+		"text": textRuns, "name": nameRuns, "plain": plain, "moment": moment, "stamp": stamp,
 	}).ParseFS(files, "pages/"+layoutFile))
 	all := map[string]*template.Template{}
 	entries, err := files.ReadDir("pages")

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// run is a part of a text: either characters as they are, or a mark in the place of some that can't be seen.
+// run is a part of a text: characters as they are, or a mark in the place of some that can't be seen, or one that passes for another, with a mark beside it.
 type run struct {
 	Text string
 	Mark string
@@ -26,7 +26,7 @@ var names = map[rune]string{
 // blank tells of characters that Unicode calls letters, marks or symbols and that show nothing.
 func blank(r rune) bool {
 	switch {
-	case r == 0x034f, r == 0x115f, r == 0x1160, r == 0x17b4, r == 0x17b5, r == 0x2800, r == 0x3164, r == 0xffa0:
+	case r == 0x034f, r == 0x115f, r == 0x1160, r == 0x17b4, r == 0x17b5, r == 0x2800, r == 0x3164, r == 0xffa0, r == 0x16fe4, r == 0x1d159:
 		return true
 	case r >= 0x180b && r <= 0x180f, r >= 0xfe00 && r <= 0xfe0f, r >= 0xe0100 && r <= 0xe01ef:
 		return true
@@ -40,11 +40,17 @@ const longSpace = 60
 // stacked is how many combining marks a character may carry: more of them would be painted over other lines.
 const stacked = 3
 
-// textRuns are the runs of SQL, of a note, of a name: a line's end may be that of Windows.
-func textRuns(s string) []run { return runs(s, true) }
+// textRuns are the runs of what somebody wrote for people: a line's end may be that of Windows.
+func textRuns(s string) []run { return runs(s, true, prose) }
+
+// nameRuns are those of a name: of a table, a column, a database, a person.
+func nameRuns(s string) []run { return runs(s, true, strict) }
+
+// sqlRuns are those of SQL.
+func sqlRuns(s string) []run { return runs(s, true, code) }
 
 // valueRuns are the runs of a value, in which nothing goes without saying.
-func valueRuns(s string) []run { return runs(s, false) }
+func valueRuns(s string) []run { return runs(s, false, prose) }
 
 // plain is a text for where there can be no elements: a title, an attribute.
 func plain(s string) string {
@@ -57,8 +63,9 @@ func plain(s string) string {
 	return b.String()
 }
 
-func runs(s string, windows bool) (list []run) {
+func runs(s string, windows bool, how manner) (list []run) {
 	begin, marks := 0, 0
+	passing := alikes(s, how)
 	flush := func(end int) {
 		if end > begin {
 			list = append(list, run{Text: s[begin:end]})
@@ -99,6 +106,13 @@ func runs(s string, windows bool) (list []run) {
 			marks++
 		} else {
 			marks = 0
+		}
+		if len(passing) > 0 && passing[0].at == i {
+			flush(i)
+			list = append(list, run{Text: s[i : i+size], Mark: passing[0].note(r)})
+			i += size
+			begin, passing = i, passing[1:]
+			continue
 		}
 		if !(r == utf8.RuneError && size == 1) && unicode.IsPrint(r) && !blank(r) && marks <= stacked {
 			i += size

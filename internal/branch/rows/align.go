@@ -106,13 +106,18 @@ func (k *collection) virtual(t *table) error {
 	})
 }
 
+// madeAnew says of a virtual table that nobody can bring its rows of then into its columns of now.
+func madeAnew(t *table) error {
+	return &Problem{Table: t.name, Message: "it was made anew with other columns"}
+}
+
 // formerText is a row of FTS5's as its content table had it.
 func (k *collection) formerText(t *table, r *store.RecordedRow) ([]sqlite.Value, error) {
 	values := make([]sqlite.Value, len(t.columns))
 	for i := range values {
 		at := slices.Index(r.Columns, fmt.Sprintf("c%d", i))
 		if at < 0 {
-			return nil, errFrame
+			return nil, madeAnew(t)
 		}
 		values[i] = r.Old[at]
 	}
@@ -125,7 +130,7 @@ func (k *collection) formerSpatial(t *table, r *store.RecordedRow) ([]sqlite.Val
 		if at := slices.Index(r.Columns, name); at >= 0 {
 			return r.Old[at], nil
 		}
-		return sqlite.Value{}, errFrame
+		return sqlite.Value{}, madeAnew(t)
 	}
 	nodeno, err := old("nodeno")
 	if err != nil {

@@ -1,8 +1,11 @@
 package rows
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -26,6 +29,24 @@ func (c *Changes) Close() { c.spool.close() }
 
 // Len is the number of changed rows.
 func (c *Changes) Len() int64 { return c.count }
+
+// Digest is the SHA-256 of all of it, in hexadecimal digits: other rows have another one.
+func (c *Changes) Digest() (string, error) {
+	sum := sha256.New()
+	for _, t := range c.tables {
+		fmt.Fprintf(sum, "%q %q;", t.name, t.columns)
+	}
+	fmt.Fprintf(sum, "%q", c.dropped)
+	for _, name := range slices.Sorted(maps.Keys(c.sequences)) {
+		fmt.Fprintf(sum, "%q %d;", name, c.sequences[name])
+	}
+	err := c.spool.each(func(frame []byte) error {
+		fmt.Fprintf(sum, "%d:", len(frame))
+		sum.Write(frame)
+		return nil
+	})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
 
 // change is one changed row.
 type change struct {
