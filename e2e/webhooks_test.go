@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -73,9 +74,15 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	answer := r.answer
 	r.mu.Unlock()
 	if answer != nil {
+		req.Body = io.NopCloser(bytes.NewReader(b))
 		answer(w, req)
 		return
 	}
+	r.take(w, req, b)
+}
+
+// take takes a message.
+func (r *receiver) take(w http.ResponseWriter, req *http.Request, b []byte) {
 	m := &toldMessage{header: req.Header.Clone(), body: b}
 	if json.Unmarshal(b, m) != nil || req.Method != http.MethodPost {
 		w.WriteHeader(http.StatusTeapot)
@@ -524,4 +531,72 @@ func TestWebhookOfALowBalance(t *testing.T) {
 	if m := r.list()[0]; !strings.HasPrefix(m.BalanceUSD, "0.99") {
 		t.Errorf("told %s", m.body)
 	}
+}
+
+// What of a commit was told stays told, and the rest is told, whatever the webhook is asked to tell meanwhile; and approvals come before what was committed after them.
+func TestWebhookOrder(t *testing.T) {
+	row(t, "DP-HOOK-8", "DP-HOOK-11")
+	s := harness.Start(t, binary, harness.Options{Env: []string{allowHere, "PERSQLD_WEBHOOK_RETRY=3s"}})
+	d := newDB(t, s.Client(t, harness.Token))
+	d.Batch(true, "CREATE TABLE a(x)", "CREATE TABLE b(x)", "CREATE TABLE c(x)", "CREATE TABLE p(x)").OK()
+	r := newReceiver(t)
+	path, _ := hook(d, r.URL, body{"events": []string{"insert", "update", "delete", "approval_required"}})
+	r.answers(failsAbout(r, `"table":"b"`))
+	d.Batch(true, "INSERT INTO a VALUES(1)", "INSERT INTO b VALUES(1)", "INSERT INTO c VALUES(1)").OK()
+	r.hears(t, "insert a 1")
+	if !eventually(t, 10*time.Second, func() bool { return d.Get(path).OK().Str("data.lastError") != "" }) {
+		t.Fatal("no failure")
+	}
+	d.Do("PATCH", path, body{"tables": []string{"b", "c", "p"}}).OK()
+	r.answers(nil)
+	d.Post(path+"/replay", nil).OK()
+	r.hears(t, "insert a 1", "insert b 1", "insert c 1")
+
+	d.Post(d.Path("approval-rules"), body{"tableGlob": "p", "action": "require_approval"}).OK()
+	for i := range 20 {
+		holds(d.Query("INSERT INTO p VALUES(?)", i))
+		d.Must("INSERT INTO c VALUES(2)")
+	}
+	got := r.told(t, 43)[3:]
+	for i := 0; i < len(got); i += 2 {
+		if got[i] != "approval.required pending" || got[i+1] != "insert c 1" {
+			t.Fatalf("told %v", got)
+		}
+	}
+}
+
+// failsAbout answers 500 to what has a text in it, and takes anything else.
+func failsAbout(r *receiver, text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		b, _ := io.ReadAll(req.Body)
+		if strings.Contains(string(b), text) {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		r.take(w, req, b)
+	}
+}
+
+// One that never takes the word that changes are missing is told what follows all the same.
+func TestWebhookParksResync(t *testing.T) {
+	row(t, "DP-HOOK-12")
+	s := harness.Start(t, binary, harness.Options{Env: []string{allowHere, "PERSQLD_WEBHOOK_RETRY=1s"}})
+	d := newDB(t, s.Client(t, harness.Token))
+	d.Must("CREATE TABLE t(a)")
+	r := newReceiver(t)
+	path, _ := hook(d, r.URL, nil)
+	bookmark := d.Must("INSERT INTO t VALUES(1)").Str("data.meta.bookmark")
+	r.hears(t, "insert t 1")
+	r.answers(failsAbout(r, `"resync":true`))
+	d.Post(d.Path("restore"), body{"bookmark": bookmark}).OK()
+	d.Must("UPDATE t SET a=2")
+	r.hears(t, "insert t 1", "update t 1")
+	parked := d.Get(path + "/deliveries?state=parked").OK()
+	if !eventually(t, 10*time.Second, func() bool {
+		parked = d.Get(path + "/deliveries?state=parked").OK()
+		return len(parked.List("data")) == 1
+	}) {
+		t.Fatalf("parked %s", parked.Raw)
+	}
+	parked.Is("data.0.body.resync", "true")
 }

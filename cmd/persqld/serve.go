@@ -157,7 +157,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		Temp:    dir.Temp(), Limits: limits, MaxImport: int64(cmd.MaxImport), MaxCSV: int64(cmd.MaxCSV), MaxCSVRows: cmd.MaxCSVRows,
 		StatementTimeout: cmd.StatementTimeout.Duration, MemoryLimit: int64(cmd.Memory) / 4 * 3,
 		MaxTransfers: cmd.MaxTransfers, TransferTimeout: cmd.TransferTimeout.Duration,
-		AutoCreate: cmd.AutoCreate, BranchContent: cmd.BranchContent, Trash: cmd.Trash.Duration, ApprovalTTL: cmd.ApprovalTime.Duration, RedeemTTL: cmd.RedeemTime.Duration, MaxApprovals: cmd.MaxApprovals, MaxSchedules: cmd.MaxSchedules, ScheduleRuns: cmd.ScheduleRuns, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
+		AutoCreate: cmd.AutoCreate, BranchContent: cmd.BranchContent, Trash: cmd.Trash.Duration, ApprovalTTL: cmd.ApprovalTime.Duration, RedeemTTL: cmd.RedeemTime.Duration, MaxApprovals: cmd.MaxApprovals, MaxSchedules: cmd.MaxSchedules, ScheduleRuns: cmd.ScheduleRuns, ScheduleTime: cmd.ScheduleTime.Duration, MaxRequest: int64(cmd.MaxRequest), MaxResult: int64(cmd.MaxResult),
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,
 	}
@@ -210,7 +210,9 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	tellerDone := make(chan struct{})
 	go func() {
 		defer close(tellerDone)
-		teller.Run(tellerCtx)
+		if cmd.WebhookAttempts > 0 {
+			teller.Run(tellerCtx)
+		}
 	}()
 	metrics.RegisterCounter("persqld_webhook_delivered_total", "Messages that webhooks' receivers have taken.", func() float64 { return float64(teller.Delivered()) })
 	metrics.RegisterCounter("persqld_webhook_failed_total", "Attempts to tell webhooks that failed.", func() float64 { return float64(teller.Failed()) })

@@ -316,12 +316,15 @@ func (x *exchange) decide(tokenOrID string, d choice) (*catalog.Approval, error)
 	return a, nil
 }
 
+// maxScheduled bounds for how long an approved write waits for its schedule's next run: what people saw a year ago they have not seen.
+const maxScheduled = 31 * 24 * time.Hour
+
 // redeemable is how long a write can be run once it is approved. One of a schedule waits for its next run.
 func (s *Server) redeemable(ctx context.Context, a *catalog.Approval) time.Duration {
 	lives := s.opt.RedeemTTL
 	if id, scheduled := strings.CutPrefix(a.Requester, schedulePrefix); scheduled {
 		if sc, err := s.opt.Catalog.Schedule(ctx, id); err == nil && !sc.NextRunAt.IsZero() {
-			lives += max(0, sc.NextRunAt.Sub(s.opt.Now()))
+			lives += max(0, min(sc.NextRunAt.Sub(s.opt.Now()), maxScheduled))
 		}
 	}
 	return lives

@@ -237,7 +237,7 @@ func (x *exchange) noteDenied(stop *approval.Stop) {
 	}
 	names := tablesOf(stop.Hits)
 	x.s.log.Info("a write was denied by an approval rule", "database", x.database.ID, "token", x.token.ID, "tables", names)
-	x.record("approval.refused", map[string]any{"tables": names, "ruleId": stop.Hits[0].Rule.ID, "requestedBy": x.token.ID})
+	x.record("approval.refused", map[string]any{"tables": names, "ruleId": stop.First().Rule.ID, "requestedBy": x.token.ID})
 }
 
 func tablesOf(hits []approval.Hit) []string {

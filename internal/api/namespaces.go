@@ -108,13 +108,7 @@ func (x *exchange) guardNamespace() (judged map[string]*approval.Rules, err erro
 
 // standsInTheWay is why a namespace can't be deleted: the database, the rule, and what to do about both.
 func (x *exchange) standsInTheWay(d *catalog.Database, stop *approval.Stop) error {
-	hit := &stop.Hits[0]
-	for i := range stop.Hits {
-		if stop.Hits[i].Rule.Action == approval.Deny {
-			hit = &stop.Hits[i]
-			break
-		}
-	}
+	hit := stop.First()
 	path := "/api/namespaces/" + x.membership.Slug + "/databases/" + d.Slug
 	rule := fmt.Sprintf("DELETE %s/approval-rules/%s", path, hit.Rule.ID)
 	if d.IsBranch() {

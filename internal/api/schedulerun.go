@@ -19,7 +19,7 @@ import (
 // A schedule's run is a query or a batch that nobody sent: it goes the same way, from the purse to the actor.
 
 // schedulePrefix begins what stands for a schedule where a token's id would.
-const schedulePrefix = "schedule:"
+const schedulePrefix = catalog.ScheduleRequester
 
 // maxRunError is how much of a failure is kept, in characters.
 const maxRunError = 2000
@@ -212,11 +212,15 @@ func (s *Server) resultOf(x *exchange, sc *schedule.Schedule, err error, result 
 	var stopped *stoppedRun
 	switch {
 	case errors.As(err, &stopped) && stopped.stop.Denied():
-		h := &stopped.stop.Hits[0]
+		h := stopped.stop.First()
 		text += fmt.Sprintf(" (rule %s: %s on %q)", h.Rule.ID, h.Rule.Action, h.Rule.TableGlob)
 	case f.code == codeApprovalRequired && x.heldAs != "":
 		result.Status = schedule.Held
 		text += fmt.Sprintf(": approval %s, to be decided at %s/approve/%s; once it is approved, the next run redeems it", x.heldAs, strings.TrimSuffix(s.opt.BaseURL, "/"), x.heldAs)
+	case errors.Is(x.r.Context().Err(), context.DeadlineExceeded):
+		text = fmt.Sprintf("The run took longer than %s and was stopped; nothing of it stands (PERSQLD_SCHEDULE_TIME)", s.opt.ScheduleTime)
+	case x.r.Context().Err() != nil:
+		text = "The schedule was changed, paused or deleted during the run, which was stopped; nothing of it stands"
 	case f.code == codeShuttingDown:
 		result.Status, result.Undone = schedule.Interrupted, true
 		if text = "The server stopped during the run, which was undone"; !sc.Due.IsZero() {

@@ -238,6 +238,9 @@ func (s *Server) changeSchedule(x *exchange) error {
 	if err != nil {
 		return s.scheduleFault(err)
 	}
+	if req.SQL != nil || !sc.Enabled {
+		s.schedules.Cancel(sc.ID) // what runs isn't it any more
+	}
 	s.schedules.Put(waitOf(sc))
 	x.success()
 	x.out = append(appendSchedule(x.out, sc), '}')
@@ -268,6 +271,7 @@ func (s *Server) deleteSchedule(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	s.schedules.Cancel(sc.ID)
 	s.schedules.Put(schedule.Wait{ID: sc.ID})
 	x.success()
 	b := append(x.out, `{"id":`...)

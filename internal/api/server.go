@@ -76,6 +76,7 @@ type Options struct {
 	RedeemTTL    time.Duration // that an approved one can be run; 1 h
 	MaxSchedules int           // of a database; 100
 	ScheduleRuns int           // runs by time at the same time; none by time if 0
+	ScheduleTime time.Duration // of a run; 5 min
 	MaxApprovals int           // pending ones of a token; 100
 	Webhooks     Webhooks
 
@@ -167,6 +168,9 @@ func New(opt Options) *Server {
 	if opt.RedeemTTL <= 0 {
 		opt.RedeemTTL = time.Hour
 	}
+	if opt.ScheduleTime <= 0 {
+		opt.ScheduleTime = 5 * time.Minute
+	}
 	if opt.Webhooks.Max <= 0 {
 		opt.Webhooks.Max = 20
 	}
@@ -213,7 +217,7 @@ func New(opt Options) *Server {
 	s.budget.limit = opt.Buffers
 	s.transfers = make(chan struct{}, opt.MaxTransfers)
 	s.interrupted, s.interrupt = context.WithCancel(context.Background())
-	s.schedules = schedule.New(schedule.Options{Book: opt.Catalog.ScheduleBook(), Run: s.runSchedule, AtOnce: opt.ScheduleRuns, Ran: opt.Metrics.scheduleRan, Now: opt.Now, Logger: opt.Logger})
+	s.schedules = schedule.New(schedule.Options{Book: opt.Catalog.ScheduleBook(), Run: s.runSchedule, AtOnce: opt.ScheduleRuns, Limit: opt.ScheduleTime, Ran: opt.Metrics.scheduleRan, Now: opt.Now, Logger: opt.Logger})
 	s.document = sync.OnceValues(s.newDocument)
 	s.exchanges.New = func() any { return newExchange(s) }
 	s.routes()

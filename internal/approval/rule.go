@@ -186,6 +186,14 @@ type Stop struct {
 // Denied tells whether a rule denies the write: then no approval helps.
 func (s *Stop) Denied() bool { return s.denied() != nil }
 
+// First is what the answer is about: the first that denies, else the first of all.
+func (s *Stop) First() *Hit {
+	if h := s.denied(); h != nil {
+		return h
+	}
+	return &s.Hits[0]
+}
+
 func (s *Stop) denied() *Hit {
 	if s.Allowed {
 		return nil

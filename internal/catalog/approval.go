@@ -142,6 +142,7 @@ func (c *Catalog) Hold(ctx context.Context, n NewApproval) (a *Approval, token s
 	if err != nil {
 		return nil, "", false, fmt.Errorf("hold write: %w", err)
 	}
+	c.queued.Add(1)
 	return a, token, true, nil
 }
 
@@ -328,6 +329,7 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen [
 	if err != nil {
 		return nil, fmt.Errorf("decide on approval %s: %w", id, err)
 	}
+	c.queued.Add(1)
 	return c.approval(ctx, `id = ?`, id)
 }
 
@@ -367,6 +369,28 @@ func (c *Catalog) Redeemed(ctx context.Context, id string) error {
 // keepApprovals is how long it is known that an approval was there, after its end.
 const keepApprovals = 90 * 24 * time.Hour
 
+// openApprovals are the approvals of a requester that wait, or can be redeemed.
+func (c *Catalog) openApprovals(ctx context.Context, requester string) ([]*Approval, error) {
+	return c.approvals(ctx, selectListed+` WHERE requester = ? AND status IN ('pending', 'approved')`, requester)
+}
+
+// expireApprovals ends approvals that nobody decided on, or redeemed.
+func (c *Catalog) expireApprovals(ctx context.Context, tx *sql.Tx, list []*Approval) error {
+	now := c.moment().UnixMilli()
+	for _, a := range list {
+		if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = 'expired', expires_at = min(expires_at, ?) WHERE id = ?`, now, a.ID); err != nil {
+			return err
+		}
+		if err := c.queueApproval(ctx, tx, EventApprovalResolved, MessageApprovalResolved, a, string(approval.Expired)); err != nil {
+			return err
+		}
+		if err := c.audit(ctx, tx, approvalEvent("approval.expired", a, nil)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // SweepApprovals ends the approvals that are over their time, and forgets what they would have run; and proposals that are over. It returns those that ended.
 func (c *Catalog) SweepApprovals(ctx context.Context) (ended []*Approval, err error) {
 	c.changing.Lock()
@@ -386,16 +410,8 @@ func (c *Catalog) SweepApprovals(ctx context.Context) (ended []*Approval, err er
 		return nil, fmt.Errorf("sweep approvals: %w", err)
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		for _, a := range ended {
-			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = 'expired' WHERE id = ?`, a.ID); err != nil {
-				return err
-			}
-			if err := c.queueApproval(ctx, tx, EventApprovalResolved, MessageApprovalResolved, a, string(approval.Expired)); err != nil {
-				return err
-			}
-			if err := c.audit(ctx, tx, approvalEvent("approval.expired", a, nil)); err != nil {
-				return err
-			}
+		if err := c.expireApprovals(ctx, tx, ended); err != nil {
+			return err
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE approvals SET request = NULL, content = NULL, sealed = NULL WHERE expires_at <= ? AND content IS NOT NULL AND status NOT IN ('pending', 'approved')`, now.UnixMilli()); err != nil {
 			return err
@@ -409,5 +425,6 @@ func (c *Catalog) SweepApprovals(ctx context.Context) (ended []*Approval, err er
 	if err != nil {
 		return nil, fmt.Errorf("sweep approvals: %w", err)
 	}
+	c.queued.Add(1)
 	return ended, nil
 }

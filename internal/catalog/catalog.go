@@ -55,6 +55,7 @@ type Catalog struct {
 	changing sync.Mutex
 	closed   bool // under changing
 	version  atomic.Uint64
+	queued   atomic.Uint64 // see Queued
 	seal     seal
 
 	sessionIdle, sessionLife                   time.Duration

@@ -152,6 +152,9 @@ func (c *Catalog) queue(ctx context.Context, tx *sql.Tx, d *Database, event Webh
 	return nil
 }
 
+// Queued is another number whenever something was queued for webhooks.
+func (c *Catalog) Queued() uint64 { return c.queued.Load() }
+
 // queueApproval has webhooks be told of an approval.
 func (c *Catalog) queueApproval(ctx context.Context, tx *sql.Tx, event WebhookEvents, messageType string, a *Approval, status string) error {
 	d, err := c.DatabaseByID(a.DatabaseID)
@@ -233,7 +236,7 @@ func (c *Catalog) ParkedDeliveries(ctx context.Context, webhookID string) (n int
 }
 
 // Replay has messages that were told or parked wait again: one by its id, or all that are parked if the id is empty. They keep their ids and their order among each other, and
-// the webhook is tried at once. It returns how many they are; ErrDatabaseNotFound, ErrWebhookNotFound, or ErrDeliveryNotFound where one is asked for that isn't kept.
+// the webhook is tried at once. It returns how many they are; ErrDatabaseNotFound, ErrWebhookNotFound, or ErrDeliveryNotFound where one is asked for that isn't kept. What waits already doesn't wait twice.
 func (c *Catalog) Replay(ctx context.Context, databaseID, webhookID, id string) (n int, err error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -248,7 +251,8 @@ func (c *Catalog) Replay(ctx context.Context, databaseID, webhookID, id string) 
 	err = c.change(ctx, func(tx *sql.Tx) error {
 		// What was delivered stays in the log, so it is a copy that waits.
 		result, err := tx.ExecContext(ctx, `INSERT INTO webhook_deliveries (id, webhook_id, type, content, at, state, since, attempts)
-			SELECT id, webhook_id, type, content, at, 'waiting', ?3, 0 FROM webhook_deliveries WHERE webhook_id = ?1 AND (?2 = '' AND state = 'parked' OR id = ?2 AND state <> 'waiting')
+			SELECT id, webhook_id, type, content, at, 'waiting', ?3, 0 FROM webhook_deliveries WHERE webhook_id = ?1 AND (?2 = '' AND state = 'parked' OR id = ?2)
+				AND id NOT IN (SELECT id FROM webhook_deliveries WHERE webhook_id = ?1 AND state = 'waiting')
 			GROUP BY id ORDER BY min(seq)`, w.ID, id, c.moment().UnixMilli())
 		if err != nil {
 			return err
@@ -258,7 +262,13 @@ func (c *Catalog) Replay(ctx context.Context, databaseID, webhookID, id string) 
 			return err
 		}
 		if n = int(many); n == 0 && id != "" {
-			return ErrDeliveryNotFound
+			kept := false
+			if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_id = ? AND id = ?)`, w.ID, id).Scan(&kept); err != nil {
+				return err
+			}
+			if !kept {
+				return ErrDeliveryNotFound
+			}
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM webhook_deliveries WHERE webhook_id = ?1 AND state = 'parked' AND (?2 = '' OR id = ?2)`, w.ID, id); err != nil {
 			return err
@@ -276,6 +286,7 @@ func (c *Catalog) Replay(ctx context.Context, databaseID, webhookID, id string) 
 	if err != nil {
 		return 0, fmt.Errorf("replay deliveries of webhook %q: %w", w.ID, err)
 	}
+	c.queued.Add(1)
 	return n, nil
 }
 
@@ -293,6 +304,7 @@ func (c *Catalog) BalanceLow(ctx context.Context, namespaceID, usd string) error
 			hooked = append(hooked, d)
 		}
 	}
+	defer c.queued.Add(1)
 	return c.change(ctx, func(tx *sql.Tx) error {
 		for _, d := range hooked {
 			if err := c.queue(ctx, tx, d, EventBalanceLow, MessageBalanceLow, map[string]any{"balanceUsd": usd}); err != nil {

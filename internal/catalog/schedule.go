@@ -165,6 +165,9 @@ func (c *Catalog) scheduleOf(ctx context.Context, databaseID, id string) (*Datab
 	return d, s, err
 }
 
+// ScheduleRequester begins what asks for approvals where a schedule does, before its id.
+const ScheduleRequester = "schedule:"
+
 // ChangeSchedule changes a schedule. With another timing, and when it is no longer paused, its next run is counted from now: what was missed in a pause isn't made up for. A run that is on goes on as it began. It
 // returns ErrDatabaseNotFound, schedule.ErrNotFound, or what CreateSchedule returns of what is changed.
 func (c *Catalog) ChangeSchedule(ctx context.Context, databaseID, id string, n ScheduleChange) (*schedule.Schedule, error) {
@@ -201,8 +204,12 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, databaseID, id string, n S
 		s.NextRunAt = s.Timing.First(c.moment())
 	}
 	given := ""
+	var asked []*Approval
 	if n.SQL != nil {
 		given = s.SQL
+		if asked, err = c.openApprovals(ctx, ScheduleRequester+id); err != nil {
+			return nil, fmt.Errorf("change schedule %q: %w", id, err)
+		}
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
 		interval, cron := timingColumns(s.Timing)
@@ -210,8 +217,14 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, databaseID, id string, n S
 			s.Name, s.SQL, interval, cron, s.Enabled, s.RunsAs, nullMillis(s.NextRunAt), id); err != nil {
 			return err
 		}
+		if n.SQL != nil { // people were asked about other SQL, or on behalf of somebody else
+			if err := c.expireApprovals(ctx, tx, asked); err != nil {
+				return err
+			}
+		}
 		return c.audit(ctx, tx, scheduleEvent("schedule.changed", d, s, given))
 	}, func(*mirror) {})
+	c.queued.Add(1)
 	if err != nil {
 		return nil, fmt.Errorf("change schedule %q: %w", id, err)
 	}
@@ -226,8 +239,15 @@ func (c *Catalog) DeleteSchedule(ctx context.Context, databaseID, id string) (*s
 	if err != nil {
 		return nil, fmt.Errorf("delete schedule %q: %w", id, err)
 	}
+	asked, err := c.openApprovals(ctx, ScheduleRequester+id)
+	if err != nil {
+		return nil, fmt.Errorf("delete schedule %q: %w", id, err)
+	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM schedules WHERE id = ?`, id); err != nil {
+			return err
+		}
+		if err := c.expireApprovals(ctx, tx, asked); err != nil {
 			return err
 		}
 		return c.audit(ctx, tx, scheduleEvent("schedule.deleted", d, s, ""))

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 )
@@ -122,9 +123,18 @@ func (d *Database) Webhook(id string) (*Webhook, error) {
 	return nil, ErrWebhookNotFound
 }
 
+// hostOf is what the audit log keeps of an address: whatever follows the host may be a secret, and the log is kept for good.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 func webhookEvent(action string, d *Database, w *Webhook) Event {
 	return Event{NamespaceID: d.NamespaceID, Action: action, TargetType: "webhook", TargetID: w.ID, TargetName: w.Name, Test: d.Test,
-		Metadata: map[string]any{"databaseId": d.ID, "url": w.URL, "tables": w.Tables, "events": w.Events.Names(), "enabled": w.Enabled}}
+		Metadata: map[string]any{"databaseId": d.ID, "host": hostOf(w.URL), "tables": w.Tables, "events": w.Events.Names(), "enabled": w.Enabled}}
 }
 
 // CreateWebhook makes a webhook with a new secret, which is told of what follows a change of the database. It returns ErrDatabaseNotFound, ErrName or
@@ -237,7 +247,11 @@ func (c *Catalog) UpdateWebhook(ctx context.Context, databaseID, id string, chan
 		if cursor < 0 {
 			return nil
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE webhook_progress SET cursor = ?, failures = 0, retry_at = NULL WHERE webhook_id = ?`, cursor, id)
+		if _, err := tx.ExecContext(ctx, `UPDATE webhook_progress SET cursor = ?, failures = 0, retry_at = NULL WHERE webhook_id = ?`, cursor, id); err != nil {
+			return err
+		}
+		// It goes on from now. What somebody wants told again has waited for less long than since it happened, and stays.
+		_, err := tx.ExecContext(ctx, `DELETE FROM webhook_deliveries WHERE webhook_id = ? AND state = 'waiting' AND at = since`, id)
 		return err
 	})
 	if err != nil {

@@ -25,6 +25,9 @@ func (n *Networks) UnmarshalText(text []byte) error {
 			}
 			prefix = netip.PrefixFrom(address, address.BitLen())
 		}
+		if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 { // as Contains has addresses
+			prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
+		}
 		*n = append(*n, prefix.Masked())
 	}
 	return nil

@@ -60,6 +60,7 @@ type Settings struct {
 	MaxApprovals        int      `default:"100" range:"1..1000000" unit:"approvals" help:"Pending approvals a token; beyond them 429." placeholder:"N"`
 	MaxSchedules        int      `default:"100" range:"1..100000" unit:"schedules" help:"Schedules a database; beyond them 409." placeholder:"N"`
 	ScheduleRuns        int      `default:"4" range:"0..1000" unit:"runs" help:"Runs of schedules at the same time, at most one a database; others wait. 0 runs none by time: for a copy of a server, whose schedules should rest." placeholder:"N"`
+	ScheduleTime        Duration `default:"5m" range:"1s..24h" unit:"time" help:"How long a schedule's run may take, all of its statements together; then it is stopped, and undone." placeholder:"TIME"`
 	AutoCreate          bool     `default:"true" negatable:"" help:"Make a database when an unscoped admin token first names it."`
 	BranchContent       string   `default:"schema" enum:"schema,full" help:"What a branch has where the request doesn't say: the objects without rows (schema), or the rows too (full)." placeholder:"WHAT"`
 	MaxOpen             int      `auto:"from the descriptor limit" range:"8..1000000" unit:"databases" help:"Open databases; the least recently used idle one closes for the next." placeholder:"N"`
@@ -112,7 +113,7 @@ type Settings struct {
 	WebhookTimeout      Duration `default:"15s" range:"100ms..5m" unit:"time" help:"How long a webhook's receiver may take to answer." placeholder:"TIME"`
 	WebhookRetry        Duration `default:"24h" range:"1s..720h" unit:"time" help:"How long a message to a webhook is tried before it is parked." placeholder:"TIME"`
 	WebhookOverlap      Duration `default:"24h" range:"1s..720h" unit:"time" help:"How long a webhook's former secret signs too after it was rotated." placeholder:"TIME"`
-	WebhookAttempts     int      `default:"256" range:"1..100000" unit:"attempts" help:"Attempts to tell webhooks at the same time; a quarter of them for those that failed last." placeholder:"N"`
+	WebhookAttempts     int      `default:"256" range:"0..100000" unit:"attempts" help:"Attempts to tell webhooks at the same time, of a namespace a quarter of them; 0 tells none, which a copy of a server may want." placeholder:"N"`
 	WebhookLog          int      `default:"100" range:"1..100000" unit:"messages" help:"Messages that were delivered, a webhook, for its log." placeholder:"N"`
 	WebhookParked       int      `default:"1000" range:"1..1000000" unit:"messages" help:"Messages that are parked, a webhook; the oldest go first." placeholder:"N"`
 	IdempotencyMax      Size     `default:"64MiB" range:"1MiB..1TiB" unit:"bytes" help:"Kept answers of idempotent requests, a database; the oldest go first." placeholder:"SIZE"`

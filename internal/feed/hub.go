@@ -94,7 +94,6 @@ func (h *Hub) Deliver(n int) { h.delivered.Add(uint64(n)) }
 type topic struct {
 	database string
 	users    int  // guarded by the hub
-	free     int  // of them, who aren't counted; guarded by the hub
 	rows     bool // somebody wants values; guarded by the hub
 
 	mu      sync.Mutex
@@ -129,8 +128,8 @@ func (h *Hub) tell(database string, b *store.Batch) {
 	}
 }
 
-// Watch has wake called after each commit of a database that is listened to for good, in its lane: it must not wait. nil ends it. One who reads only then has no Reader
-// in between.
+// Watch has wake called after each commit of a database that is listened to for good, in its lane: it must not wait. nil ends it. One who reads only then, by Read, is no
+// listener, and holds no memory in between.
 func (h *Hub) Watch(database string, wake func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -239,32 +238,49 @@ type Reader struct {
 	breaks int
 	lost   int
 	unsaid bool // it has missed changes, and wasn't told
-	free   bool // it isn't counted
 	over   bool
 }
 
 // Now is the place of one who wants what comes from now on.
 const Now = -1
 
+// Read is what a database that is listened to for good has committed behind a change, so many commits at most. missed says that changes are missing behind it: what comes
+// from now on follows head.
+func (h *Hub) Read(ctx context.Context, database string, since int64, commits int) (list []*Messages, missed bool, head int64, err error) {
+	owner, err := h.opt.Placement.Owner(ctx, database)
+	if err != nil {
+		return nil, false, 0, err
+	}
+	batches, err := owner.Journal(ctx, database, since, commits)
+	if errors.Is(err, store.ErrUnheard) {
+		head, err := owner.ListenForGood(ctx, database, true)
+		return nil, err == nil, head, err
+	}
+	if err != nil {
+		return nil, false, 0, err
+	}
+	for _, b := range batches {
+		m, err := render(b)
+		if err != nil {
+			return nil, false, 0, err
+		}
+		if m.First <= since { // of a commit that was given in part
+			m = m.from(since + 1)
+		}
+		list = append(list, m)
+	}
+	return list, false, 0, nil
+}
+
 // Join begins to listen to a database, behind a change or from now on. The Reader is to be left.
 func (h *Hub) Join(ctx context.Context, database string, since int64, rows bool) (_ *Reader, err error) {
-	return h.join(ctx, database, since, rows, false)
-}
-
-// JoinFree is Join for one of the server's own, which takes no listener's place.
-func (h *Hub) JoinFree(ctx context.Context, database string, since int64) (*Reader, error) {
-	return h.join(ctx, database, since, false, true)
-}
-
-func (h *Hub) join(ctx context.Context, database string, since int64, rows, free bool) (_ *Reader, err error) {
 	h.mu.Lock()
 	t := h.topics[database]
 	switch {
-	case free:
 	case h.count >= h.opt.Max:
 		h.mu.Unlock()
 		return nil, ErrMany
-	case t != nil && t.users-t.free >= h.opt.MaxHere:
+	case t != nil && t.users >= h.opt.MaxHere:
 		h.mu.Unlock()
 		return nil, ErrManyHere
 	}
@@ -275,13 +291,9 @@ func (h *Hub) join(ctx context.Context, database string, since int64, rows, free
 	}
 	t.users++
 	t.rows = t.rows || rows
-	if free {
-		t.free++
-	} else {
-		h.count++
-	}
+	h.count++
 	h.mu.Unlock()
-	r := &Reader{h: h, t: t, rows: rows, free: free}
+	r := &Reader{h: h, t: t, rows: rows}
 	defer func() {
 		if err != nil {
 			r.Leave()
@@ -321,11 +333,7 @@ func (r *Reader) Leave() {
 	h := r.h
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if r.free {
-		r.t.free--
-	} else {
-		h.count--
-	}
+	h.count--
 	if r.t.users--; r.t.users == 0 {
 		delete(h.topics, r.t.database)
 		close(r.t.quit)
@@ -390,7 +398,7 @@ func (r *Reader) Next(ctx context.Context) (list []*Messages, resync bool, news 
 	if err != nil {
 		return nil, false, nil, err
 	}
-	batches, err := owner.Journal(ctx, t.database, r.next-1)
+	batches, err := owner.Journal(ctx, t.database, r.next-1, 0)
 	if errors.Is(err, store.ErrUnheard) {
 		err := r.begin(ctx)
 		return nil, err == nil, news, err

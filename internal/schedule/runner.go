@@ -38,8 +38,9 @@ type Book interface {
 // Options are a Runner's. Book and Run are needed.
 type Options struct {
 	Book Book
-	// Run runs a schedule once. It must end by itself: no context ends it.
+	// Run runs a schedule once. It ends when the context does, at the latest between two statements.
 	Run    func(ctx context.Context, s *Schedule) Result
+	Limit  time.Duration    // of a run; none if 0
 	AtOnce int              // runs by time at the same time; 0 for none at all
 	Ran    func(s Status)   // counts; nil for nobody
 	Now    func() time.Time // time.Now if nil
@@ -64,11 +65,11 @@ type Runner struct {
 
 	mu      sync.Mutex
 	times   times
-	place   map[string]*timed   // what is in times, by id
-	active  map[string]struct{} // what runs: a schedule never does twice at once
-	busy    map[string]struct{} // databases in which a run by time is on
-	parked  map[string][]Wait   // what is due in those
-	running int                 // runs by time
+	place   map[string]*timed             // what is in times, by id
+	active  map[string]context.CancelFunc // what runs, and how it is stopped: a schedule never does twice at once
+	busy    map[string]struct{}           // databases in which a run by time is on
+	parked  map[string][]Wait             // what is due in those
+	running int                           // runs by time
 	manual  int
 	closed  bool
 }
@@ -84,7 +85,7 @@ func New(opt Options) *Runner {
 	if opt.Ran == nil {
 		opt.Ran = func(Status) {}
 	}
-	return &Runner{opt: opt, born: opt.Now().Truncate(time.Millisecond), wake: make(chan struct{}, 1), place: map[string]*timed{}, active: map[string]struct{}{}, busy: map[string]struct{}{}, parked: map[string][]Wait{}}
+	return &Runner{opt: opt, born: opt.Now().Truncate(time.Millisecond), wake: make(chan struct{}, 1), place: map[string]*timed{}, active: map[string]context.CancelFunc{}, busy: map[string]struct{}{}, parked: map[string][]Wait{}}
 }
 
 // Run runs schedules until the context ends, and returns when no run is on any more.
@@ -201,18 +202,38 @@ func (r *Runner) begin() time.Duration {
 			r.parked[w.DatabaseID] = append(r.parked[w.DatabaseID], w)
 			continue
 		}
-		r.active[w.ID], r.busy[w.DatabaseID] = struct{}{}, struct{}{}
+		r.busy[w.DatabaseID] = struct{}{}
 		r.running++
 		r.runs.Add(1)
-		go r.byTime(w)
+		go r.byTime(r.starts(w.ID), w)
 	}
 	return nap
 }
 
+// starts notes that a schedule runs, for as long as it may. Who holds mu calls it.
+func (r *Runner) starts(id string) context.Context {
+	// A stopping server ends runs by closing the databases: what began is noted to its end.
+	ctx, cancel := context.WithCancel(context.Background())
+	if r.opt.Limit > 0 {
+		ctx, cancel = context.WithTimeout(context.Background(), r.opt.Limit)
+	}
+	r.active[id] = cancel
+	return ctx
+}
+
+// Cancel stops a run that is on, by time or by hand. It doesn't wait for its end.
+func (r *Runner) Cancel(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if cancel := r.active[id]; cancel != nil {
+		cancel()
+	}
+}
+
 // byTime is a run by time.
-func (r *Runner) byTime(w Wait) {
+func (r *Runner) byTime(ctx context.Context, w Wait) {
 	defer r.runs.Done()
-	next, err := r.once(w.ID, false)
+	next, err := r.once(ctx, w.ID, false)
 	wait := Wait{ID: w.ID, DatabaseID: w.DatabaseID}
 	switch {
 	case err == nil || errors.Is(err, ErrNotDue):
@@ -237,6 +258,7 @@ func (r *Runner) byTime(w Wait) {
 
 // ended says that a schedule doesn't run any more. Who holds mu calls it. What was put while it ran is newer.
 func (r *Runner) ended(w Wait) {
+	r.active[w.ID]()
 	delete(r.active, w.ID)
 	if r.place[w.ID] == nil {
 		r.put(w)
@@ -254,12 +276,12 @@ func (r *Runner) Now(id string) (*Schedule, error) {
 		r.mu.Unlock()
 		return nil, ErrRunning
 	}
-	r.active[id] = struct{}{}
+	running := r.starts(id)
 	r.manual++
 	r.runs.Add(1)
 	r.mu.Unlock()
 	defer r.runs.Done()
-	s, err := r.once(id, true)
+	s, err := r.once(running, id, true)
 	w := Wait{ID: id}
 	if err == nil {
 		w.DatabaseID, w.At = s.DatabaseID, s.NextRunAt
@@ -276,15 +298,14 @@ func (r *Runner) Now(id string) (*Schedule, error) {
 const endTries = 3
 
 // once runs a schedule, and returns it as it is afterwards.
-func (r *Runner) once(id string, manual bool) (*Schedule, error) {
-	// A stopping server ends runs by closing the databases: what began is noted to its end.
-	ctx := context.Background()
+func (r *Runner) once(running context.Context, id string, manual bool) (*Schedule, error) {
+	ctx := context.Background() // however it ends, that is noted
 	s, err := r.opt.Book.Begin(ctx, id, manual)
 	if err != nil {
 		return s, err
 	}
 	began := r.opt.Now()
-	result := r.safely(ctx, s)
+	result := r.safely(running, s)
 	result.Duration = max(0, r.opt.Now().Sub(began))
 	r.opt.Ran(result.Status)
 	level := slog.LevelDebug

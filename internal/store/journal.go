@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -348,15 +349,18 @@ func (w *worker) journaled(a *actor, b *Batch) {
 }
 
 const (
-	// What Journal gives at a time: at most so many commits and bytes, one at least.
+	// What Journal gives at a time: at most so many commits, if it isn't asked for fewer, and bytes, one at least.
 	pageBatches = 512
 	pageBytes   = 1 << 20
 )
 
 // Journal reads what was committed behind a change. See Runner.
-func (s *Store) Journal(ctx context.Context, database string, since int64) (list []*Batch, err error) {
+func (s *Store) Journal(ctx context.Context, database string, since int64, commits int) (list []*Batch, err error) {
+	if commits <= 0 || commits > pageBatches {
+		commits = pageBatches
+	}
 	err = s.Do(ctx, database, &Request{Job: JobFunc(func(tx *Tx) (err error) {
-		list, err = tx.journal(since)
+		list, err = tx.journal(since, commits)
 		return err
 	})})
 	return list, err
@@ -364,7 +368,7 @@ func (s *Store) Journal(ctx context.Context, database string, since int64) (list
 
 var errPage = errors.New("enough for now")
 
-func (tx *Tx) journal(since int64) (list []*Batch, err error) {
+func (tx *Tx) journal(since int64, commits int) (list []*Batch, err error) {
 	j := tx.a.feed
 	if j == nil || since < 0 || since > j.head {
 		return nil, ErrUnheard
@@ -373,7 +377,7 @@ func (tx *Tx) journal(since int64) (list []*Batch, err error) {
 		return nil, nil
 	}
 	size := 0
-	err = tx.own("SELECT seq, at, body FROM "+feedTable.Name+" WHERE seq>? ORDER BY seq LIMIT "+fmt.Sprint(pageBatches), []sqlite.Param{intParam(since)}, func(st *sqlite.Stmt) error {
+	err = tx.own("SELECT seq, at, body FROM "+feedTable.Name+" WHERE seq>? ORDER BY seq LIMIT "+strconv.Itoa(commits), []sqlite.Param{intParam(since)}, func(st *sqlite.Stmt) error {
 		if size > pageBytes {
 			return errPage
 		}

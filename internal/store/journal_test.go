@@ -197,7 +197,7 @@ func TestJournalTellsWhatChanged(t *testing.T) {
 			if len(live) == 0 {
 				return
 			}
-			kept, err := h.Journal(t.Context(), database, live[0].First-1)
+			kept, err := h.Journal(t.Context(), database, live[0].First-1, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -282,12 +282,12 @@ func TestListening(t *testing.T) {
 	if got, want := told(t, e.take()), "+t 1 +t 2"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	list, err := h.Journal(t.Context(), database, first)
+	list, err := h.Journal(t.Context(), database, first, 0)
 	if got, want := told(t, list), "+t 1 +t 2"; got != want || err != nil {
 		t.Errorf("got %s %v, want %s", got, err, want)
 	}
 	for _, since := range []int64{first - 1, first + 3, -1} {
-		if _, err := h.Journal(t.Context(), database, since); !errors.Is(err, store.ErrUnheard) {
+		if _, err := h.Journal(t.Context(), database, since, 0); !errors.Is(err, store.ErrUnheard) {
 			t.Errorf("since %d: %v", since, err)
 		}
 	}
@@ -300,11 +300,11 @@ func TestListening(t *testing.T) {
 	if err != nil || next != first+3 {
 		t.Errorf("head %d, %v; want %d", next, err, first+3)
 	}
-	if _, err := h.Journal(t.Context(), database, first+2); !errors.Is(err, store.ErrUnheard) {
+	if _, err := h.Journal(t.Context(), database, first+2, 0); !errors.Is(err, store.ErrUnheard) {
 		t.Errorf("from before a time when nobody listened: %v", err)
 	}
 	h.must("INSERT INTO t VALUES(4)")
-	if list, err = h.Journal(t.Context(), database, next); err != nil || told(t, list) != "+t 4" || list[0].First != next+1 {
+	if list, err = h.Journal(t.Context(), database, next, 0); err != nil || told(t, list) != "+t 4" || list[0].First != next+1 {
 		t.Errorf("got %v %v", list, err)
 	}
 }
@@ -357,10 +357,10 @@ func TestJournalIsBounded(t *testing.T) {
 	if got := h.rows("SELECT count(*)<200, count(*)>=100 FROM sqlite_persql_feed_v1"); got != "1" {
 		t.Errorf("rows of the journal: %s", h.rows("SELECT count(*) FROM sqlite_persql_feed_v1"))
 	}
-	if _, err := h.Journal(t.Context(), database, 10); !errors.Is(err, store.ErrUnheard) {
+	if _, err := h.Journal(t.Context(), database, 10, 0); !errors.Is(err, store.ErrUnheard) {
 		t.Errorf("a change that is gone: %v", err)
 	}
-	if _, err := h.Journal(t.Context(), database, 310); err != nil {
+	if _, err := h.Journal(t.Context(), database, 310, 0); err != nil {
 		t.Errorf("a change that is kept: %v", err)
 	}
 }
@@ -376,12 +376,12 @@ func TestAnotherFileBreaksTheJournal(t *testing.T) {
 		if err := h.Rebuild(t.Context(), database, from, nil, func(string) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Journal(t.Context(), database, head); !errors.Is(err, store.ErrUnheard) {
+		if _, err := h.Journal(t.Context(), database, head, 0); !errors.Is(err, store.ErrUnheard) {
 			t.Errorf("from before: %v", err)
 		}
 		head++
 		h.must("CREATE TABLE IF NOT EXISTS n(a)", "INSERT INTO n VALUES(1)", "DROP TABLE n")
-		list, err := h.Journal(t.Context(), database, head)
+		list, err := h.Journal(t.Context(), database, head, 0)
 		if got, want := told(t, list), "!n +n 1 !n"; got != want || err != nil {
 			t.Errorf("got %s %v, want %s", got, err, want)
 		}
@@ -489,7 +489,7 @@ func TestNoHookWithoutListeners(t *testing.T) {
 	if got := h.rows("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'sqlite_persql_feed%'"); got != "0" {
 		t.Errorf("there are %s journals", got)
 	}
-	if _, err := h.Journal(context.Background(), database, 0); !errors.Is(err, store.ErrUnheard) {
+	if _, err := h.Journal(context.Background(), database, 0, 0); !errors.Is(err, store.ErrUnheard) {
 		t.Errorf("a journal that isn't: %v", err)
 	}
 }

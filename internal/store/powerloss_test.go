@@ -367,7 +367,7 @@ func TestJournalAndRowsStandTogether(t *testing.T) {
 			return err
 		}
 		defer again.Close(context.Background())
-		list, err := again.Journal(context.Background(), id, first)
+		list, err := again.Journal(context.Background(), id, first, 0)
 		if err != nil {
 			return err
 		}

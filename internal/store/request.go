@@ -101,8 +101,8 @@ type Runner interface {
 	Listen(ctx context.Context, database string, rows bool) (head int64, err error)
 	// ListenForGood is Listen for somebody who need not call again, until it is called with false: then it ends as if Listen had been called last.
 	ListenForGood(ctx context.Context, database string, on bool) (head int64, err error)
-	// Journal is what was committed behind a change, as much as fits; ErrUnheard where that isn't known.
-	Journal(ctx context.Context, database string, since int64) ([]*Batch, error)
+	// Journal is what was committed behind a change, as much as fits, and so many commits at most if that isn't 0; ErrUnheard where that isn't known.
+	Journal(ctx context.Context, database string, since int64, commits int) ([]*Batch, error)
 	// Delete ends a database: requests that wait get ErrNotFound, its files go.
 	Delete(ctx context.Context, database string) error
 	// Retire closes a database with a checkpoint. Its file stays as it is, and nothing reaches it: requests that come

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -39,14 +40,15 @@ const (
 	// firstBackoff is the wait after a first failure; each one after it is twice as long, up to maxBackoff. Up to half of it is left out at random.
 	firstBackoff = time.Second
 	maxBackoff   = time.Hour
-	// doubtfulShare is which part of the attempts at the same time receivers may have that failed last: one that hangs takes nobody's place but theirs.
+	// doubtfulShare is which part of the places receivers may have that failed last, or took longer than slowAnswer: one that hangs takes nobody's place but theirs. So many places
+	// of either kind a namespace may have, too.
 	doubtfulShare = 4
+	slowAnswer    = time.Second
+	// turnTime is how long a webhook has its place, and turnCommits how many commits and waiting messages are read at a time. An attempt that is under way ends in it.
+	turnTime    = time.Second
+	turnCommits = 32
 	// readers is how many databases are opened at the same time, to read what is to be told.
 	readers = 32
-	// lateAfter is how late a webhook is when changes of several commits become one message.
-	lateAfter = 5 * time.Minute
-	// page is how many waiting messages are read at a time.
-	page = 100
 	// maxUnsaved is how many finished messages wait to be written down where the catalog takes none.
 	maxUnsaved = 100_000
 )
@@ -55,8 +57,8 @@ const (
 type Dispatcher struct {
 	opt     Options
 	sender  *sender
-	slots   chan struct{} // attempts of those whose last one succeeded
-	doubts  chan struct{} // of the others
+	all     places            // of all namespaces
+	of      map[string]places // of one; guarded by mu
 	reading chan struct{}
 	ctx     context.Context
 	wg      sync.WaitGroup
@@ -69,7 +71,7 @@ type Dispatcher struct {
 	finished   []catalog.FinishedDelivery
 	saving     sync.Mutex
 
-	delivered, failed, parked atomic.Uint64
+	delivered, failed, parked, turns atomic.Uint64
 }
 
 // New returns a Dispatcher, which does nothing before Run.
@@ -96,13 +98,98 @@ func New(opt Options) *Dispatcher {
 	}
 	d := &Dispatcher{
 		opt: opt, sender: newSender(opt.Networks, opt.Timeout, opt.Version),
-		slots: make(chan struct{}, opt.AtOnce), doubts: make(chan struct{}, max(1, opt.AtOnce/doubtfulShare)), reading: make(chan struct{}, readers),
+		all: newPlaces(opt.AtOnce), of: map[string]places{}, reading: make(chan struct{}, readers),
 		hooks: map[string]*hook{}, byDatabase: map[string][]*hook{}, watched: map[string]bool{}, dirty: map[*hook]struct{}{},
 	}
 	if opt.Way != nil {
 		d.sender.client.Transport = opt.Way
 	}
 	return d
+}
+
+// places are who may make attempts at the same time.
+type places struct {
+	good  chan struct{} // whose last attempt succeeded, and was quick
+	doubt chan struct{} // the others
+}
+
+func newPlaces(n int) places {
+	return places{make(chan struct{}, n), make(chan struct{}, max(1, n/doubtfulShare))}
+}
+
+// enter waits for a place: first among those of the namespace, so that one which waits there keeps no other namespace's.
+func (d *Dispatcher) enter(ctx context.Context, namespaceID string, doubtful bool) (leave func(), err error) {
+	d.mu.Lock()
+	own, ok := d.of[namespaceID]
+	if !ok {
+		own = newPlaces(max(1, d.opt.AtOnce/doubtfulShare))
+		d.of[namespaceID] = own
+	}
+	d.mu.Unlock()
+	mine, all := own.good, d.all.good
+	if doubtful {
+		mine, all = own.doubt, d.all.doubt
+	}
+	select {
+	case mine <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case all <- struct{}{}:
+	case <-ctx.Done():
+		<-mine
+		return nil, ctx.Err()
+	}
+	return func() {
+		<-all
+		<-mine
+	}, nil
+}
+
+// post makes one attempt at a message.
+func (d *Dispatcher) post(ctx context.Context, w *catalog.Webhook, of *catalog.Database, m *catalog.Delivery) (o outcome, err error) {
+	ns, err := d.opt.Catalog.NamespaceByID(of.NamespaceID)
+	if err != nil {
+		return o, errEnded
+	}
+	body, err := Body(m, ns.Slug+":"+of.Slug, d.opt.BaseURL)
+	if err != nil {
+		return o, err
+	}
+	now := d.opt.Now()
+	secrets, err := d.opt.Catalog.WebhookSecrets(w)
+	if err != nil {
+		return outcome{reason: catalog.ErrSealed.Error() + "; POST …/rotate-secret makes another one"}, nil
+	}
+	signature, err := signatures(secrets, m.ID, now, body)
+	if err != nil {
+		return o, err
+	}
+	if o = d.sender.post(ctx, w.URL, m.ID, now, signature, body); ctx.Err() != nil {
+		return o, ctx.Err() // the server stops: nothing is known of this attempt
+	}
+	return o, nil
+}
+
+var errChanged = errors.New("the webhook was changed meanwhile")
+
+// gone disables a webhook whose receiver says that it is no more (RFC 9110, section 15.5.11; Standard Webhooks, "Disabling endpoints"), unless it has another one by now.
+func (d *Dispatcher) gone(ctx context.Context, w *catalog.Webhook) {
+	_, err := d.opt.Catalog.UpdateWebhook(ctx, w.DatabaseID, w.ID, func(now *catalog.Webhook) error {
+		if now.URL != w.URL || !now.BegunAt.Equal(w.BegunAt) {
+			return errChanged
+		}
+		now.Enabled = false
+		return nil
+	}, -1)
+	switch {
+	case errors.Is(err, errChanged):
+	case err != nil:
+		d.opt.Logger.Warn("a webhook whose receiver is gone could not be disabled", "webhook", w.ID, "error", err)
+	default:
+		d.opt.Logger.Warn("a webhook's receiver answered 410: the webhook is disabled", "webhook", w.ID, "database", w.DatabaseID)
+	}
 }
 
 // Delivered, Failed and Parked count messages that were taken, attempts that failed, and messages that were given up.
@@ -117,7 +204,7 @@ func (d *Dispatcher) Parked() uint64 { return d.parked.Load() }
 // Failing is how many webhooks failed at the last attempt.
 func (d *Dispatcher) Failing() int {
 	n := 0
-	for _, h := range d.all() {
+	for _, h := range d.list() {
 		h.mu.Lock()
 		if h.progress.Failures > 0 {
 			n++
@@ -127,7 +214,7 @@ func (d *Dispatcher) Failing() int {
 	return n
 }
 
-func (d *Dispatcher) all() []*hook {
+func (d *Dispatcher) list() []*hook {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	list := make([]*hook, 0, len(d.hooks))
@@ -155,7 +242,7 @@ func (d *Dispatcher) Run(ctx context.Context) {
 			}
 		}
 		now := d.opt.Now()
-		for _, h := range d.all() {
+		for _, h := range d.list() {
 			h.retry(now)
 		}
 		select {
@@ -170,7 +257,7 @@ func (d *Dispatcher) Run(ctx context.Context) {
 		d.opt.Hub.Watch(id, nil)
 	}
 	d.mu.Unlock()
-	for _, h := range d.all() { // from here on nobody begins
+	for _, h := range d.list() { // from here on nobody begins
 		h.mu.Lock()
 		h.stopped = true
 		h.mu.Unlock()
@@ -290,7 +377,7 @@ func (d *Dispatcher) reconcile(ctx context.Context) error {
 		if h != nil {
 			h.end()
 		}
-		h = &hook{d: d, rows: w.Events&catalog.RowEvents != 0, begun: w.BegunAt, webhook: w, progress: p, attempts: p.Failures, outbox: true}
+		h = &hook{d: d, rows: w.Events&catalog.RowEvents != 0, begun: w.BegunAt, webhook: w, progress: p, attempts: p.Failures, failing: p.LastAt, waits: true}
 		d.hooks[id] = h
 		begun = append(begun, h)
 	}
@@ -319,7 +406,7 @@ func (d *Dispatcher) reconcile(ctx context.Context) error {
 	for _, id := range waiting {
 		if h := d.hooks[id]; h != nil {
 			h.mu.Lock()
-			h.outbox = true
+			h.waits = true
 			h.mu.Unlock()
 			begun = append(begun, h)
 		}

@@ -21,19 +21,25 @@ type hook struct {
 	webhook  *catalog.Webhook
 	progress catalog.WebhookProgress
 	attempts int       // of the message that is told next
+	failing  time.Time // since then nothing was taken
+	slow     bool      // the last answer took long
+	at       int       // how often somebody wanted it to be tried at once
 	troubles int       // times that what is to be told could not be read
 	pauseTo  time.Time // for that
-	outbox   bool      // something may wait that is no change of a row
+	waits    bool      // something may wait that is no change of a row
 	running  bool
 	stopped  bool // the server stops
 	again    bool
 	dead     bool // it was deleted or disabled, or another hook took its place
 
 	// Of who runs alone.
-	listening bool  // the database was told to keep its changes for good
-	behind    int64 // the last of the waiting messages that is finished
-	commit    int64 // the last change of the commit that is told of in part
-	told      int   // messages of that commit that are finished
+	listening bool              // the database was told to keep its changes for good
+	queued    uint64            // the catalog's Queued when it was last looked for what waits
+	behind    int64             // the last of the waiting messages that is finished
+	commit    int64             // the last change of the commit that is told of in part
+	told      map[string]bool   // the messages of that commit that are finished, by their ids
+	missed    *catalog.Delivery // says that changes are missing; nil if none are
+	head      int64             // it goes on behind this change then
 }
 
 var (
@@ -80,6 +86,7 @@ func (h *hook) follow(w *catalog.Webhook) {
 	defer h.mu.Unlock()
 	if h.webhook.URL != w.URL || h.webhook.Tries != w.Tries {
 		h.progress.RetryAt, h.again = time.Time{}, true
+		h.at++
 	}
 	h.webhook = w
 }
@@ -91,24 +98,24 @@ func (h *hook) run() {
 		h.mu.Lock()
 		h.again = false
 		h.mu.Unlock()
-		err := h.drain(h.d.ctx)
+		more, err := h.turn(h.d.ctx)
 		h.mu.Lock()
 		switch {
 		case err == nil:
 			h.troubles = 0
-		case errors.Is(err, errFailed), errors.Is(err, errEnded), h.d.ctx.Err() != nil:
-		case errors.Is(err, feed.ErrBehind):
-			h.again = true // it is read from the journal
-			err = nil
+			h.again = h.again || more
+			if !h.again && !h.progress.RetryAt.IsZero() && !h.d.opt.Now().Before(h.progress.RetryAt) {
+				h.progress.RetryAt = time.Time{} // nothing is left to be tried then
+			}
+		case errors.Is(err, errFailed):
+			h.again = true
+		case errors.Is(err, errEnded), h.d.ctx.Err() != nil:
 		default:
 			h.troubles++
 			h.pauseTo, h.again = h.d.opt.Now().Add(backoff(h.troubles, 0)), true
 			h.d.opt.Logger.Warn("what a webhook is to be told could not be read; it is tried again", "webhook", h.webhook.ID, "database", h.webhook.DatabaseID, "error", err)
 		}
 		if err != nil || !h.again || h.dead || h.d.ctx.Err() != nil {
-			if errors.Is(err, errFailed) {
-				h.again = true
-			}
 			h.running = false
 			h.mu.Unlock()
 			return
@@ -117,93 +124,134 @@ func (h *hook) run() {
 	}
 }
 
-// drain tells until nothing is left. Of two that wait, the older goes first.
-func (h *hook) drain(ctx context.Context) error {
-	if !h.rows {
-		return h.tellWaiting(ctx, time.Time{})
-	}
-	reader, err := h.join(ctx)
+// turn has a place among those who make attempts, for some messages and some time: only then anything is read, so that what waits for a place is in nobody's memory. more says
+// that it may not have been all.
+func (h *hook) turn(ctx context.Context) (more bool, err error) {
+	h.mu.Lock()
+	doubtful, id := h.progress.Failures > 0 || h.slow, h.webhook.DatabaseID
+	h.mu.Unlock()
+	d, err := h.d.opt.Catalog.DatabaseByID(id)
 	if err != nil {
-		return err
+		return false, errEnded // it was deleted; after an undelete another hook goes on
 	}
-	defer reader.Leave()
-	for {
-		list, resync, _, err := reader.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if resync {
-			h.mu.Lock()
-			w := h.webhook
-			h.mu.Unlock()
-			if err := h.tell(ctx, missed(w, reader.Seen(), h.d.opt.Now())); err != nil {
-				return err
-			}
-			h.reached(reader.Seen())
-			continue
-		}
-		if len(list) == 0 {
-			return h.tellWaiting(ctx, time.Time{})
-		}
-		if h.d.opt.Now().Sub(list[0].At()) > lateAfter && h.told == 0 {
-			if err := h.tellCommits(ctx, list...); err != nil {
-				return err
-			}
-			continue
-		}
-		for _, m := range list {
-			if err := h.tellCommits(ctx, m); err != nil {
-				return err
-			}
-		}
+	leave, err := h.d.enter(ctx, d.NamespaceID, doubtful)
+	if err != nil {
+		return false, err
 	}
+	defer leave()
+	h.d.turns.Add(1)
+	t := &turn{h: h, ctx: ctx, until: h.d.opt.Now().Add(turnTime)}
+	return t.tell()
 }
 
-// join begins to read behind what was told.
-func (h *hook) join(ctx context.Context) (*feed.Reader, error) {
+// turn is a hook's time in a place.
+type turn struct {
+	h     *hook
+	ctx   context.Context
+	until time.Time
+}
+
+// over tells whether the place is to be given to another one.
+func (t *turn) over() bool { return !t.h.d.opt.Now().Before(t.until) }
+
+// tell tells what waits and what was committed. Of two the older goes first.
+func (t *turn) tell() (more bool, err error) {
+	h := t.h
+	if !h.rows {
+		return t.tellWaiting(time.Time{})
+	}
+	if h.missed != nil {
+		return true, t.tellMissed()
+	}
+	list, err := t.read()
+	if err != nil {
+		return false, err
+	}
+	if h.missed != nil {
+		return true, t.tellMissed()
+	}
+	for _, m := range list {
+		if more, err := t.tellWaiting(m.At()); more || err != nil {
+			return more, err
+		}
+		if err := t.tellCommit(m); err != nil {
+			return false, err
+		}
+		if t.over() {
+			return true, nil
+		}
+	}
+	if len(list) > 0 {
+		return true, nil
+	}
+	return t.tellWaiting(time.Time{})
+}
+
+// read is what was committed behind what was told.
+func (t *turn) read() ([]*feed.Messages, error) {
+	h := t.h
 	select { // databases may have to be opened: not all of them at once
 	case h.d.reading <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-t.ctx.Done():
+		return nil, t.ctx.Err()
 	}
 	defer func() { <-h.d.reading }()
 	h.mu.Lock()
-	database, cursor := h.webhook.DatabaseID, h.progress.Cursor
+	w, cursor := h.webhook, h.progress.Cursor
 	h.mu.Unlock()
 	if !h.listening {
-		if _, err := h.d.opt.Hub.ListenForGood(ctx, database, true); err != nil {
+		if _, err := h.d.opt.Hub.ListenForGood(t.ctx, w.DatabaseID, true); err != nil {
 			return nil, err
 		}
 		h.listening = true
 	}
-	return h.d.opt.Hub.JoinFree(ctx, database, cursor)
+	list, missing, head, err := h.d.opt.Hub.Read(t.ctx, w.DatabaseID, cursor, turnCommits)
+	if missing {
+		m := missed(w, head, h.d.opt.Now())
+		h.missed, h.head = &m, head
+	}
+	return list, err
 }
 
-// tellCommits tells of commits, which become the same messages.
-func (h *hook) tellCommits(ctx context.Context, commits ...*feed.Messages) error {
-	at, last := commits[0].At(), commits[len(commits)-1].Last
-	if err := h.tellWaiting(ctx, at); err != nil {
+// tellMissed tells that changes are missing.
+func (t *turn) tellMissed() error {
+	h := t.h
+	if _, err := t.tellWaiting(h.missed.At); err != nil {
 		return err
 	}
+	if err := t.attempt(*h.missed); err != nil {
+		return err
+	}
+	h.missed = nil
+	h.reached(h.head)
+	return nil
+}
+
+// tellCommit tells of a commit.
+func (t *turn) tellCommit(m *feed.Messages) error {
+	h := t.h
 	h.mu.Lock()
 	w := h.webhook
 	h.mu.Unlock()
-	if h.commit != last {
-		h.commit, h.told = last, 0
+	if h.commit != m.Last {
+		h.commit, h.told = m.Last, map[string]bool{}
 	}
-	list := groups(w, commits...)
-	for h.told < len(list) {
-		one, err := list[h.told].delivery(w, at)
+	// The webhook may be told of other tables than at the attempt before: what is finished goes by its id.
+	for _, g := range groups(w, m) {
+		one, err := g.delivery(w, m.At())
 		if err != nil {
 			return err
 		}
-		if err := h.tell(ctx, one); err != nil {
+		if h.told[one.ID] {
+			continue
+		}
+		if err := t.attempt(one); err != nil {
 			return err
 		}
-		h.told++
+		h.told[one.ID] = true
 	}
-	h.commit, h.told = 0, 0
-	h.reached(last)
+	h.commit, h.told = 0, nil
+	h.reached(m.Last)
 	return nil
 }
 
@@ -217,128 +265,103 @@ func (h *hook) reached(cursor int64) {
 	h.d.mu.Unlock()
 }
 
-// tellWaiting tells what waits beside changes of rows, and isn't newer than a time; all of it if that is zero.
-func (h *hook) tellWaiting(ctx context.Context, until time.Time) error {
-	for {
-		h.mu.Lock()
-		some, id := h.outbox, h.webhook.ID
-		h.outbox = false
-		h.mu.Unlock()
-		if !some {
-			return nil
-		}
-		again := func() {
+// tellWaiting tells what waits beside changes of rows, and isn't newer than a time; all of it if that is zero. more says that it was not all.
+func (t *turn) tellWaiting(until time.Time) (more bool, err error) {
+	h := t.h
+	h.mu.Lock()
+	id := h.webhook.ID
+	if queued := h.d.opt.Catalog.Queued(); queued != h.queued {
+		h.queued, h.waits = queued, true
+	}
+	some := h.waits
+	h.waits = false
+	h.mu.Unlock()
+	if !some {
+		return false, nil
+	}
+	defer func() {
+		if more || err != nil {
 			h.mu.Lock()
-			h.outbox = true
+			h.waits = true
 			h.mu.Unlock()
 		}
-		list, err := h.d.opt.Catalog.WaitingDeliveries(ctx, id, h.behind, page)
-		if err != nil {
-			again()
-			return err
+	}()
+	list, err := h.d.opt.Catalog.WaitingDeliveries(t.ctx, id, h.behind, turnCommits)
+	if err != nil {
+		return false, err
+	}
+	for _, one := range list {
+		if !until.IsZero() && one.Since.After(until) {
+			h.mu.Lock()
+			h.waits = true
+			h.mu.Unlock()
+			return false, nil // the commit is older
 		}
-		for _, one := range list {
-			if !until.IsZero() && one.Since.After(until) {
-				again()
-				return nil
-			}
-			if err := h.tell(ctx, one); err != nil {
-				again()
-				return err
-			}
-			h.behind = one.Seq
+		if err := t.attempt(one); err != nil {
+			return false, err
 		}
-		if len(list) == page {
-			again()
+		h.behind = one.Seq
+		if t.over() {
+			return true, nil
 		}
 	}
+	return len(list) == turnCommits, nil
 }
 
-// tell makes an attempt. nil says that the message is finished: taken, or parked.
-func (h *hook) tell(ctx context.Context, m catalog.Delivery) error {
+// attempt makes an attempt at a message. nil says that it is finished: taken, or parked.
+func (t *turn) attempt(m catalog.Delivery) error {
+	h := t.h
 	h.mu.Lock()
-	slots := h.d.slots
-	if h.progress.Failures > 0 {
-		slots = h.d.doubts
-	}
-	due := h.progress.RetryAt
-	h.mu.Unlock()
-	if h.d.opt.Now().Before(due) {
-		return errFailed
-	}
-	select {
-	case slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-slots }()
-	h.mu.Lock()
-	w, dead := h.webhook, h.dead
+	w, dead, due, at := h.webhook, h.dead, h.progress.RetryAt, h.at
 	h.mu.Unlock()
 	if dead {
 		return errEnded
 	}
+	if h.d.opt.Now().Before(due) {
+		return errFailed
+	}
 	d, err := h.d.opt.Catalog.DatabaseByID(w.DatabaseID)
 	if err != nil {
-		return errEnded // it was deleted; after an undelete another hook goes on
+		return errEnded
 	}
 	// As it is at this moment: the dispatcher may not have looked yet.
 	if w, err = d.Webhook(w.ID); err != nil || !w.Enabled || !w.BegunAt.Equal(h.begun) {
 		return errEnded
 	}
-	o, err := h.attempt(ctx, w, d, &m)
+	o, err := h.d.post(t.ctx, w, d, &m)
 	if err != nil {
 		return err
 	}
 	if o.status == http.StatusGone {
-		h.gone(ctx, w)
+		h.d.gone(t.ctx, w)
 	}
-	return h.note(&m, o)
-}
-
-// attempt makes an attempt.
-func (h *hook) attempt(ctx context.Context, w *catalog.Webhook, d *catalog.Database, m *catalog.Delivery) (o outcome, err error) {
-	ns, err := h.d.opt.Catalog.NamespaceByID(d.NamespaceID)
-	if err != nil {
-		return o, errEnded
-	}
-	body, err := Body(m, ns.Slug+":"+d.Slug, h.d.opt.BaseURL)
-	if err != nil {
-		return o, err
-	}
-	now := h.d.opt.Now()
-	secrets, err := h.d.opt.Catalog.WebhookSecrets(w)
-	if err != nil {
-		return outcome{reason: catalog.ErrSealed.Error() + "; POST …/rotate-secret makes another one"}, nil
-	}
-	signature, err := signatures(secrets, m.ID, now, body)
-	if err != nil {
-		return o, err
-	}
-	if o = h.d.sender.post(ctx, w.URL, m.ID, now, signature, body); ctx.Err() != nil {
-		return o, ctx.Err() // the server stops: nothing is known of this attempt
-	}
-	return o, nil
+	return h.note(&m, o, at)
 }
 
 // note notes what came of an attempt.
-func (h *hook) note(m *catalog.Delivery, o outcome) error {
+func (h *hook) note(m *catalog.Delivery, o outcome, at int) error {
 	now := h.d.opt.Now()
 	h.mu.Lock()
 	h.attempts++
 	m.Attempts, m.LastAt, m.Status, m.Error, m.Duration = h.attempts, now, o.status, o.reason, o.took
 	p := &h.progress
 	p.LastAt, p.LastStatus, p.LastError = now, o.status, o.reason
+	h.slow = o.took > slowAnswer
 	finished := true
-	switch {
-	case o.ok():
+	if o.ok() {
 		m.State, p.Failures, p.RetryAt = catalog.Delivered, 0, time.Time{}
 		h.d.delivered.Add(1)
-	default:
+	} else {
 		h.d.failed.Add(1)
+		if p.Failures == 0 {
+			h.failing = now
+		}
 		p.Failures++
-		p.RetryAt = now.Add(backoff(p.Failures, o.retryAfter))
-		if finished = now.Sub(m.Since) >= h.d.opt.RetryFor; finished {
+		if p.RetryAt = now.Add(backoff(p.Failures, o.retryAfter)); h.at != at { // somebody wanted it to be tried at once meanwhile
+			p.RetryAt = time.Time{}
+		}
+		// One failure after a day on which the server was off is no reason.
+		if finished = now.Sub(m.Since) >= h.d.opt.RetryFor && now.Sub(h.failing) >= h.d.opt.RetryFor; finished {
 			m.State = catalog.DeliveryParked
 			h.d.parked.Add(1)
 			h.d.opt.Logger.Warn("a message to a webhook was given up; it is parked", "webhook", h.webhook.ID, "database", h.webhook.DatabaseID, "message", m.ID, "attempts", m.Attempts, "error", o.reason)
@@ -362,14 +385,4 @@ func (h *hook) note(m *catalog.Delivery, o outcome) error {
 		return errEnded
 	}
 	return errFailed
-}
-
-// gone disables a webhook whose receiver says that it is no more (RFC 9110, section 15.5.11; Standard Webhooks, "Disabling endpoints").
-func (h *hook) gone(ctx context.Context, w *catalog.Webhook) {
-	_, err := h.d.opt.Catalog.UpdateWebhook(ctx, w.DatabaseID, w.ID, func(w *catalog.Webhook) error { w.Enabled = false; return nil }, -1)
-	if err != nil {
-		h.d.opt.Logger.Warn("a webhook whose receiver is gone could not be disabled", "webhook", w.ID, "error", err)
-		return
-	}
-	h.d.opt.Logger.Warn("a webhook's receiver answered 410: the webhook is disabled", "webhook", w.ID, "database", w.DatabaseID)
 }

@@ -40,8 +40,8 @@ func wants(w *catalog.Webhook, kind store.ChangeKind) bool {
 	return w.Events&e != 0
 }
 
-// groups are what a webhook is told of commits, in the order of what changed first.
-func groups(w *catalog.Webhook, commits ...*feed.Messages) (list []group) {
+// groups are what a webhook is told of a commit, in the order of what changed first.
+func groups(w *catalog.Webhook, m *feed.Messages) (list []group) {
 	type key struct {
 		table string
 		kind  store.ChangeKind
@@ -54,22 +54,20 @@ func groups(w *catalog.Webhook, commits ...*feed.Messages) (list []group) {
 			tables[sqlite.Fold(t)] = true
 		}
 	}
-	for _, m := range commits {
-		for i := range m.List {
-			c := &m.List[i]
-			if tables != nil && !tables[c.Table] || !wants(w, c.Kind) {
-				continue
-			}
-			k := key{c.Table, c.Kind}
-			n, ok := at[k]
-			if !ok {
-				n = len(list)
-				at[k] = n
-				list = append(list, group{table: c.Name, kind: c.Kind, first: c.Seq})
-			}
-			list[n].last = c.Seq
-			list[n].changes++
+	for i := range m.List {
+		c := &m.List[i]
+		if tables != nil && !tables[c.Table] || !wants(w, c.Kind) {
+			continue
 		}
+		k := key{c.Table, c.Kind}
+		n, ok := at[k]
+		if !ok {
+			n = len(list)
+			at[k] = n
+			list = append(list, group{table: c.Name, kind: c.Kind, first: c.Seq})
+		}
+		list[n].last = c.Seq
+		list[n].changes++
 	}
 	return list
 }

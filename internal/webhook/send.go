@@ -116,11 +116,22 @@ func (s *sender) post(ctx context.Context, address, id string, at time.Time, sig
 		if o.status > 299 && o.status < 400 {
 			o.reason += ": redirects are not followed"
 		}
-		if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && seconds > 0 {
-			o.retryAfter = time.Duration(min(seconds, int(maxBackoff/time.Second))) * time.Second
-		}
+		o.retryAfter = retryAfter(answer.Header.Get("Retry-After"))
 	}
 	return o
+}
+
+// retryAfter is how long a receiver asks to be left alone: seconds or a date (RFC 9110, section 10.2.3), an hour at most.
+func retryAfter(text string) time.Duration {
+	seconds, err := strconv.Atoi(text)
+	if err != nil {
+		at, err := http.ParseTime(text)
+		if err != nil {
+			return 0
+		}
+		return max(0, min(time.Until(at), maxBackoff))
+	}
+	return time.Duration(max(0, min(seconds, int(maxBackoff/time.Second)))) * time.Second
 }
 
 // short is an error without the address that it is about, which may have a secret in it.

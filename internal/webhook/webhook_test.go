@@ -95,6 +95,8 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	case status == 0:
 		<-r.Context().Done()
 		return nil, r.Context().Err()
+	case status == 299:
+		time.Sleep(900 * time.Millisecond)
 	}
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
@@ -200,33 +202,45 @@ func TestBackoffAndParking(t *testing.T) {
 	})
 }
 
-// One that hangs takes a quarter of the places at most, so others are told in time.
+// Those that hang, and those that are merely slow, take their own namespace's places, so others are told in time.
 func TestOnesThatHang(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.options.AtOnce = 8
-		for i := range 50 {
+		evil, err := w.cat.CreateNamespace(t.Context(), "evil")
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad, _, err := w.cat.CreateDatabase(t.Context(), catalog.NewDatabase{NamespaceID: evil.ID, Slug: "bad"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 80 {
 			url := fmt.Sprintf("https://hangs.example/%d", i)
-			w.makes(w.d, url)
-			w.answers(url, 0)
+			w.makes(bad, url)
+			w.answers(url, []int{0, 299}[i%2]) // 299 is what takes its time
 		}
-		d := w.begins()
-		w.says("1")
-		pass(5 * time.Minute) // each has failed by now
-		if n := d.Failing(); n != 50 {
-			t.Errorf("%d fail", n)
-		}
-		const url = "https://well.example/"
+		const url, near = "https://well.example/", "https://near.example/"
 		w.makes(w.d, url)
-		pass(time.Second)
-		for i := range 20 {
-			w.says(fmt.Sprint(i))
+		w.makes(w.database("near"), near)
+		w.answers(near, 0) // one that hangs in the same namespace
+		d := w.begins()
+		for i := range 60 {
+			for _, ns := range []string{evil.ID, w.ns.ID} {
+				if err := w.cat.BalanceLow(t.Context(), ns, fmt.Sprint(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			pass(time.Second)
 			if got := w.got(url); len(got) != i+1 {
-				t.Fatalf("after a second told %v", got)
+				t.Fatalf("a second after message %d told %v", i, got)
 			}
 		}
-		if d.Failed() == 0 || d.Delivered() != 20 {
-			t.Errorf("%d attempts failed, %d messages were delivered", d.Failed(), d.Delivered())
+		pass(30 * time.Minute)
+		if n := d.Failing(); n != 41 {
+			t.Errorf("%d fail", n)
+		}
+		if n := len(w.got("https://hangs.example/1")); n != 60 {
+			t.Errorf("a slow one was told %d messages", n)
 		}
 	})
 }
@@ -396,4 +410,70 @@ func TestLastOf(t *testing.T) {
 	if want := "1 4 14 15 16 17 18 19 "; ids != want {
 		t.Errorf("kept %s, want %s", ids, want)
 	}
+}
+
+// Somebody who wants it to be tried at once is not put off by an attempt that is under way.
+func TestTriedAtOnceMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const old, fresh = "https://old.example/", "https://new.example/"
+		h := w.makes(w.d, old)
+		w.answers(old, 0)
+		d := w.begins()
+		w.says("1")
+		pass(5 * time.Minute)
+		for began := len(w.got(old)); len(w.got(old)) == began; { // an attempt has begun, which takes 15 s
+			pass(time.Second)
+		}
+		if _, err := w.cat.UpdateWebhook(t.Context(), w.d.ID, h.ID, func(h *catalog.Webhook) error { h.URL = fresh; return nil }, -1); err != nil {
+			t.Fatal(err)
+		}
+		pass(17 * time.Second)
+		if got := w.got(fresh); len(got) != 1 || d.Failing() != 0 {
+			t.Errorf("told %v, %d fail", got, d.Failing())
+		}
+		// One that parked all it had rests.
+		w.answers(fresh, 500)
+		w.says("2")
+		pass(30 * time.Hour)
+		n := len(w.got(fresh))
+		looks := d.turns.Load()
+		pass(time.Hour)
+		if len(w.got(fresh)) != n || d.turns.Load()-looks > 1 {
+			t.Errorf("nothing is left to tell, and it looked %d times in an hour", d.turns.Load()-looks)
+		}
+	})
+}
+
+// 410 of a receiver that isn't the webhook's any more disables nothing.
+func TestGoneMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		h := w.makes(w.d, "https://old.example/")
+		d := w.begins()
+		url := func(h *catalog.Webhook) error { h.URL = "https://new.example/"; return nil }
+		if _, err := w.cat.UpdateWebhook(t.Context(), w.d.ID, h.ID, url, -1); err != nil {
+			t.Fatal(err)
+		}
+		d.gone(t.Context(), h) // of an attempt that began before
+		now, err := w.cat.DatabaseByID(w.d.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h, err = now.Webhook(h.ID); err != nil || !h.Enabled {
+			t.Errorf("%+v %v", h, err)
+		}
+		d.gone(t.Context(), h)
+		if now, err = w.cat.DatabaseByID(w.d.ID); err != nil || now.Webhooks.All()[0].Enabled {
+			t.Errorf("it goes on, %v", err)
+		}
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for text, want := range map[string]time.Duration{"": 0, "7": 7 * time.Second, "-1": 0, "100000": time.Hour, "x": 0, time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat): 90 * time.Second, "Sun, 06 Nov 1994 08:49:37 GMT": 0} {
+			if got := retryAfter(text); got != want {
+				t.Errorf("%q: %v, want %v", text, got, want)
+			}
+		}
+	})
 }
