@@ -683,3 +683,84 @@ func TestScheduleMissed(t *testing.T) {
 		t.Errorf("it ran in the trash, at %s", ran)
 	}
 }
+
+// A run ends after its time, and when its schedule is paused or deleted; nothing of it stands then, and its database answers again.
+func TestScheduleEnds(t *testing.T) {
+	row(t, "DP-SCHED-17")
+	s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_SCHEDULE_TIME=2s"}})
+	d := newDB(t, s.Client(t, harness.Token))
+	d.Must("CREATE TABLE t(a)")
+	long := "INSERT INTO t VALUES(1); " + endless
+	late := scheduled(d, "late", long)
+	if said := runs(d, late).OK().Is("data.lastStatus", "failed").Str("data.lastError"); !strings.Contains(said, "PERSQLD_SCHEDULE_TIME") {
+		t.Errorf("after its time: %s", said)
+	}
+	s = harness.Start(t, binary, harness.Options{})
+	d = newDB(t, s.Client(t, harness.Token))
+	d.Must("CREATE TABLE t(a)")
+	for what, call := range map[string]func(id string){
+		"paused":  func(id string) { d.Do("PATCH", d.Path("schedules/"+id), body{"enabled": false}).OK() },
+		"deleted": func(id string) { d.Do(http.MethodDelete, d.Path("schedules/"+id), nil).OK() },
+	} {
+		id := scheduled(d, what, long)
+		ended := make(chan *harness.Answer, 1)
+		go func() {
+			a, err := d.Try(http.MethodPost, d.Path("schedules/"+id+"/run"), nil)
+			if err != nil {
+				t.Error(err)
+			}
+			ended <- a
+		}()
+		eventually(t, 10*time.Second, func() bool { return scheduleOf(t, d, id)["runningSince"] != nil })
+		began := time.Now()
+		call(id)
+		a := <-ended
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%s: the run ended after %v", what, took)
+		}
+		if what != "deleted" && !strings.Contains(a.Str("data.lastError"), "was changed, paused or deleted") {
+			t.Errorf("%s: %s", what, a.Raw)
+		}
+	}
+	if n := d.One("SELECT count(*) FROM t"); n != "0" {
+		t.Errorf("%s rows of runs that were stopped", n)
+	}
+}
+
+// What people approved of a schedule ends with the SQL that it was about, and with who answered for that.
+func TestScheduleTakenOver(t *testing.T) {
+	row(t, "DP-SCHED-18")
+	o := newOffice(t)
+	d := o.admin.DB("shop")
+	d.Must("CREATE TABLE prod(a)")
+	o.rule(d, body{"tableGlob": "prod", "action": "require_approval", "excludeRequester": true})
+	anna, bert := enrol(t, o.s, "anna@example.com", "default", "admin"), enrol(t, o.s, "bert@example.com", "default", "admin")
+	path := "/api/namespaces/default/databases/shop/schedules"
+	id := anna.Post(path, body{"name": "s", "sql": "INSERT INTO prod VALUES(77)", "cron": "0 0 29 2 *"}).OK().Str("data.id")
+	open := func() string {
+		t.Helper()
+		anna.Post(path+"/"+id+"/run", nil).OK().Is("data.lastStatus", "held")
+		return o.admin.Get(d.Path("approvals?status=pending")).OK().Str("data.0.id")
+	}
+	first := open()
+	anna.Post("/api/approvals/"+first+"/approve", body{}).Fails(http.StatusForbidden, "own_request")
+	bert.Do("PATCH", path+"/"+id, body{"sql": "INSERT INTO prod VALUES(77)"}).OK() // the same, and now it is Bert's
+	bert.Post("/api/approvals/"+first+"/approve", body{}).Fails(http.StatusConflict, "approval_over")
+	second := open()
+	bert.Post("/api/approvals/"+second+"/approve", body{}).Fails(http.StatusForbidden, "own_request")
+	anna.Post("/api/approvals/"+second+"/approve", body{}).OK()
+	if at := aTime(t, o.admin.Get(d.Path("approvals/"+second)).OK().At("data.expiresAt")); at.After(time.Now().Add(33 * 24 * time.Hour)) {
+		t.Errorf("it can be redeemed until %s", at)
+	}
+	bert.Do("PATCH", path+"/"+id, body{"sql": "SELECT 1"}).OK()
+	if a := o.admin.Post(d.Path("redeem_approval"), body{"approvalToken": second}); a.Status == http.StatusOK {
+		t.Errorf("redeemed after the schedule has other SQL: %s", a.Raw)
+	}
+	bert.Do("PATCH", path+"/"+id, body{"sql": "DELETE FROM prod"}).OK()
+	third := open()
+	bert.Do(http.MethodDelete, path+"/"+id, nil).OK()
+	o.admin.Get(d.Path("approvals/"+third)).OK().Is("data.status", "expired")
+	if n := d.One("SELECT count(*) FROM prod"); n != "0" {
+		t.Errorf("%s rows", n)
+	}
+}
