@@ -726,6 +726,7 @@ func TestIdentityCLI(t *testing.T) {
 	last.Fails(http.StatusTooManyRequests, "too_many_attempts")
 	federate(t, s, is.Token("acme/other", "8", nil)).OK()
 
+	tokenForm(t, s, url.Values{"grant_type": {jwtBearer}, "assertion": {assertion(t, s, is.Token("acme/other", "8", nil))}}).OK()
 	s.JSONOf(t, "keys", "rotate")
 	s.JSONOf(t, "identity", "forget", "--issuer", is.URL, "--identity", "acme/other")
 	seen := map[string]map[string]any{}
@@ -733,7 +734,7 @@ func TestIdentityCLI(t *testing.T) {
 		e := e.(map[string]any)
 		seen[e["action"].(string)] = e
 	}
-	for _, action := range []string{"identity.created", "identity.federated", "identity.connected", "identity.bound", "identity.recognized", "identity.unbound", "identity.forgotten", "signing_key.created"} {
+	for _, action := range []string{"identity.created", "identity.federated", "identity.connected", "identity.granted", "identity.bound", "identity.recognized", "identity.unbound", "identity.forgotten", "signing_key.created"} {
 		if seen[action] == nil {
 			t.Errorf("no entry %s", action)
 		}
