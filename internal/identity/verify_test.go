@@ -88,6 +88,25 @@ func TestVerify(t *testing.T) {
 	if _, err := v.Verify(t.Context(), is.Token("acme/shop", "7", nil)); err != nil || is.Fetches() != 1 {
 		t.Errorf("%v, %d look-ups", err, is.Fetches())
 	}
+	// Those who come first, all at once, wait for one look-up.
+	many, forge, _ := world(t, "")
+	forge.Lie(nil, func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(100 * time.Millisecond) // so that the others come meanwhile
+		identitytest.Send(w, identitytest.Set(forge.Key()))
+	})
+	var all sync.WaitGroup
+	token := forge.Token("acme/shop", "7", nil)
+	for range 50 {
+		all.Go(func() {
+			if _, err := many.Verify(context.Background(), token); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := forge.Fetches(); n != 1 {
+		t.Errorf("%d look-ups", n)
+	}
 	// An EC key, and an audience among others.
 	ec := identitytest.NewEC(t, "ec")
 	is.SetKeys(ec, is.Key())
@@ -277,6 +296,7 @@ func TestIssuerLies(t *testing.T) {
 	for name, tt := range map[string]struct {
 		discovery func(is *identitytest.Issuer) lie
 		jwks      lie
+		more      func(is *identitytest.Issuer) lie // jwks, of the issuer's own key
 	}{
 		"another issuer":       {discovery: discover(map[string]any{"issuer": "https://other.example"})},
 		"a slash more":         {discovery: func(is *identitytest.Issuer) lie { return discover(map[string]any{"issuer": is.URL + "/"})(is) }},
@@ -303,12 +323,20 @@ func TestIssuerLies(t *testing.T) {
 		}},
 		"slow keys":        {jwks: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
 		"keys that aren't": {jwks: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "no") }},
-		"too many keys": {jwks: func(w http.ResponseWriter, _ *http.Request) {
-			list := []any{}
-			for range 101 {
-				list = append(list, map[string]any{"kty": "RSA"})
+		"too many keys": {more: func(is *identitytest.Issuer) lie {
+			return func(w http.ResponseWriter, _ *http.Request) {
+				list := []any{}
+				for range 101 {
+					list = append(list, is.Key().JWK())
+				}
+				identitytest.Send(w, map[string]any{"keys": list})
 			}
-			identitytest.Send(w, map[string]any{"keys": list})
+		}},
+		"large keys": {more: func(is *identitytest.Issuer) lie {
+			return func(w http.ResponseWriter, _ *http.Request) {
+				fmt.Fprint(w, strings.Repeat(" ", 600<<10))
+				identitytest.Send(w, identitytest.Set(is.Key()))
+			}
 		}},
 		"a secret key": {jwks: func(w http.ResponseWriter, _ *http.Request) {
 			identitytest.Send(w, map[string]any{"keys": []any{map[string]any{"kty": "oct", "kid": "key-1", "k": "c2VjcmV0"}}})
@@ -322,6 +350,9 @@ func TestIssuerLies(t *testing.T) {
 			var d lie
 			if tt.discovery != nil {
 				d = tt.discovery(is)
+			}
+			if tt.more != nil {
+				tt.jwks = tt.more(is)
 			}
 			is.Lie(d, tt.jwks)
 			begin := time.Now()
