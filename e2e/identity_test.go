@@ -204,6 +204,7 @@ func TestConnect(t *testing.T) {
 	rival.Get("/v1/actions/bindings").OK().Is("data", "[]")
 	rival.Do(http.MethodDelete, "/v1/actions/bindings/"+b.Str("data.id"), nil).Fails(http.StatusNotFound, "not_found")
 
+	s.Client(t, is.Token("acme/shop", "7", nil)).Post(connectPath, nil, "Plan-Key: x", "Plan-Step: 1").Fails(http.StatusBadRequest, "invalid_idempotency_key")
 	for _, bad := range []any{body{}, body{"repository": "a b"}, body{"repository": strings.Repeat("x", 300)}, body{"repository": "a/b", "issuer": "https://evil.example"}, body{"repository": "a/b", "isuer": "x"},
 		body{"repository": "a/b", "repositoryId": strings.Repeat("1", 300)}, harness.Raw("[]"), harness.Raw("null")} {
 		admin.Post("/v1/actions/bindings", bad).Fails(http.StatusBadRequest, "")
@@ -559,6 +560,7 @@ func TestAgentIdentity(t *testing.T) {
 	if won.Load() != 1 {
 		t.Errorf("%d of 20 got a token", won.Load())
 	}
+	c.Post("/agent/identity", agentBody("x"), "Plan-Key: x").Fails(http.StatusBadRequest, "")
 	for _, bad := range []any{nil, body{}, body{"type": "x", "assertion": "y"}, body{"type": "identity_assertion"}, body{"type": "identity_assertion", "assertion": 5}, harness.Raw("["), harness.Raw("null"),
 		body{"type": "identity_assertion", "assertion": "x", "more": 1}} {
 		askAgent(t, s, bad).Fails(http.StatusBadRequest, "")
