@@ -745,6 +745,9 @@ func TestIdentityCLI(t *testing.T) {
 	if actor := e["actor"].(map[string]any); actor["type"] != "identity" || actor["id"] == nil || e["address"] != "127.0.0.1" || e["metadata"].(map[string]any)["identity"] == nil {
 		t.Errorf("%v", e)
 	}
+	if e := seen["identity.recognized"]; e["actor"].(map[string]any)["type"] != "identity" || e["address"] != "127.0.0.1" {
+		t.Errorf("%v", e)
+	}
 	all, _, _ := s.CLI(t, "audit", "--limit", "1000")
 	if strings.Contains(all, "eyJ") || strings.Contains(all, token) {
 		t.Error("the audit log has a token")

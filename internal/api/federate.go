@@ -217,7 +217,7 @@ func (s *Server) mayProvision(x *exchange, id *identity.Identity) error {
 	if !id.BuiltIn || s.opt.SignUp == SignUpOpen {
 		return nil
 	}
-	_, err := s.opt.Catalog.RecognizeBinding(x.r.Context(), machineOf(id), s.opensBindings(id))
+	_, err := s.opt.Catalog.RecognizeBinding(x.actingAsMachine(""), machineOf(id), s.opensBindings(id))
 	if errors.Is(err, catalog.ErrBindingNotFound) {
 		return newFault(http.StatusForbidden, codeNotLetIn, "OIDC identities of this issuer have no namespace here unless they are bound", hintBind+"; or the operator names the issuer in PERSQLD_TRUSTED_ISSUERS")
 	}
@@ -252,7 +252,7 @@ func (s *Server) connect(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.opt.Catalog.RecognizeBinding(x.r.Context(), machineOf(id), s.opensBindings(id))
+	b, err := s.opt.Catalog.RecognizeBinding(x.actingAsMachine(""), machineOf(id), s.opensBindings(id))
 	if err != nil {
 		return machineFault(err)
 	}

@@ -17,7 +17,7 @@ func (s *staticKeys) VerifySignature(_ context.Context, token string) ([]byte, e
 	if err := json.Unmarshal(s.raw, &set); err != nil {
 		return nil, err
 	}
-	signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		return nil, err
 	}
