@@ -12,8 +12,9 @@ import (
 )
 
 // unaudited are the calls that change nothing which the audit log tells of: what they change of rows is the query log's. Those of payments need a Stripe,
-// and are looked at in checkout_test.go.
-var unaudited = map[string]bool{"previewBranchByPost": true, "query": true, "batch": true, "validate": true, "explain": true, "searchByBody": true, "propose": true, "apply": true, "startCheckout": true, "stripeEvent": true}
+// and are looked at in checkout_test.go; those of machines an issuer, in identity_test.go.
+var unaudited = map[string]bool{"previewBranchByPost": true, "query": true, "batch": true, "validate": true, "explain": true, "searchByBody": true, "propose": true, "apply": true, "startCheckout": true, "stripeEvent": true,
+	"federate": true, "connectRepository": true, "agentIdentity": true, "requestToken": true}
 
 // TestEveryChangeIsAudited makes each call of the OpenAPI document that changes something, and looks for its entry: whose it is, of what,
 // and from where.
@@ -81,7 +82,15 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			c.Do(op.Method, path, body{"ref": ref}).OK()
 			return "branch.merged", ""
 		},
-		"forkDatabase":    plain("database.created", body{"slug": "fresh"}),
+		"forkDatabase": plain("database.created", body{"slug": "fresh"}),
+		"createBinding": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "identity.bound", c.Post(path, body{"repository": "audited/" + unused()}).OK().Str("data.id")
+		},
+		"deleteBinding": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := admin.Post("/v1/actions/bindings", body{"repository": "audited/" + unused()}).OK().Str("data.id")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "identity.unbound", id
+		},
 		"createNamespace": plain("member.added", body{"slug": "fresh"}),
 		"createUser": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			return "token.created", c.Post(path, body{"subject": unused()}).OK().Str("data.tokenId")

@@ -34,6 +34,9 @@ var requests = map[string]struct {
 	"createWebhook":      {body: body{"name": "w", "url": "https://example.com/"}},
 	"createSchedule":     {body: body{"name": "s", "sql": "SELECT a FROM v8", "intervalSec": 60}},
 	"changeSchedule":     {body: body{"enabled": true}},
+	"createBinding":      {body: body{"repository": "documented/shop"}},
+	"agentIdentity":      {body: body{"type": "identity_assertion", "assertion": "x"}},
+	"requestToken":       {body: body{"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "client_secret": "x"}},
 	"createUser":         {body: body{"subject": "u", "template": "made"}},
 	"listDatabases":      {query: "?deleted=true"},
 	"listChanges":        {query: "?wait=0"},
@@ -111,7 +114,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		c := client(t).As("")
 		each(t, http.StatusUnauthorized, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", nil) })
 		for _, op := range harness.Operations() {
-			if signsIn := op.ID == "signIn" || op.ID == "answerInvitation" || op.ID == "answerSignIn"; !signsIn && op.Secured != slices.Contains(op.Statuses, http.StatusUnauthorized) {
+			if signsIn := slices.Contains([]string{"signIn", "answerInvitation", "answerSignIn", "agentIdentity", "requestToken"}, op.ID); !signsIn && op.Secured != slices.Contains(op.Statuses, http.StatusUnauthorized) {
 				t.Errorf("%s needs a token: %v, and documents the statuses %v", op.ID, op.Secured, op.Statuses)
 			}
 		}
@@ -157,6 +160,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		}
 		for range 3 {
 			d.Post(d.Path("schedules"), body{"name": unused(), "sql": "SELECT '" + strings.Repeat("x", 400) + "'", "intervalSec": 60}).OK()
+			c.Post("/v1/actions/bindings", body{"repository": "documented/" + strings.Repeat("x", 200) + unused()}).OK()
 		}
 		large := harness.Raw(`{"x":"` + strings.Repeat("x", 5000) + `"}`)
 		each(t, http.StatusRequestEntityTooLarge, func(op *openapi.Operation) *harness.Answer {

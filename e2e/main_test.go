@@ -81,6 +81,14 @@ var unprovoked = map[string]string{
 	"denyApproval 408":       slowBody,
 	"propose 408":            slowBody,
 
+	"federate 403":          ofMachines,
+	"connectRepository 403": ofMachines,
+	"connectRepository 409": "a hundred slugs would have to be taken",
+	"agentIdentity 403":     ofMachines,
+	"createBinding 408":     slowBody,
+	"agentIdentity 408":     slowBody,
+	"requestToken 408":      slowBody,
+
 	"changeSchedule 408": ofAnother,
 	"changeSchedule 503": ofAnother,
 
@@ -144,6 +152,7 @@ func ofTwin(what string) bool {
 const (
 	heldAsQuery  = "it is the query's own failure: this call runs one"
 	ofAnother    = "it is that of createSchedule, which looks at the SQL by the same code; here a schedule has to be there"
+	ofMachines   = "it takes a token of an issuer that is trusted: identity_test.go meets it"
 	slowMerge    = "a merge over its time limit is one of larger databases than a test should make"
 	damagedMerge = "it takes a branch, and a database that is damaged has none that was made since; its failure is every call's about a database"
 )

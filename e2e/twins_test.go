@@ -57,6 +57,11 @@ var twinCalls = map[string]struct {
 	"revokeToken": {role: "admin", before: func(t testing.TB, admin *harness.Client, _ string) string {
 		return admin.Post("/v1/tokens", body{"name": "x"}).OK().Str("data.id")
 	}},
+	"listBindings":  {role: "admin"},
+	"createBinding": {body: body{"repository": "twins/{t}"}, role: "admin"},
+	"deleteBinding": {role: "admin", before: func(t testing.TB, admin *harness.Client, _ string) string {
+		return admin.Post("/v1/actions/bindings", body{"repository": "twins/" + unused()}).OK().Str("data.id")
+	}},
 	"getAuditLog": {role: "admin"},
 	"getUsage":    {query: "?groupBy=meter", role: "viewer"},
 	"getBalance":  {role: "viewer"},

@@ -16,19 +16,22 @@ const module = "github.com/persqld/persqld/"
 // beside or above it. A package that stands on no floor fails the test: find its place first.
 var floors = [][]string{
 	{ // the ground: each knows only itself
-		"internal/datadir",  // where files lie, and that one server has them
-		"internal/password", // hashes of passwords
-		"internal/sqlite",   // the engine
-		"internal/bucket",   // objects in a folder or in S3
-		"internal/checkout", // payments by Stripe
-		"internal/console",  // what people see
-		"migrations",        // the catalog's schema
+		"internal/datadir",               // where files lie, and that one server has them
+		"internal/password",              // hashes of passwords
+		"internal/sqlite",                // the engine
+		"internal/bucket",                // objects in a folder or in S3
+		"internal/checkout",              // payments by Stripe
+		"internal/console",               // what people see
+		"internal/outbound",              // where the server may connect to by itself
+		"internal/identity/identitytest", // an issuer of tokens for tests
+		"migrations",                     // the catalog's schema
 	},
 	{
 		"internal/checkout/checkouttest", // what tests pay with
 		"internal/wire",                  // JSON in and out; its values are the engine's
 		"internal/approval",              // which writes a person looks at first
 		"internal/schedule",              // what runs by time
+		"internal/identity",              // whose machine a token of somebody else's names
 		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
 		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},
@@ -81,7 +84,7 @@ var reserved = []struct {
 	{"modernc.org/libc", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/sqlite", engines, false, "databases are opened in one place"},
 	{"github.com/stripe/stripe-go/v85", []string{"internal/checkout"}, false, "money comes in by one place"},
-	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "internal/checkout", "internal/checkout/", "internal/webhook", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
+	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "internal/checkout", "internal/checkout/", "internal/identity/", "internal/outbound", "internal/webhook", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
 }
 
 // engines are the engine, the disk that its tests lose power on, and the floor that the bench judges it by.

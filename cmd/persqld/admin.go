@@ -54,6 +54,13 @@ func operations() map[string]operation {
 		"token.revoke":        typed(revokeToken),
 		"credit":              typed(giveCredit),
 
+		"identity.bind":   typed(bindIdentity),
+		"identity.unbind": typed(unbindIdentity),
+		"identity.forget": typed(forgetIdentity),
+		"identity.list":   typed(listIdentities),
+		"keys.rotate":     typed(rotateKeys),
+		"keys.list":       typed(listKeys),
+
 		"database.list":     typed(listDatabases),
 		"database.undelete": typed(undeleteDatabase),
 	}
@@ -125,6 +132,11 @@ var hints = []struct {
 	{password.ErrLength, "bad_password", ""},
 	{password.ErrText, "bad_password", ""},
 	{password.ErrBusy, "busy", "try again"},
+	{catalog.ErrBindingNotFound, "not_found", "persqld identity list shows those that exist"},
+	{catalog.ErrIdentityUnknown, "not_found", "persqld identity list shows those that have a namespace of their own"},
+	{catalog.ErrIdentityBound, "conflict", "persqld identity list shows where; persqld identity unbind ends that"},
+	{catalog.ErrIdentityName, "bad_identity", ""},
+	{catalog.ErrTooManyBindings, "conflict", ""},
 	{catalog.ErrSlug, "bad_slug", ""},
 	{catalog.ErrName, "bad_name", ""},
 	{catalog.ErrDiskFull, "disk_full", "make room on the disk and try again"},

@@ -32,6 +32,8 @@ type cli struct {
 	Token       tokenCmd       `cmd:"" help:"Make, list and revoke tokens."`
 	Namespace   namespaceCmd   `cmd:"" help:"Make, list and delete namespaces."`
 	User        userCmd        `cmd:"" help:"Make and list the people who sign in, and reset their passwords."`
+	Identity    identityCmd    `cmd:"" help:"Let machines with tokens of trusted issuers into namespaces."`
+	Keys        keysCmd        `cmd:"" help:"List and replace the keys that the server signs with."`
 	Audit       auditCmd       `cmd:"" help:"Print the audit log."`
 	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`
 	Credit      creditCmd      `cmd:"" help:"Put money into a namespace's prepaid balance."`

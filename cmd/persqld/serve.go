@@ -23,6 +23,8 @@ import (
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/feed"
+	"github.com/persqld/persqld/internal/identity"
+	"github.com/persqld/persqld/internal/outbound"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/sqlite"
@@ -40,6 +42,9 @@ const (
 	feedTime = 1500 * time.Millisecond
 
 	maxHeaderBytes = 64 << 10
+
+	// keysTime bounds each of the two documents that a trusted issuer's keys are read from.
+	keysTime = 5 * time.Second
 
 	// gcPercent lets the heap, which is small, grow threefold between two collections: at the usual twofold the collector
 	// takes twice as much of a point query's time.
@@ -161,6 +166,12 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		MaxSQL: int(cmd.MaxSQL), MaxStatements: cmd.MaxStatements, RatePerAddress: cmd.RatePerAddress,
 		TrustProxy: cmd.TrustProxy.Contains, AdminOnly: cmd.AdminListen != "", Logger: logger,
 	}
+	issuers, err := identity.ParseIssuers(cmd.TrustedIssuers, cmd.BuiltinIssuers)
+	if err != nil {
+		return err
+	}
+	options.Identity = api.Identity{TokenTime: cmd.IdentityTokenTime.Duration, MaxIdentities: cmd.MaxIdentities, MaxOwner: cmd.MaxNamespaces, PerMinute: cmd.IdentityRate,
+		Verifier: identity.NewVerifier(identity.Options{Issuers: issuers, Get: outbound.NewFetcher(options.Webhooks.Networks, keysTime, options.Version), Logger: logger})}
 	if cmd.StripeKey != "" {
 		options.Credit = books.Credit
 		if options.Checkout, err = checkout.New(checkout.Options{Key: cmd.StripeKey, WebhookSecret: cmd.StripeWebhookSecret, Endpoint: cmd.StripeURL, Logger: logger}); err != nil {

@@ -13,7 +13,7 @@ import (
 // reservedNamespace tells whether a slug would stand in the way of the server's own paths: pages of a namespace are under /:ns/.
 func reservedNamespace(slug string) bool {
 	switch slug {
-	case "api", "approve", "assets", "console", "debug", "healthz", "invite", "login", "mcp", "metrics", "oauth", "p", "readyz", "settings",
+	case "agent", "api", "approve", "assets", "console", "debug", "healthz", "invite", "login", "mcp", "metrics", "oauth", "p", "readyz", "settings",
 		"signin", "signup", "static", "userinfo", "v1", "version":
 		return true
 	}

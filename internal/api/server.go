@@ -79,6 +79,7 @@ type Options struct {
 	ScheduleTime time.Duration // of a run; 5 min
 	MaxApprovals int           // pending ones of a token; 100
 	Webhooks     Webhooks
+	Identity     Identity
 
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -92,39 +93,42 @@ type Passwords interface {
 
 // Server answers HTTP.
 type Server struct {
-	opt         Options
-	log         *slog.Logger
-	limits      wire.Limits
-	router      chi.Router
-	queries     *endpoint // see shortcut
-	batches     *endpoint
-	listening   listeners
-	date        dateHeader
-	exchanges   sync.Pool
-	creating    singleflight.Group
-	ending      keyedMutex // a database's, by its id, while it goes to the trash or comes from there
-	branching   keyedMutex // a branch, by its parent's id and its ref, while it is made or deleted
-	ruling      keyedMutex // a database's, by its id, while a policy is made
-	flood       *flood
-	crossSite   *http.CrossOriginProtection
-	passwords   Passwords
-	byAddress   *attempts // signing in and up
-	byAccount   *attempts
-	refusals    *attempts // entries of the audit log about failed sign-ins
-	payers      *attempts // beginning payments, by user
-	denials     *attempts // entries of the audit log about writes that rules denied, by token
-	schedules   *schedule.Runner
-	bells       bells     // for those who wait for approvals
-	strays      *attempts // lines of the log about events that aren't Stripe's
-	budget      budget
-	interrupted context.Context // ends when transfers are to stop
-	interrupt   context.CancelFunc
-	transfers   chan struct{} // holds one for each export or import under way
-	draining    atomic.Bool
-	ready       atomic.Bool
-	foreign     sync.Once
-	lastHost    atomic.Pointer[string] // the Host that was looked at last
-	document    func() (*document, error)
+	opt          Options
+	log          *slog.Logger
+	limits       wire.Limits
+	router       chi.Router
+	queries      *endpoint // see shortcut
+	batches      *endpoint
+	listening    listeners
+	date         dateHeader
+	exchanges    sync.Pool
+	creating     singleflight.Group
+	ending       keyedMutex // a database's, by its id, while it goes to the trash or comes from there
+	branching    keyedMutex // a branch, by its parent's id and its ref, while it is made or deleted
+	machineHomes keyedMutex // an identity or a binding, while what it has is made
+	ruling       keyedMutex // a database's, by its id, while a policy is made
+	flood        *flood
+	crossSite    *http.CrossOriginProtection
+	passwords    Passwords
+	byAddress    *attempts // signing in and up
+	byAccount    *attempts
+	refusals     *attempts // entries of the audit log about failed sign-ins
+	payers       *attempts // beginning payments, by user
+	machines     *attempts // tokens for machines, by identity
+	signer       signer
+	denials      *attempts // entries of the audit log about writes that rules denied, by token
+	schedules    *schedule.Runner
+	bells        bells     // for those who wait for approvals
+	strays       *attempts // lines of the log about events that aren't Stripe's
+	budget       budget
+	interrupted  context.Context // ends when transfers are to stop
+	interrupt    context.CancelFunc
+	transfers    chan struct{} // holds one for each export or import under way
+	draining     atomic.Bool
+	ready        atomic.Bool
+	foreign      sync.Once
+	lastHost     atomic.Pointer[string] // the Host that was looked at last
+	document     func() (*document, error)
 }
 
 // New returns the Server. It answers 503 on /readyz until SetReady.
@@ -177,6 +181,7 @@ func New(opt Options) *Server {
 	if opt.Webhooks.Overlap <= 0 {
 		opt.Webhooks.Overlap = 24 * time.Hour
 	}
+	opt.Identity.fill()
 	if opt.MaxApprovals <= 0 {
 		opt.MaxApprovals = 100
 	}
@@ -210,6 +215,7 @@ func New(opt Options) *Server {
 	s := &Server{opt: opt, log: opt.Logger, flood: newFlood(opt.RatePerAddress, opt.Now)}
 	s.crossSite, s.passwords = newCrossSite(opt.BaseURL), opt.Passwords
 	s.byAddress, s.byAccount = newAttempts(opt.SignInPerAddress, opt.Now), newAttempts(opt.SignInPerAccount, opt.Now)
+	s.machines = newAttempts(opt.Identity.PerMinute, opt.Now)
 	s.denials = newAttempts(refusalsPerMinute, opt.Now)
 	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
 	s.payers, s.strays = newAttempts(checkoutsPerMinute, opt.Now), newAttempts(straysPerMinute, opt.Now)
@@ -404,6 +410,15 @@ func (s *Server) routes() {
 	v1("POST", db+"/merge_branch", s.mergeNamed)
 	add(entryOpen, "POST", "/v1/handoff", s.redeemHandoff)
 	add(entryOpen, "POST", "/v1/handoffs/redeem", s.redeemHandoff)
+
+	v1("GET", "/v1/actions/bindings", s.listBindings)
+	v1("POST", "/v1/actions/bindings", s.createBinding)
+	v1("DELETE", "/v1/actions/bindings/{id}", s.deleteBinding)
+	add(entryOpen, "POST", "/v1/identity/federate", s.federate)
+	add(entryOpen, "POST", "/v1/actions/connect", s.connect)
+	add(entryOpen, "POST", "/agent/identity", s.agentIdentity)
+	add(entryOpen, "POST", tokenPath, s.oauthToken)
+	add(entryOpen, "GET", "/.well-known/jwks.json", s.jwks)
 
 	add(entryPublic, "POST", "/api/session", s.signIn)
 	add(entrySession, "GET", "/api/session", s.getSession)

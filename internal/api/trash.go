@@ -330,6 +330,9 @@ func (s *Server) Sweep(ctx context.Context) {
 		if err := errors.Join(s.opt.Catalog.SweepSessions(ctx), s.opt.Catalog.SweepInvitations(ctx)); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep sessions and invitations; it is tried again", "error", err)
 		}
+		if _, err := s.opt.Catalog.SweepIdentities(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("sweep tokens of machines; it is tried again", "error", err)
+		}
 		s.sweepApprovals(ctx)
 		select {
 		case <-tick.C:

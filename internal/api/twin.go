@@ -13,6 +13,7 @@ var twins = []struct{ v1, api string }{
 	{"/v1/db/{namespace}/{database}/", "/api/namespaces/{namespace}/databases/{database}/"}, // as the OpenAPI document names them
 	{"/v1/databases", "/api/namespaces/{ns}/databases"},
 	{"/v1/tokens", "/api/namespaces/{ns}/tokens"},
+	{"/v1/actions/bindings", "/api/namespaces/{ns}/actions/bindings"},
 	{"/v1/audit", "/api/namespaces/{ns}/audit"},
 	{"/v1/usage", "/api/namespaces/{ns}/usage"},
 	{"/v1/billing", "/api/namespaces/{ns}/billing"},

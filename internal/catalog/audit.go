@@ -15,13 +15,14 @@ const (
 	ActorAnonymous = "anonymous" // a request of nobody that is known, such as a sign-in that failed
 	ActorOperator  = "operator"  // a subcommand
 	ActorSchedule  = "schedule"  // a schedule's run
+	ActorIdentity  = "identity"  // a request with a token of a trusted issuer
 	ActorServer    = "server"    // the server by itself: the first start, the end of a time in the trash
 )
 
 // Actor is who changes something.
 type Actor struct {
 	Type    string // one of the kinds
-	ID      string // a token's, a user's or a schedule's
+	ID      string // a token's, a user's, a schedule's, or that of a machine identity or a binding
 	Address string // where the request came from
 }
 
@@ -46,7 +47,7 @@ type Event struct {
 	NamespaceID string // "" for what concerns the server as a whole, such as users and sessions
 	Action      string // for example "database.created"
 	Actor       Actor
-	TargetType  string // "database", "token", "namespace", "user", "session", "invitation", "policy" or "schedule"
+	TargetType  string // "database", "token", "namespace", "user", "session", "invitation", "policy", "schedule", "identity", "binding" or "signing_key"
 	TargetID    string
 	TargetName  string // a slug, the name of a token, or the e-mail address of a user
 	Test        bool   // the target is a test database or a test token

@@ -111,6 +111,23 @@ var (
 	// ErrSlugTaken is returned when a database is to be brought back under the slug of another one.
 	ErrSlugTaken = errors.New("another database has this slug")
 
+	// ErrIdentityUnknown is returned for a machine identity that has no namespace of its own, or no binding.
+	ErrIdentityUnknown = errors.New("the identity is not known here")
+	// ErrIdentityMismatch is returned where the name of a machine identity and its ids are not those that belong together: somebody else has the name now.
+	ErrIdentityMismatch = errors.New("the identity's name and its id do not belong together")
+	// ErrIdentityName is returned for what can't be the name of a machine identity.
+	ErrIdentityName = errors.New("an identity has 1 to 256 characters of ASCII without white space, such as owner/repo")
+	// ErrIdentityBound is returned where an identity is bound to another namespace.
+	ErrIdentityBound = errors.New("the identity is bound to another namespace")
+	// ErrBindingNotFound is returned when a binding is named that isn't there.
+	ErrBindingNotFound = errors.New("binding not found")
+	// ErrTooManyBindings is returned when a namespace has as many bindings as it can have.
+	ErrTooManyBindings = errors.New("a namespace has at most 1000 bindings")
+	// ErrTooManyIdentities is returned where as many identities have a namespace as may.
+	ErrTooManyIdentities = errors.New("too many identities have a namespace already")
+	// ErrAssertionUsed is returned for an assertion that was used before.
+	ErrAssertionUsed = errors.New("the assertion was used already")
+
 	// ErrNewer is returned by Open for a file that a newer version of the program wrote. The error's text names its schema
 	// and the one that this version knows.
 	ErrNewer = errors.New("the catalog is of a newer version")

@@ -21,6 +21,7 @@ type mirror struct {
 	branches   map[string]map[string]*Database // by the id of what they are of, then the ref
 	hooked     map[string]struct{}             // ids of living databases that have webhooks
 	leased     map[string]struct{}             // ids of living databases that end by themselves
+	keys       []*SigningKey                   // the newest, which signs, first
 
 	users        map[string]*User              // by id
 	byEmail      map[string]*User              // the same, by folded e-mail address
@@ -198,6 +199,9 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	}
 	if err := m.loadPeople(ctx, db); err != nil {
 		return fmt.Errorf("read users: %w", err)
+	}
+	if m.keys, err = loadSigningKeys(ctx, db); err != nil {
+		return fmt.Errorf("read signing keys: %w", err)
 	}
 	err = each(ctx, db, `SELECT key, value FROM settings`, func(rows *sql.Rows) error {
 		var key, value string

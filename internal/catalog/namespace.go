@@ -208,6 +208,7 @@ func (c *Catalog) DeleteNamespace(ctx context.Context, d Deletion) (ended []*Dat
 			`DELETE FROM members WHERE ?1 AND namespace_id = ?2`,
 			`UPDATE invitations SET ended_at = ?1 WHERE namespace_id = ?2 AND ended_at IS NULL`,
 			`DELETE FROM ended_slugs WHERE ?1 AND namespace_id = ?2`,
+			`DELETE FROM identity_bindings WHERE ?1 AND namespace_id = ?2`,
 			`UPDATE namespaces SET former_slug = slug, slug = '~' || id, deleted_at = ?1 WHERE id = ?2`,
 		} {
 			if _, err := tx.ExecContext(ctx, statement, now.UnixMilli(), ns.ID); err != nil {

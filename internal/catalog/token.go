@@ -34,6 +34,7 @@ type Token struct {
 	CreatedAt     time.Time
 	RevokedAt     time.Time // zero while it is not revoked
 	Owner         string    // id of the user who made it, or made the token that made it; "" where nobody is known to
+	Via           string    // id of the machine identity or binding that got it; "" for every other token
 
 	hash   Hash
 	tables TableSet // of TableScope
@@ -99,6 +100,7 @@ type NewToken struct {
 	TableScope  []string  // 1 to 200 names of tables and views; nil for all
 	Claims      []byte    // a JSON object of at most MaxClaims bytes; nil for none
 	ExpiresAt   time.Time // never if zero
+	Via         string    // id of the machine identity or binding that gets it
 }
 
 // settingOperatorToken is the setting that holds the id of the token that EnsureOperatorToken made.
@@ -220,6 +222,7 @@ func (c *Catalog) describeToken(n NewToken, secret string) (*Token, error) {
 		Test:          n.Test,
 		Database:      n.Database,
 		CreatedAt:     c.moment(),
+		Via:           n.Via,
 		hash:          hashToken(secret),
 	}
 	t.setScope(slices.Clone(n.TableScope))
@@ -390,7 +393,7 @@ func (c *Catalog) operatorToken(ctx context.Context) (*Token, error) {
 }
 
 const selectTokens = `SELECT t.id, t.namespace_id, n.slug, t.name, t.hint, t.hash, t.role, t.test, t.database_id,
-	t.table_scope, t.claims, t.expires_at, t.created_at, t.revoked_at, t.owner FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
+	t.table_scope, t.claims, t.expires_at, t.created_at, t.revoked_at, t.owner, t.via FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
 
 func tokenByID(ctx context.Context, tx *sql.Tx, id string) (*Token, error) {
 	return scanOneToken(tx.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
@@ -414,16 +417,16 @@ type scanner interface{ Scan(dest ...any) error }
 func scanToken(row scanner) (*Token, error) {
 	var t Token
 	var hash []byte
-	var database, scope, claims, owner sql.NullString
+	var database, scope, claims, owner, via sql.NullString
 	var expires, revoked sql.NullInt64
 	var created int64
 	err := row.Scan(&t.ID, &t.NamespaceID, &t.NamespaceSlug, &t.Name, &t.Hint, &hash, &t.Role, &t.Test, &database,
-		&scope, &claims, &expires, &created, &revoked, &owner)
+		&scope, &claims, &expires, &created, &revoked, &owner, &via)
 	if err != nil {
 		return nil, err
 	}
 	copy(t.hash[:], hash)
-	t.Database, t.Owner = database.String, owner.String
+	t.Database, t.Owner, t.Via = database.String, owner.String, via.String
 	if scope.Valid {
 		// Whatever is wrong with it: a token must not become one of all tables.
 		var tables []string
@@ -463,10 +466,10 @@ func insertToken(ctx context.Context, tx *sql.Tx, t *Token) error {
 		}
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO tokens
-		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, claims, expires_at, created_at, owner)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, claims, expires_at, created_at, owner, via)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database), nullText(scope), nullText(claims),
-		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli(), nullText(t.Owner))
+		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli(), nullText(t.Owner), nullText(t.Via))
 	if err != nil {
 		return fmt.Errorf("insert token: %w", err)
 	}

@@ -55,7 +55,7 @@ func TestDefaults(t *testing.T) {
 		MaxSessions: 100, MaxNamespaces: 20, MaxInvitations: 100, SignInPerAddress: 20, SignInPerAccount: 10,
 		ApprovalTime: config.Duration{Duration: 24 * time.Hour}, RedeemTime: config.Duration{Duration: time.Hour}, MaxApprovals: 100, MaxSchedules: 100, ScheduleRuns: 4, ScheduleTime: config.Duration{Duration: 5 * time.Minute},
 		FeedKeep: 100_000, FeedKeptFor: config.Duration{Duration: 24 * time.Hour}, FeedRequest: 10_000, FeedBuffer: 4 << 20, FeedListeners: 10_000, FeedListenersHere: 2_000,
-		MaxWebhooks: 20, WebhookTimeout: config.Duration{Duration: 15 * time.Second}, WebhookRetry: config.Duration{Duration: 24 * time.Hour}, WebhookOverlap: config.Duration{Duration: 24 * time.Hour},
+		BuiltinIssuers: true, IdentityTokenTime: config.Duration{Duration: time.Hour}, IdentityRate: 60, MaxIdentities: 10000, MaxWebhooks: 20, WebhookTimeout: config.Duration{Duration: 15 * time.Second}, WebhookRetry: config.Duration{Duration: 24 * time.Hour}, WebhookOverlap: config.Duration{Duration: 24 * time.Hour},
 		WebhookAttempts: 256, WebhookLog: 100, WebhookParked: 1000,
 		PasswordMemory: 19 << 20, PasswordPasses: 2, PasswordChecks: 2,
 		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,

@@ -4,16 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/persqld/persqld/internal/outbound"
 )
 
 const (
@@ -36,49 +34,14 @@ type sender struct {
 
 // newSender posts to where networks lets it. Where a name leads is looked at when it is connected to, so that one whose address changes meanwhile leads nowhere else.
 func newSender(networks Networks, timeout time.Duration, version string) *sender {
-	transport := func(plain bool) *http.Transport {
-		dialer := &net.Dialer{Timeout: timeout, Control: func(_, address string, _ syscall.RawConn) error {
-			a, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return err
-			}
-			if !networks.mayReach(a.Addr(), plain) {
-				return fmt.Errorf("%w: %s", ErrAddress, a.Addr())
-			}
-			return nil
-		}}
-		return &http.Transport{
-			DialContext: dialer.DialContext, ForceAttemptHTTP2: true, TLSHandshakeTimeout: timeout,
-			MaxResponseHeaderBytes: maxAnswerHeader, DisableCompression: true,
-			MaxIdleConns: 256, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleTime,
-			// No Proxy: what the environment says is for other programs, and a proxy connects to where we may not.
-		}
-	}
 	return &sender{
 		agent: strings.TrimSuffix("persqld/"+version, "/"),
 		client: &http.Client{
 			Timeout:       timeout,
-			Transport:     &bySchema{plain: transport(true), secure: transport(false)},
+			Transport:     outbound.NewTransport(networks, outbound.TransportOptions{Timeout: timeout, MaxHeader: maxAnswerHeader, MaxIdle: 256, MaxIdleAHost: idleConns, IdleTime: idleTime}),
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
-}
-
-// bySchema takes http and https different ways.
-type bySchema struct{ plain, secure *http.Transport }
-
-// RoundTrip sends a request.
-func (b *bySchema) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme == "http" {
-		return b.plain.RoundTrip(r)
-	}
-	return b.secure.RoundTrip(r)
-}
-
-// CloseIdleConnections closes what nobody uses.
-func (b *bySchema) CloseIdleConnections() {
-	b.plain.CloseIdleConnections()
-	b.secure.CloseIdleConnections()
 }
 
 // outcome is what came of an attempt.

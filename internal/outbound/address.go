@@ -1,4 +1,4 @@
-package webhook
+package outbound
 
 import (
 	"errors"
@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// MaxURL is the longest address of a webhook, in bytes.
+// MaxURL is the longest address that may be connected to, in bytes.
 const MaxURL = 2048
 
-// ErrURL is returned for an address that can't be a webhook's. ErrAddress is it for one in a network that may not be reached.
+// ErrURL is returned for an address that can't be asked. ErrAddress is it for one in a network that may not be reached.
 var (
-	ErrURL     = errors.New("the url can't be a webhook's")
-	ErrAddress = errors.New("the address is in a network that webhooks may not reach")
+	ErrURL     = errors.New("the url can't be used")
+	ErrAddress = errors.New("the address is in a network that may not be reached")
 )
 
 // notPublic are the networks of special use that netip doesn't tell of (IANA's registries of special-purpose addresses, RFC 6890).
@@ -32,8 +32,8 @@ func prefixes(list ...string) (all []netip.Prefix) {
 	return all
 }
 
-// public tells whether an address is one of the internet's.
-func public(a netip.Addr) bool {
+// Public tells whether an address is one of the internet's.
+func Public(a netip.Addr) bool {
 	a = a.Unmap()
 	if !a.IsValid() || a.Zone() != "" || a.IsPrivate() || !a.IsGlobalUnicast() || a.Is6() && !internet6.Contains(a) {
 		return false
@@ -46,18 +46,18 @@ func public(a netip.Addr) bool {
 	return true
 }
 
-// Networks says what webhooks may reach beside the internet.
+// Networks says what may be reached beside the internet.
 type Networks struct {
 	Any      bool                  // there are some
 	Contains func(netip.Addr) bool // nil for none
 }
 
-// mayReach tells whether a webhook may connect to an address. Plain http stays within the networks that the operator has named.
-func (n Networks) mayReach(a netip.Addr, plain bool) bool {
-	return n.Contains != nil && n.Contains(a.Unmap()) || !plain && public(a)
+// MayReach tells whether an address may be connected to. Plain http stays within the networks that the operator has named.
+func (n Networks) MayReach(a netip.Addr, plain bool) bool {
+	return n.Contains != nil && n.Contains(a.Unmap()) || !plain && Public(a)
 }
 
-// CheckURL tells whether a webhook may have an address: https to the internet, or http or https to a network that the operator has named. A name is looked up only when it is connected to. It returns
+// CheckURL tells whether an address may be asked: https to the internet, or http or https to a network that the operator has named. A name is looked up only when it is connected to. It returns
 // ErrURL or ErrAddress, with a reason.
 func (n Networks) CheckURL(text string) error {
 	refuse := func(why string) error { return fmt.Errorf("%w: %s", ErrURL, why) }
@@ -71,7 +71,7 @@ func (n Networks) CheckURL(text string) error {
 	case u.Scheme != "https" && u.Scheme != "http" || u.Opaque != "" || u.Hostname() == "":
 		return refuse("it must begin with https:// and a host")
 	case u.User != nil:
-		return refuse("it has a user or password in it; put what the receiver checks into the path or the query, or check the signature")
+		return refuse("it has a user or password in it; put what the server there checks into the path or the query")
 	case strings.Contains(text, "#"):
 		return refuse("it has a fragment, which no server is sent")
 	case u.Scheme == "http" && !n.Any:
@@ -87,7 +87,7 @@ func (n Networks) CheckURL(text string) error {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761, section 6.3
 		a, err = netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 	}
-	if err == nil && !n.mayReach(a, u.Scheme == "http") {
+	if err == nil && !n.MayReach(a, u.Scheme == "http") {
 		return fmt.Errorf("%w: %s", ErrAddress, host)
 	}
 	return nil
