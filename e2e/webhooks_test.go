@@ -558,6 +558,9 @@ func TestWebhookOrder(t *testing.T) {
 		d.Must("INSERT INTO c VALUES(2)")
 	}
 	got := r.told(t, 43)[3:]
+	if len(got) != 40 {
+		t.Fatalf("told %v", got)
+	}
 	for i, m := range r.list()[3:] {
 		if i > 0 && m.TS.Before(r.list()[3+i-1].TS) { // of what happened in the same millisecond nobody knows
 			t.Fatalf("told %v, number %d before %s", got, i, m.TS)
