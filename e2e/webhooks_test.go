@@ -209,19 +209,32 @@ func TestWebhook(t *testing.T) {
 		t.Errorf("the page of an approval's id: %d", page.Status)
 	}
 
+	// Denied is resolved too; one of two who have to approve resolves nothing.
+	o.boss.Post("/api/approvals/"+holds(d.Query("DELETE FROM items WHERE id=1"))+"/deny", body{}).OK()
+	o.rule(d, body{"tableGlob": "items", "action": "require_approval", "approvers": 2})
+	both := holds(d.Query("DELETE FROM items WHERE id=2"))
+	o.approve(both).OK().Is("data.status", "pending")
+	enrol(t, o.s, "second@example.com", "default", "editor").Post("/api/approvals/"+both+"/approve", body{}).OK().Is("data.status", "approved")
+	if got = all.told(t, 12); !slices.Equal(got[8:], []string{"approval.required pending", "approval.resolved denied", "approval.required pending", "approval.resolved approved"}) {
+		t.Fatalf("told %v", got[8:])
+	}
+
 	// The log, and again.
 	log := d.Get(path + "/deliveries?limit=2").OK()
-	if !eventually(t, 10*time.Second, func() bool { log = d.Get(path + "/deliveries?state=delivered").OK(); return len(log.List("data")) == 8 }) {
+	if !eventually(t, 10*time.Second, func() bool {
+		log = d.Get(path + "/deliveries?state=delivered").OK()
+		return len(log.List("data")) == 12
+	}) {
 		t.Fatalf("the log has %d entries", len(log.List("data")))
 	}
-	log.Is("data.0.state", "delivered").Is("data.0.status", "204").Is("data.0.attempts", "1").Is("data.7.body.table", "orders")
-	if n := len(d.Get(path + "/deliveries?limit=3&before=" + harness.Text(log.At("data.5.number"))).OK().List("data")); n != 2 {
-		t.Errorf("%d entries before the sixth", n)
+	log.Is("data.0.state", "delivered").Is("data.0.status", "204").Is("data.0.attempts", "1").Is("data.11.body.table", "orders")
+	if n := len(d.Get(path + "/deliveries?limit=3&before=" + harness.Text(log.At("data.9.number"))).OK().List("data")); n != 2 {
+		t.Errorf("%d entries before the tenth", n)
 	}
 	first := all.list()[0]
 	d.Post(path+"/replay", body{"id": first.ID}).OK().Is("data.deliveries", "1")
-	all.told(t, 9)
-	if again := all.list()[8]; again.ID != first.ID || again.TS != first.TS {
+	all.told(t, 13)
+	if again := all.list()[12]; again.ID != first.ID || again.TS != first.TS {
 		t.Errorf("replayed %s, want %s", again.body, first.body)
 	}
 	d.Post(path+"/replay", nil).OK().Is("data.deliveries", "0")
@@ -231,15 +244,15 @@ func TestWebhook(t *testing.T) {
 	d.Must("UPDATE orders SET b=1")
 	d.Do("PATCH", path, body{"enabled": true, "events": []string{"insert"}, "tables": nil}).OK().Is("data.tables", "null")
 	d.Must("INSERT INTO log VALUES(2)")
-	if got := all.told(t, 10); got[9] != "insert log 1" {
-		t.Errorf("told %v", got[9:])
+	if got := all.told(t, 14); got[13] != "insert log 1" {
+		t.Errorf("told %v", got[13:])
 	}
 	d.Do(http.MethodDelete, path, nil).OK().Is("data.deleted", "true")
 	d.Get(path).Fails(http.StatusNotFound, "not_found")
 	d.Must("INSERT INTO log VALUES(3)")
 	some.told(t, 3)
-	if n := len(all.list()); n != 10 {
-		t.Errorf("a deleted webhook was told %v", all.told(t, 11)[10:])
+	if n := len(all.list()); n != 14 {
+		t.Errorf("a deleted webhook was told %v", all.told(t, 15)[14:])
 	}
 }
 

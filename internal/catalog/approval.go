@@ -311,11 +311,11 @@ func (c *Catalog) Decide(ctx context.Context, id string, v approval.Vote, seen [
 			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET counts = ? WHERE id = ?`, counts, id); err != nil {
 				return err
 			}
+		}
+		if status != approval.Pending {
 			if err := c.queueApproval(ctx, tx, EventApprovalResolved, MessageApprovalResolved, a, string(status)); err != nil {
 				return err
 			}
-		}
-		if status != approval.Pending {
 			if _, err := tx.ExecContext(ctx, `UPDATE approvals SET status = ?, expires_at = ?, decided_at = ?, sealed = NULL WHERE id = ?`, string(status), expires.UnixMilli(), nullMillis(decided), id); err != nil {
 				return err
 			}

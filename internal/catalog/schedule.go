@@ -168,8 +168,8 @@ func (c *Catalog) scheduleOf(ctx context.Context, databaseID, id string) (*Datab
 // ScheduleRequester begins what asks for approvals where a schedule does, before its id.
 const ScheduleRequester = "schedule:"
 
-// ChangeSchedule changes a schedule. With another timing, and when it is no longer paused, its next run is counted from now: what was missed in a pause isn't made up for. A run that is on goes on as it began. It
-// returns ErrDatabaseNotFound, schedule.ErrNotFound, or what CreateSchedule returns of what is changed.
+// ChangeSchedule changes a schedule. With another timing, and when it is no longer paused, its next run is counted from now: what was missed in a pause isn't made up for. A run that is on is the runner's to stop. Other SQL ends
+// the approvals of what was asked for before. It returns ErrDatabaseNotFound, schedule.ErrNotFound, or what CreateSchedule returns of what is changed.
 func (c *Catalog) ChangeSchedule(ctx context.Context, databaseID, id string, n ScheduleChange) (*schedule.Schedule, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -231,7 +231,7 @@ func (c *Catalog) ChangeSchedule(ctx context.Context, databaseID, id string, n S
 	return s, nil
 }
 
-// DeleteSchedule ends a schedule; a run that is on goes on to its end. It returns ErrDatabaseNotFound or schedule.ErrNotFound.
+// DeleteSchedule ends a schedule, with its approvals that wait; a run that is on is the runner's to stop. It returns ErrDatabaseNotFound or schedule.ErrNotFound.
 func (c *Catalog) DeleteSchedule(ctx context.Context, databaseID, id string) (*schedule.Schedule, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()

@@ -63,13 +63,11 @@ type Dispatcher struct {
 	ctx     context.Context
 	wg      sync.WaitGroup
 
-	mu         sync.Mutex
-	hooks      map[string]*hook
-	byDatabase map[string][]*hook
-	watched    map[string]bool
-	dirty      map[*hook]struct{}
-	finished   []catalog.FinishedDelivery
-	saving     sync.Mutex
+	mu       sync.Mutex
+	hooks    map[string]*hook
+	watched  map[string]bool // databases
+	dirty    map[*hook]struct{}
+	finished []catalog.FinishedDelivery
 
 	delivered, failed, parked, turns atomic.Uint64
 }
@@ -99,7 +97,7 @@ func New(opt Options) *Dispatcher {
 	d := &Dispatcher{
 		opt: opt, sender: newSender(opt.Networks, opt.Timeout, opt.Version),
 		all: newPlaces(opt.AtOnce), of: map[string]places{}, reading: make(chan struct{}, readers),
-		hooks: map[string]*hook{}, byDatabase: map[string][]*hook{}, watched: map[string]bool{}, dirty: map[*hook]struct{}{},
+		hooks: map[string]*hook{}, watched: map[string]bool{}, dirty: map[*hook]struct{}{},
 	}
 	if opt.Way != nil {
 		d.sender.client.Transport = opt.Way
@@ -267,10 +265,8 @@ func (d *Dispatcher) Run(ctx context.Context) {
 	d.sender.client.CloseIdleConnections()
 }
 
-// save writes down how far webhooks have got.
+// save writes down how far webhooks have got. Run alone calls it.
 func (d *Dispatcher) save(ctx context.Context) {
-	d.saving.Lock()
-	defer d.saving.Unlock()
 	d.mu.Lock()
 	finished, dirty := d.finished, d.dirty
 	d.finished, d.dirty = nil, map[*hook]struct{}{}
@@ -377,25 +373,25 @@ func (d *Dispatcher) reconcile(ctx context.Context) error {
 		if h != nil {
 			h.end()
 		}
-		h = &hook{d: d, rows: w.Events&catalog.RowEvents != 0, begun: w.BegunAt, webhook: w, progress: p, attempts: p.Failures, failing: p.LastAt, waits: true}
+		h = &hook{d: d, rows: w.Events&catalog.RowEvents != 0, begun: w.BegunAt, id: id, database: w.DatabaseID, webhook: w, progress: p, attempts: p.Failures, failing: p.LastAt, waits: true}
 		d.hooks[id] = h
 		begun = append(begun, h)
 	}
-	d.byDatabase = map[string][]*hook{}
+	byDatabase := map[string][]*hook{}
 	for _, h := range d.hooks {
 		if h.rows {
-			d.byDatabase[h.webhook.DatabaseID] = append(d.byDatabase[h.webhook.DatabaseID], h)
+			byDatabase[h.database] = append(byDatabase[h.database], h)
 		}
 	}
 	var unheard []string
 	for id := range d.watched {
-		if d.byDatabase[id] == nil {
+		if byDatabase[id] == nil {
 			d.opt.Hub.Watch(id, nil)
 			delete(d.watched, id)
 			unheard = append(unheard, id)
 		}
 	}
-	for id, list := range d.byDatabase {
+	for id, list := range byDatabase {
 		d.watched[id] = true
 		d.opt.Hub.Watch(id, func() {
 			for _, h := range list {

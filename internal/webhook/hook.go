@@ -17,7 +17,9 @@ type hook struct {
 	rows  bool      // it is told of changes of rows
 	begun time.Time // the webhook's BegunAt: with another one another hook goes on
 
-	mu       sync.Mutex
+	id, database string
+
+	mu       sync.Mutex // the lanes of databases wait for it: nothing that takes time is done with it
 	webhook  *catalog.Webhook
 	progress catalog.WebhookProgress
 	attempts int       // of the message that is told next
@@ -99,6 +101,9 @@ func (h *hook) run() {
 		h.again = false
 		h.mu.Unlock()
 		more, err := h.turn(h.d.ctx)
+		if err != nil && !errors.Is(err, errFailed) && !errors.Is(err, errEnded) && h.d.ctx.Err() == nil {
+			h.d.opt.Logger.Warn("what a webhook is to be told could not be read; it is tried again", "webhook", h.id, "database", h.database, "error", err)
+		}
 		h.mu.Lock()
 		switch {
 		case err == nil:
@@ -113,7 +118,6 @@ func (h *hook) run() {
 		default:
 			h.troubles++
 			h.pauseTo, h.again = h.d.opt.Now().Add(backoff(h.troubles, 0)), true
-			h.d.opt.Logger.Warn("what a webhook is to be told could not be read; it is tried again", "webhook", h.webhook.ID, "database", h.webhook.DatabaseID, "error", err)
 		}
 		if err != nil || !h.again || h.dead || h.d.ctx.Err() != nil {
 			h.running = false
@@ -128,9 +132,9 @@ func (h *hook) run() {
 // that it may not have been all.
 func (h *hook) turn(ctx context.Context) (more bool, err error) {
 	h.mu.Lock()
-	doubtful, id := h.progress.Failures > 0 || h.slow, h.webhook.DatabaseID
+	doubtful := h.progress.Failures > 0 || h.slow
 	h.mu.Unlock()
-	d, err := h.d.opt.Catalog.DatabaseByID(id)
+	d, err := h.d.opt.Catalog.DatabaseByID(h.database)
 	if err != nil {
 		return false, errEnded // it was deleted; after an undelete another hook goes on
 	}
@@ -200,12 +204,12 @@ func (t *turn) read() ([]*feed.Messages, error) {
 	w, cursor := h.webhook, h.progress.Cursor
 	h.mu.Unlock()
 	if !h.listening {
-		if _, err := h.d.opt.Hub.ListenForGood(t.ctx, w.DatabaseID, true); err != nil {
+		if _, err := h.d.opt.Hub.ListenForGood(t.ctx, h.database, true); err != nil {
 			return nil, err
 		}
 		h.listening = true
 	}
-	list, missing, head, err := h.d.opt.Hub.Read(t.ctx, w.DatabaseID, cursor, turnCommits)
+	list, missing, head, err := h.d.opt.Hub.Read(t.ctx, h.database, cursor, turnCommits)
 	if missing {
 		m := missed(w, head, h.d.opt.Now())
 		h.missed, h.head = &m, head
@@ -269,7 +273,6 @@ func (h *hook) reached(cursor int64) {
 func (t *turn) tellWaiting(until time.Time) (more bool, err error) {
 	h := t.h
 	h.mu.Lock()
-	id := h.webhook.ID
 	if queued := h.d.opt.Catalog.Queued(); queued != h.queued {
 		h.queued, h.waits = queued, true
 	}
@@ -286,7 +289,7 @@ func (t *turn) tellWaiting(until time.Time) (more bool, err error) {
 			h.mu.Unlock()
 		}
 	}()
-	list, err := h.d.opt.Catalog.WaitingDeliveries(t.ctx, id, h.behind, turnCommits)
+	list, err := h.d.opt.Catalog.WaitingDeliveries(t.ctx, h.id, h.behind, turnCommits)
 	if err != nil {
 		return false, err
 	}
@@ -312,7 +315,7 @@ func (t *turn) tellWaiting(until time.Time) (more bool, err error) {
 func (t *turn) attempt(m catalog.Delivery) error {
 	h := t.h
 	h.mu.Lock()
-	w, dead, due, at := h.webhook, h.dead, h.progress.RetryAt, h.at
+	dead, due, at := h.dead, h.progress.RetryAt, h.at
 	h.mu.Unlock()
 	if dead {
 		return errEnded
@@ -320,12 +323,13 @@ func (t *turn) attempt(m catalog.Delivery) error {
 	if h.d.opt.Now().Before(due) {
 		return errFailed
 	}
-	d, err := h.d.opt.Catalog.DatabaseByID(w.DatabaseID)
+	d, err := h.d.opt.Catalog.DatabaseByID(h.database)
 	if err != nil {
 		return errEnded
 	}
 	// As it is at this moment: the dispatcher may not have looked yet.
-	if w, err = d.Webhook(w.ID); err != nil || !w.Enabled || !w.BegunAt.Equal(h.begun) {
+	w, err := d.Webhook(h.id)
+	if err != nil || !w.Enabled || !w.BegunAt.Equal(h.begun) {
 		return errEnded
 	}
 	o, err := h.d.post(t.ctx, w, d, &m)
@@ -364,18 +368,20 @@ func (h *hook) note(m *catalog.Delivery, o outcome, at int) error {
 		if finished = now.Sub(m.Since) >= h.d.opt.RetryFor && now.Sub(h.failing) >= h.d.opt.RetryFor; finished {
 			m.State = catalog.DeliveryParked
 			h.d.parked.Add(1)
-			h.d.opt.Logger.Warn("a message to a webhook was given up; it is parked", "webhook", h.webhook.ID, "database", h.webhook.DatabaseID, "message", m.ID, "attempts", m.Attempts, "error", o.reason)
 		}
 	}
 	if finished {
 		h.attempts = 0
 	}
-	dead, id := h.dead, h.webhook.ID
+	dead := h.dead
 	h.mu.Unlock()
+	if m.State == catalog.DeliveryParked {
+		h.d.opt.Logger.Warn("a message to a webhook was given up; it is parked", "webhook", h.id, "database", h.database, "message", m.ID, "attempts", m.Attempts, "error", o.reason)
+	}
 	h.d.mu.Lock()
 	h.d.dirty[h] = struct{}{}
 	if finished {
-		h.d.finished = append(h.d.finished, catalog.FinishedDelivery{WebhookID: id, Delivery: *m})
+		h.d.finished = append(h.d.finished, catalog.FinishedDelivery{WebhookID: h.id, Delivery: *m})
 	}
 	h.d.mu.Unlock()
 	switch {
