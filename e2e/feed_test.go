@@ -245,8 +245,8 @@ func TestFeedEnds(t *testing.T) {
 	c := subscribe(t, s.Client(t, short).DB("ends"), "")
 	c.hears(`subscribed "*"`)
 	d.Do(http.MethodDelete, "/v1/tokens/"+id, nil).OK()
-	revoked.closes(4401, 5*time.Second) // within a second, on a machine that has nothing else to do
-	c.closes(4401, 5*time.Second)
+	revoked.closes(4401, time.Second)
+	c.closes(4401, 3*time.Second)
 
 	gone := s.Client(t, harness.Token).DB("gone")
 	gone.Must("CREATE TABLE t(a)")
@@ -257,7 +257,7 @@ func TestFeedEnds(t *testing.T) {
 	poll.Go(func() { polled = gone.Get(gone.Path("changes?wait=20")) })
 	listening(t, d, 2)
 	d.Do(http.MethodDelete, "/v1/databases/gone", nil).OK()
-	deleted.closes(4404, 5*time.Second)
+	deleted.closes(4404, time.Second)
 	poll.Wait()
 	polled.Fails(http.StatusNotFound, "not_found")
 
@@ -273,7 +273,7 @@ func TestFeedEnds(t *testing.T) {
 	d.Get(d.Path("changes")).Fails(http.StatusTooManyRequests, "too_many_listeners")
 	stopped := make(chan int, 1)
 	go func() { stopped <- s.Stop(t) }()
-	last.closes(websocket.CloseServiceRestart, 5*time.Second)
+	last.closes(websocket.CloseServiceRestart, 2*time.Second)
 	if code := <-stopped; code != 0 {
 		t.Errorf("exit status %d", code)
 	}
@@ -687,7 +687,7 @@ func TestFeedOfMembers(t *testing.T) {
 			t.Errorf("heard %s", got)
 		}
 		if origin == "" {
-			defer c.closes(4401, 5*time.Second)
+			defer c.closes(4401, 2*time.Second)
 		} else {
 			raw.Close()
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/persqld/persqld/e2e/harness"
+	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // toldMessage is a message that a receiver was sent.
@@ -313,6 +315,22 @@ func TestWebhookInput(t *testing.T) {
 	// Another database's webhook is none of this one's.
 	other := newDB(t, admin)
 	other.Get(other.Path("webhooks/"+path[strings.LastIndex(path, "/")+1:])).Fails(http.StatusNotFound, "not_found")
+
+	// One that could not be made leaves nothing behind: the database keeps its changes as long as for anybody who has listened, and no longer.
+	spare := newDB(t, admin)
+	spare.Must("CREATE TABLE t(a)")
+	spare.Post(spare.Path("webhooks"), body{"name": "a\x01b", "url": "https://example.com/"}).Fails(http.StatusBadRequest, "bad_request")
+	id := databaseID(t, admin, spare.Slug)
+	s.Stop(t)
+	file, err := sqlite.OpenDriver(fileOf(t, filepath.Join(s.Data, "db"), id), sqlite.DriverOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var until int64
+	if err := file.QueryRow("SELECT at FROM sqlite_persql_feed_v1 WHERE seq=0").Scan(&until); err != nil || until > time.Now().Add(25*time.Hour).UnixMilli() {
+		t.Errorf("it is listened to until %v, %v", time.UnixMilli(until), err)
+	}
 }
 
 // A receiver that fails is told everything later, in order, and holds back nobody else.

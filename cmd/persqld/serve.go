@@ -154,7 +154,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	hub.Place(st)
 	options := api.Options{
 		Feed:     hub,
-		Webhooks: api.Webhooks{Networks: webhook.Networks{Any: len(cmd.AllowNetworks) > 0, Contains: cmd.AllowNetworks.Contains}, Max: cmd.MaxWebhooks, Overlap: cmd.WebhookOverlap.Duration},
+		Webhooks: api.Webhooks{Networks: outbound.Networks{Any: len(cmd.AllowNetworks) > 0, Contains: cmd.AllowNetworks.Contains}, Max: cmd.MaxWebhooks, Overlap: cmd.WebhookOverlap.Duration},
 		Billing:  books.Books, FirstNamespace: cmd.Namespace,
 		Catalog: cat, Placement: st, QueryLog: qlog, Metrics: metrics, Version: programVersion(), BaseURL: cmd.BaseURL,
 		Passwords: passwords, SignUp: cmd.SignUp, SignInPerAddress: cmd.SignInPerAddress, SignInPerAccount: cmd.SignInPerAccount,

@@ -1,22 +1,25 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/outbound"
 	"github.com/persqld/persqld/internal/webhook"
 	"github.com/persqld/persqld/internal/wire"
 )
 
 // Webhooks says what the calls about webhooks go by.
 type Webhooks struct {
-	Networks webhook.Networks // what they may reach beside the internet
-	Max      int              // of a database; 20
-	Overlap  time.Duration    // that a secret signs after it was rotated; 24 h
+	Networks outbound.Networks // what they may reach beside the internet
+	Max      int               // of a database; 20
+	Overlap  time.Duration     // that a secret signs after it was rotated; 24 h
 }
 
 // webhookRequest is the body of POST …/webhooks, and of PATCH …/webhooks/:id.
@@ -29,7 +32,7 @@ type webhookRequest struct {
 }
 
 // put changes a webhook as the request says.
-func (req *webhookRequest) put(w *catalog.Webhook, networks webhook.Networks) (err error) {
+func (req *webhookRequest) put(w *catalog.Webhook, networks outbound.Networks) (err error) {
 	if req.Name != nil {
 		if w.Name = *req.Name; w.Name == "" {
 			return newFault(http.StatusBadRequest, "invalid_webhook", "A webhook needs a name", `for example {"name": "orders", "url": "https://example.com/hook"}`)
@@ -87,8 +90,8 @@ func (req *webhookRequest) put(w *catalog.Webhook, networks webhook.Networks) (e
 func badWebhook(err error) error {
 	hint := ""
 	switch {
-	case errors.Is(err, webhook.ErrURL):
-	case errors.Is(err, webhook.ErrAddress):
+	case errors.Is(err, outbound.ErrURL):
+	case errors.Is(err, outbound.ErrAddress):
 		hint = "the operator names networks that webhooks may reach in PERSQLD_ALLOW_NETWORKS"
 	case errors.Is(err, catalog.ErrWebhookEvents):
 		hint = "leave it out for all of them"
@@ -196,6 +199,7 @@ func (s *Server) createWebhook(x *exchange) error {
 	}
 	made, err := s.opt.Catalog.CreateWebhook(x.acting(x.r.Context()), x.database.ID, w, cursor, s.opt.Webhooks.Max)
 	if err != nil {
+		x.webhookFails(&w)
 		return err
 	}
 	return s.tellWebhook(x, made)
@@ -207,6 +211,19 @@ func (x *exchange) webhookBegins(w *catalog.Webhook) (cursor int64, err error) {
 		return 0, nil
 	}
 	return x.s.opt.Feed.ListenForGood(x.r.Context(), x.database.ID, true)
+}
+
+// webhookFails takes back what webhookBegins did where nothing came of it, unless another webhook is told of changes. One that is made in the meantime has its listening made good when it first reads.
+func (x *exchange) webhookFails(w *catalog.Webhook) {
+	if !w.Enabled || w.Events&catalog.RowEvents == 0 || x.s.opt.Feed == nil {
+		return
+	}
+	if d, err := x.s.opt.Catalog.DatabaseByID(x.database.ID); err != nil || slices.ContainsFunc(d.Webhooks.All(), func(other *catalog.Webhook) bool { return other.Enabled && other.Events&catalog.RowEvents != 0 }) {
+		return
+	}
+	if _, err := x.s.opt.Feed.ListenForGood(context.WithoutCancel(x.r.Context()), x.database.ID, false); err != nil {
+		x.s.log.Warn("a database goes on keeping changes that nobody wants", "database", x.database.ID, "error", err)
+	}
 }
 
 // updateWebhook serves PATCH …/webhooks/:id: what isn't named stays. One that is enabled goes on from now.
@@ -231,6 +248,9 @@ func (s *Server) updateWebhook(x *exchange) error {
 	}
 	changed, err := s.opt.Catalog.UpdateWebhook(x.acting(x.r.Context()), x.database.ID, w.ID, func(w *catalog.Webhook) error { return req.put(w, s.opt.Webhooks.Networks) }, cursor)
 	if err != nil {
+		if cursor >= 0 {
+			x.webhookFails(&next)
+		}
 		return badWebhook(err)
 	}
 	return s.tellWebhook(x, changed)

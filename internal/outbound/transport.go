@@ -95,7 +95,7 @@ func (f *Fetcher) Get(ctx context.Context, address string, limit int64) ([]byte,
 	r.Header.Set("Accept", "application/json")
 	answer, err := f.client.Do(r)
 	if err != nil {
-		return nil, reason(err)
+		return nil, Reason(err)
 	}
 	defer answer.Body.Close()
 	switch {
@@ -106,7 +106,7 @@ func (f *Fetcher) Get(ctx context.Context, address string, limit int64) ([]byte,
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, limit+1))
 	if err != nil {
-		return nil, reason(err)
+		return nil, Reason(err)
 	}
 	if int64(len(body)) > limit {
 		return nil, fmt.Errorf("the document is larger than %d bytes", limit)
@@ -114,8 +114,8 @@ func (f *Fetcher) Get(ctx context.Context, address string, limit int64) ([]byte,
 	return body, nil
 }
 
-// reason is an error without the address that it is about.
-func reason(err error) error {
+// Reason is why a request failed, without the address that it was for: there may be a secret in that.
+func Reason(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err

@@ -316,11 +316,18 @@ func TestCancelledWhileRunning(t *testing.T) {
 func TestTimeLimit(t *testing.T) {
 	h := newHouse(t, store.Options{StatementTimeout: 30 * time.Millisecond, Grace: time.Minute}, tables...)
 	for _, sql := range []string{endlessRead, endlessWrite} {
-		start := time.Now()
-		j := h.do(script(sql))
-		wantErr(t, sql, j.err, store.ErrTimeout)
-		if d := time.Since(start); d > patience {
-			t.Errorf("%s ended after %v, its limit is 30 ms", sql, d)
+		for try := 1; ; try++ { // another program may have the processor for longer than that, but not each time
+			start := time.Now()
+			j := h.do(script(sql))
+			wantErr(t, sql, j.err, store.ErrTimeout)
+			d := time.Since(start)
+			if d <= 130*time.Millisecond+raceSlack {
+				break
+			}
+			if try == 5 {
+				t.Errorf("%s ended after %v, its limit is 30 ms", sql, d)
+				break
+			}
 		}
 	}
 	if got := h.rows("SELECT count(*) FROM t"); got != "0" {
@@ -346,7 +353,7 @@ func TestAbandonedStatement(t *testing.T) {
 	took := time.Since(began)
 	wantErr(t, "the statement", stuck.err, store.ErrTimeout)
 	wantErr(t, "the statement", stuck.err, store.ErrAbandoned)
-	if took > 600*time.Millisecond+raceSlack { // on a busy machine; the call itself takes longer there, too
+	if took > 140*time.Millisecond+raceSlack {
 		t.Errorf("it was answered after %v, its limit is 20 ms", took)
 	}
 	later := h.do(script("INSERT INTO t VALUES(5)"))

@@ -13,13 +13,14 @@ import (
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/feed"
+	"github.com/persqld/persqld/internal/outbound"
 )
 
 // Options says how a Dispatcher works. The zero value of a field is the default that stands beside it.
 type Options struct {
 	Catalog    *catalog.Catalog
 	Hub        *feed.Hub
-	Networks   Networks
+	Networks   outbound.Networks
 	BaseURL    string            // the server's public origin, for links in messages
 	Version    string            // of the program
 	Timeout    time.Duration     // of an attempt; 15 s

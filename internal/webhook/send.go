@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +32,7 @@ type sender struct {
 }
 
 // newSender posts to where networks lets it. Where a name leads is looked at when it is connected to, so that one whose address changes meanwhile leads nowhere else.
-func newSender(networks Networks, timeout time.Duration, version string) *sender {
+func newSender(networks outbound.Networks, timeout time.Duration, version string) *sender {
 	return &sender{
 		agent: strings.TrimSuffix("persqld/"+version, "/"),
 		client: &http.Client{
@@ -97,18 +96,12 @@ func retryAfter(text string) time.Duration {
 	return time.Duration(max(0, min(seconds, int(maxBackoff/time.Second)))) * time.Second
 }
 
-// short is an error without the address that it is about, which may have a secret in it.
+// short is why an attempt failed, in few words.
 func short(err error) string {
-	var u *url.Error
-	if errors.As(err, &u) {
-		if u.Timeout() {
-			return "the receiver did not answer in time"
-		}
-		err = u.Err
-	}
+	err = outbound.Reason(err)
 	text := err.Error()
-	if errors.Is(err, ErrAddress) {
-		text = err.Error()[strings.Index(err.Error(), ErrAddress.Error()):] + " (PERSQLD_ALLOW_NETWORKS)"
+	if errors.Is(err, outbound.ErrAddress) {
+		text = text[strings.Index(text, outbound.ErrAddress.Error()):] + " (PERSQLD_ALLOW_NETWORKS)"
 	}
 	return text[:min(len(text), maxReason)]
 }

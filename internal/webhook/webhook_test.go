@@ -21,6 +21,7 @@ import (
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/feed"
+	"github.com/persqld/persqld/internal/outbound"
 )
 
 // world is a catalog with a database and a webhook, and its other end, which is no network.
@@ -325,9 +326,9 @@ func TestNamesAreLookedAtWhenConnecting(t *testing.T) {
 	here := netip.MustParsePrefix("127.0.0.0/8")
 	here6 := netip.MustParsePrefix("::1/128")
 	for _, url := range []string{plain.URL, secure.URL, strings.Replace(plain.URL, "127.0.0.1", "localhost", 1), strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), strings.Replace(plain.URL, "127.0.0.1", "127.1", 1)} {
-		for _, networks := range []Networks{{}, {Any: true, Contains: netip.MustParsePrefix("10.0.0.0/8").Contains}} {
+		for _, networks := range []outbound.Networks{{}, {Any: true, Contains: netip.MustParsePrefix("10.0.0.0/8").Contains}} {
 			o := newSender(networks, 5*time.Second, "").post(t.Context(), url, "msg_x", time.Now(), "", nil)
-			if o.ok() || strings.Contains(url, "127.0.0.1") && !strings.Contains(o.reason, ErrAddress.Error()) {
+			if o.ok() || strings.Contains(url, "127.0.0.1") && !strings.Contains(o.reason, outbound.ErrAddress.Error()) {
 				t.Errorf("%s: %+v", url, o)
 			}
 		}
@@ -337,7 +338,7 @@ func TestNamesAreLookedAtWhenConnecting(t *testing.T) {
 	}
 	t.Setenv("HTTP_PROXY", plain.URL)
 	t.Setenv("HTTPS_PROXY", plain.URL)
-	allowed := newSender(Networks{Any: true, Contains: func(a netip.Addr) bool { return here.Contains(a) || here6.Contains(a) }}, 5*time.Second, "")
+	allowed := newSender(outbound.Networks{Any: true, Contains: func(a netip.Addr) bool { return here.Contains(a) || here6.Contains(a) }}, 5*time.Second, "")
 	if o := allowed.post(t.Context(), plain.URL, "msg_x", time.Now(), "", nil); !o.ok() || reached != 1 {
 		t.Errorf("an allowed one: %+v, reached %d", o, reached)
 	}
