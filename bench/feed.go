@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,10 @@ const (
 	busyRows      = 5  // a commit
 	busySample    = 16 // of so many events the time of one is looked at
 
+	floodTime    = 3 * time.Second
+	floodWriters = 32
+	floodRows    = 100 // a commit
+
 	deafTurns   = 7
 	deafInserts = 300
 	deafBytes   = 20_000 // a row: more together than the network's buffers take, and the listeners get them
@@ -48,21 +53,26 @@ func measureFeed(ctx context.Context, ours *program, p pace) ([]verdict, error) 
 	}
 	defer c.close()
 	var verdicts []verdict
-	for _, measure := range []func(context.Context, *server, *client, pace) ([]verdict, error){measureBusyFeed, measureDeafFeed, measureIdleFeed} {
+	for _, measure := range []func(context.Context, *server, *client, pace) ([]verdict, error){measureBusyFeed, measureFlood, measureDeafFeed, measureIdleFeed} {
 		more, err := measure(ctx, s, c, p)
 		if err != nil {
 			return nil, err
 		}
 		verdicts = append(verdicts, more...)
 	}
-	return verdicts, nil
+	lane, err := measureLane(ctx, filepath.Join(ours.dir, "lane"))
+	return append(verdicts, lane...), err
 }
 
 // hearer is a WebSocket that listens.
 type hearer struct {
-	conn net.Conn
-	r    *bufio.Reader
+	conn   net.Conn
+	r      *bufio.Reader
+	opcode byte // of the frame that was read last
 }
+
+// closing tells whether the frame that was read last closes the connection (RFC 6455, section 5.5.1).
+func (h *hearer) closing() bool { return h.opcode == 8 }
 
 // hear opens a WebSocket, which has heard that it is subscribed then.
 func hear(s *server, slug, query string, buffer int) (*hearer, error) {
@@ -70,7 +80,7 @@ func hear(s *server, slug, query string, buffer int) (*hearer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	h := &hearer{conn, bufio.NewReaderSize(conn, buffer)}
+	h := &hearer{conn: conn, r: bufio.NewReaderSize(conn, buffer)}
 	_, err = fmt.Fprintf(conn, "GET /v1/db/%s/%s/subscribe%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
 		benchNamespace, slug, query, benchToken)
 	line := ""
@@ -99,6 +109,7 @@ func (h *hearer) frame(buf []byte) ([]byte, error) {
 	if _, err := io.ReadFull(h.r, head[:2]); err != nil {
 		return nil, err
 	}
+	h.opcode = head[0] & 0x0f
 	n := int(head[1])
 	switch n {
 	case 126:
@@ -208,6 +219,102 @@ func measureBusyFeed(ctx context.Context, s *server, c *client, _ pace) ([]verdi
 		{Work: "feed, 500 listeners", Metric: "events a second", Ours: rate, Bar: "≥ " + formatCount(busyRate), Pass: rate >= busyRate, Judged: true, format: formatCount},
 		limit("feed, 500 listeners", "commit to receipt, p99", float64(times[len(times)*99/100]), float64(busyBar), formatMillis),
 	}, nil
+}
+
+// measureFlood writes as fast as it goes: several events go to the network at a time then. Who falls behind all the same is closed with 1013, and with nothing else.
+func measureFlood(ctx context.Context, s *server, c *client, _ pace) ([]verdict, error) {
+	if _, err := c.do(queryRequest("flood", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)").bytes); err != nil {
+		return nil, err
+	}
+	const tryAgainLater = 1013
+	var events, reads, behind atomic.Int64
+	var mu sync.Mutex
+	var odd error
+	failed := func(err error) {
+		mu.Lock()
+		odd = errors.Join(odd, err)
+		mu.Unlock()
+	}
+	var listeners sync.WaitGroup
+	var all []*hearer
+	end := func() {
+		for _, h := range all {
+			h.conn.Close()
+		}
+		listeners.Wait()
+	}
+	defer end()
+	for range busyListeners {
+		h, err := hear(s, "flood", "", 64<<10)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, h)
+		h.r = bufio.NewReaderSize(&countedReads{h.conn, &reads}, 64<<10)
+		listeners.Go(func() {
+			var buf []byte
+			for {
+				var err error
+				if buf, err = h.frame(buf); err != nil {
+					if !errors.Is(err, net.ErrClosed) {
+						failed(err)
+					}
+					return
+				}
+				if h.closing() {
+					behind.Add(1)
+					if len(buf) < 2 || binary.BigEndian.Uint16(buf) != tryAgainLater {
+						failed(fmt.Errorf("closed with %q", buf))
+					}
+					return
+				}
+				events.Add(1)
+			}
+		})
+	}
+	insert := queryRequest("flood", "INSERT INTO t(v) VALUES (1)"+strings.Repeat(", (1)", floodRows-1))
+	var writers sync.WaitGroup
+	began := time.Now()
+	for range floodWriters {
+		writers.Go(func() {
+			w, err := dial(s.address)
+			if err != nil {
+				failed(err)
+				return
+			}
+			defer w.close()
+			for time.Since(began) < floodTime && ctx.Err() == nil {
+				if _, err := w.do(insert.bytes); err != nil {
+					failed(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	took, told := time.Since(began), events.Load()
+	end()
+	if odd != nil {
+		return nil, fmt.Errorf("beyond what %d listeners are promised: %w", busyListeners, odd)
+	}
+	together := float64(told) / float64(max(1, reads.Load()))
+	return []verdict{
+		{Work: "feed, 500 listeners, writers without end", Metric: "events a second", Ours: float64(told) / took.Seconds(), Bar: "shown", Pass: true, format: formatCount},
+		{Work: "feed, 500 listeners, writers without end", Metric: "events at a time", Ours: together, Bar: "> 1", Pass: together > 1, Judged: true, format: func(f float64) string { return fmt.Sprintf("%.1f", f) }},
+		{Work: "feed, 500 listeners, writers without end", Metric: "closed with 1013", Ours: float64(behind.Load()), Bar: "shown", Pass: true, format: formatCount},
+	}, nil
+}
+
+// countedReads counts how often a connection was read.
+type countedReads struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+// Read reads.
+func (c *countedReads) Read(b []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Read(b)
 }
 
 // measureDeafFeed has a writer write beside one who listens and doesn't read, and beside none of that kind.
