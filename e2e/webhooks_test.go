@@ -540,6 +540,13 @@ func TestWebhookOfOtherFiles(t *testing.T) {
 	undelete(c, id, "").OK()
 	d.Must("DELETE FROM t")
 	r.hears(t, "insert t 1", "delete t 1")
+	// A branch begins without webhooks: what is tried there is nobody's business.
+	made := d.Do(http.MethodPut, d.Path("branches/quiet"), body{"content": "full"}).OK()
+	branch := c.DB(made.Str("data.slug"))
+	if n := len(branch.Get(branch.Path("webhooks")).OK().List("data")); n != 0 {
+		t.Errorf("a branch has %d webhooks", n)
+	}
+	branch.Must("INSERT INTO t VALUES(5)")
 	d.Post(d.Path("restore"), body{"bookmark": bookmark}).OK()
 	d.Must("UPDATE t SET a=2")
 	got := r.told(t, 4)
