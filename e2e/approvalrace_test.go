@@ -2,12 +2,8 @@ package e2e_test
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net/http"
-	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/persqld/persqld/e2e/harness"
 )
@@ -85,68 +81,4 @@ func TestRacingApprovals(t *testing.T) {
 			t.Fatalf("round %d: %s, then %s rows after racing redeems: %v", round, status, rows, redeems)
 		}
 	}
-}
-
-// A server that is killed runs an approved write once or not yet, whenever that is.
-func TestRedeemOutlivesKills(t *testing.T) {
-	row(t, "DP-APR-6")
-	dir := filepath.Join(t.TempDir(), "data")
-	start := func() (*harness.Server, *harness.Client) {
-		s := harness.Start(t, binary, harness.Options{Data: dir, Env: quick})
-		return s, s.Client(t, harness.Token)
-	}
-	s, admin := start()
-	boss := enrol(t, s, "boss@example.com", "default", "editor")
-	cookie := boss.Cookie()
-	d := admin.DB("shop")
-	d.Must("CREATE TABLE ledger(id INTEGER PRIMARY KEY, n INTEGER)")
-	admin.Post(d.Path("approval-rules"), body{"tableGlob": "ledger", "action": "require_approval"}).OK()
-	random := rand.New(rand.NewPCG(1, 9))
-	cut := 0
-	const rounds = 12
-	for round := range rounds {
-		token := holds(d.Query("INSERT INTO ledger(n) VALUES(?)", round))
-		if again := holds(d.Query("INSERT INTO ledger(n) VALUES(?)", round)); again != token {
-			t.Fatal("another token for the same write")
-		}
-		s.Client(t, "").AsSession(cookie).Post("/api/approvals/"+token+"/approve", body{}).OK()
-		if round%3 == 0 { // between the decision and the redeem
-			s.Kill()
-			s, admin = start()
-			d = admin.DB("shop")
-		}
-		answered := make(chan int, 1)
-		go func() {
-			status := 0
-			if a, err := admin.Try("POST", d.Path("redeem_approval"), body{"approvalToken": token}); err == nil {
-				status = a.Status
-			}
-			answered <- status
-		}()
-		// Anywhere in the redeem, which takes about a millisecond: what is waited for is the kill itself.
-		time.Sleep(time.Duration(random.IntN(2500)) * time.Microsecond)
-		s.Kill()
-		first := <-answered
-		if first != 200 {
-			cut++
-		}
-		s, admin = start()
-		d = admin.DB("shop")
-		rows := d.One("SELECT count(*) FROM ledger WHERE n = ?", round)
-		if first == 200 && rows != "1" || rows != "0" && rows != "1" {
-			t.Fatalf("round %d: answered %d, and %s rows", round, first, rows)
-		}
-		want, status := http.StatusOK, "approved"
-		if rows == "1" {
-			want, status = http.StatusNotFound, "redeemed"
-		}
-		admin.Get(d.Path("approvals/"+token)).OK().Is("data.status", status)
-		if a := admin.Post(d.Path("redeem_approval"), body{"approvalToken": token}); a.Status != want {
-			t.Fatalf("round %d: %s rows, and the next redeem is %d", round, rows, a.Status)
-		}
-		if rows := d.One("SELECT count(*) FROM ledger WHERE n = ?", round); rows != "1" {
-			t.Fatalf("round %d: %s rows in the end", round, rows)
-		}
-	}
-	t.Logf("%d of %d redeems were cut off", cut, rounds)
 }

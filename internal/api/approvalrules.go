@@ -146,11 +146,7 @@ func (s *Server) deleteRule(x *exchange) error {
 			return &approval.Stop{Hits: hits, Allowed: true}
 		}
 	}
-	err = x.once(func() error {
-		_, err := s.opt.Catalog.DeleteRule(x.acting(x.r.Context()), x.database.ID, id)
-		return err
-	})
-	if err != nil {
+	if _, err := s.opt.Catalog.DeleteRule(x.acting(x.r.Context()), x.database.ID, id, x.permit.ID); err != nil {
 		return err
 	}
 	x.success()

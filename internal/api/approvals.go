@@ -370,7 +370,7 @@ func (x *exchange) takeUp(tokenOrID string) (*catalog.Approval, error) {
 	if err := json.Unmarshal(a.Request, &x.approved); err != nil {
 		return nil, fmt.Errorf("read approved write: %w", err)
 	}
-	x.pass, x.permit = approval.PassOf(a.Hits), permit{a.ID, a.ExpiresAt}
+	x.pass, x.permit = approval.PassOf(a.Hits), store.Permit{ID: a.ID, Until: a.ExpiresAt}
 	if onSchema(a.Kind) {
 		x.asked = a
 	}
@@ -432,7 +432,7 @@ func (x *exchange) runApproved(a *catalog.Approval) error {
 
 // concludeRedeem notes that an approval was used up. What ran stands, whatever becomes of the note: the database's file has another.
 func (x *exchange) concludeRedeem(a *catalog.Approval, err error) error {
-	spent := errors.Is(err, store.ErrSpent)
+	spent := errors.Is(err, store.ErrSpent) || errors.Is(err, catalog.ErrApprovalUsed)
 	if err != nil && !spent {
 		return err
 	}
@@ -513,7 +513,7 @@ func (x *exchange) presented(kind, digest string) (*catalog.Approval, error) {
 		return nil, err
 	}
 	if a.Kind != kind || x.approved.Digest != digest || a.Requester != x.token.ID {
-		x.permit, x.pass, x.asked = permit{}, nil, nil
+		x.permit, x.pass, x.asked = store.Permit{}, nil, nil
 		return nil, newFault(http.StatusConflict, codeApprovalMismatch, "The approval is for another request", "the upload, its parameters and the token must be those that were approved")
 	}
 	return a, nil

@@ -433,7 +433,7 @@ func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Da
 func (s *Server) takeRef(ctx context.Context, n catalog.NewFork) (catalog.Forked, error) {
 	former, err := s.opt.Catalog.Branch(n.Parent, n.Ref)
 	if err == nil && former.Expired(s.opt.Now()) {
-		if _, err := s.deleteTree(ctx, former.ID, true); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
+		if _, err := s.deleteTree(ctx, former.ID, true, ""); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
 			return catalog.Forked{}, err
 		}
 	}
@@ -547,11 +547,7 @@ func (s *Server) deleteBranch(x *exchange) error {
 	if err := x.guardTree(d, true); err != nil {
 		return err
 	}
-	var until time.Time
-	err = x.once(func() (err error) {
-		until, err = s.deleteTree(ctx, d.ID, true)
-		return err
-	})
+	until, err := s.deleteTree(ctx, d.ID, true, x.permit.ID)
 	if errors.Is(err, catalog.ErrDatabaseNotFound) {
 		err = catalog.ErrBranchNotFound
 	}

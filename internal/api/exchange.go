@@ -63,7 +63,7 @@ type exchange struct {
 	lent    bool  // an abandoned statement still uses the exchange's memory
 
 	call     heldCall          // what is kept of the request, if a rule stops it
-	permit   permit            // what it uses up
+	permit   store.Permit      // what it uses up
 	pass     approval.Pass     // what an approval lets through
 	redeemed *catalog.Approval // the approval that the request runs
 	approved heldRequest       // what that one keeps
@@ -122,7 +122,7 @@ func (s *Server) give(x *exchange) {
 	x.key = idempotency{}
 	x.tab = tab{}
 	x.engine, x.hurried, x.waited, x.sent, x.reckons = 0, false, false, false, false
-	x.call, x.permit, x.pass, x.redeemed, x.approved, x.asked, x.unruled = heldCall{}, permit{}, nil, nil, heldRequest{}, nil, false
+	x.call, x.permit, x.pass, x.redeemed, x.approved, x.asked, x.unruled = heldCall{}, store.Permit{}, nil, nil, heldRequest{}, nil, false
 	x.proposal, x.thrift, x.heldAs = nil, nil, ""
 	x.run.reset()
 	s.exchanges.Put(x)

@@ -138,6 +138,7 @@ var table = []struct {
 	{err: catalog.ErrProposal, status: http.StatusNotFound, code: codeNotFound, message: "The execution token is unknown, used, expired or another bearer's", hint: "POST …/propose makes another one"},
 	{err: catalog.ErrTooManyProposals, status: http.StatusTooManyRequests, code: "too_many_proposals", message: "The token has as many open proposals as it may", hint: "apply some, or wait until they are over", retry: time.Minute},
 	{err: store.ErrSpent, status: http.StatusNotFound, code: codeNotFound, message: "It was used already", hint: ""},
+	{err: catalog.ErrApprovalUsed, status: http.StatusNotFound, code: codeNotFound, message: "The approval is expired, or was redeemed", hint: "send the call again: it is held anew"},
 	{err: approval.ErrDecided, status: http.StatusConflict, code: "already_decided", message: "The approval is decided already", hint: ""},
 	{err: approval.ErrVoted, status: http.StatusConflict, code: "already_voted", message: "You have approved it already", hint: "another person has to approve it too"},
 	{err: approval.ErrOver, status: http.StatusConflict, code: "approval_over", message: "The approval is over", hint: "the write can be asked for again"},

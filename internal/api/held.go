@@ -81,12 +81,6 @@ type heldStatement struct {
 	Params json.RawMessage `json:"params"`
 }
 
-// permit is the right to run one write once: of an approval, or of a proposal.
-type permit struct {
-	id    string
-	until time.Time
-}
-
 // spendMargin is how much longer than it can be used it is known that a permit was.
 const spendMargin = time.Hour
 
@@ -102,34 +96,22 @@ func (x *exchange) spend(tx *store.Tx) error {
 			return newFault(http.StatusConflict, codeApprovalMismatch, "The schema isn't the one any more that the approved write was asked for on; nothing was changed", "send the write again: it is held anew")
 		}
 	}
-	if x.permit.id == "" || gate.Off("spent") {
+	p := x.toSpend()
+	if p == nil {
 		return nil
 	}
-	if err := tx.Spend(x.permit.id, x.permit.until.Add(spendMargin)); err != nil {
+	if err := tx.Spend(p); err != nil {
 		return err
 	}
 	return tx.Commit() // of a request with steps: what fails later doesn't give it back
 }
 
-// once uses the permit up for what no transaction of the database's can hold, and gives it back if that fails. A crash in between leaves it used.
-func (x *exchange) once(f func() error) error {
-	if x.permit.id == "" {
-		return f()
+// toSpend is the request's permit, an approval's or a proposal's, as the database remembers that it was used; nil where it has none.
+func (x *exchange) toSpend() *store.Permit {
+	if x.permit.ID == "" || gate.Off("spent") {
+		return nil
 	}
-	unruled := x.unruled
-	x.unruled = true
-	err := x.do(store.JobFunc(x.spend))
-	x.unruled = unruled
-	if err != nil {
-		return err
-	}
-	if err = f(); err != nil {
-		id := x.permit.id
-		if uerr := x.do(store.JobFunc(func(tx *store.Tx) error { return tx.Unspend(id) })); uerr != nil {
-			x.s.log.Warn("give an approval back whose call failed", "approval", id, "error", uerr)
-		}
-	}
-	return err
+	return &store.Permit{ID: x.permit.ID, Until: x.permit.Until.Add(spendMargin)}
 }
 
 // guard holds a call that replaces or ends the whole database, wherever a rule is about something in it. One that brings other tables is held by every rule: what these are

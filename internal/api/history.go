@@ -356,16 +356,14 @@ func (s *Server) restore(x *exchange) error {
 			return err
 		}
 		before := x.before("restore")
-		err = x.once(func() error {
-			return owner.Rebuild(ctx, x.database.ID, store.FromPast, &before, func(path string) error {
-				if err := os.Remove(path); err != nil {
-					return fmt.Errorf("make room for the restored file: %w", err)
-				}
-				if err := s.past(ctx, x.database.ID, at, path); err != nil {
-					return err
-				}
-				return s.sound(ctx, x.database.ID, path)
-			})
+		err = owner.Rebuild(ctx, x.database.ID, store.FromPast, &store.Along{Label: &before, Permit: x.toSpend()}, func(path string) error {
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("make room for the restored file: %w", err)
+			}
+			if err := s.past(ctx, x.database.ID, at, path); err != nil {
+				return err
+			}
+			return s.sound(ctx, x.database.ID, path)
 		})
 		if err != nil {
 			return err

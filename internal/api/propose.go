@@ -297,7 +297,7 @@ func (s *Server) apply(x *exchange) error {
 	if err := wire.DecodeQuery(x.body, s.limits, &x.one); err != nil {
 		return err
 	}
-	x.permit, x.proposal = permit{p.ID, p.ExpiresAt}, p
+	x.permit, x.proposal = store.Permit{ID: p.ID, Until: p.ExpiresAt}, p
 	err = s.runQuery(x)
 	spent := errors.Is(err, store.ErrSpent)
 	if err != nil && !spent {

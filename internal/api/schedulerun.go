@@ -13,6 +13,7 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/gate"
 	"github.com/persqld/persqld/internal/schedule"
+	"github.com/persqld/persqld/internal/store"
 	"github.com/persqld/persqld/internal/wire"
 )
 
@@ -110,7 +111,7 @@ func (x *exchange) runSQL(sql string) error {
 			return err
 		}
 		// It isn't any more what people approved, or somebody else has run it: it is asked for anew.
-		x.redeemed, x.approved, x.pass, x.permit, x.asked = nil, heldRequest{}, nil, permit{}, nil
+		x.redeemed, x.approved, x.pass, x.permit, x.asked = nil, heldRequest{}, nil, store.Permit{}, nil
 		if err := x.readCall(kind, body); err != nil {
 			return err
 		}

@@ -323,7 +323,7 @@ func (s *Server) importFile(x *exchange) error {
 			}
 			return afford(&report)
 		}
-		err = x.once(func() error { return owner.Rebuild(ctx, x.database.ID, beginning, &before, build) })
+		err = owner.Rebuild(ctx, x.database.ID, beginning, &store.Along{Label: &before, Permit: x.toSpend()}, build)
 		if approved != nil && (err == nil || errors.Is(err, store.ErrSpent)) {
 			err = x.concludeRedeem(approved, err)
 		}

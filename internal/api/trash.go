@@ -81,11 +81,7 @@ func (s *Server) deleteDatabase(x *exchange) error {
 	if err := x.guardTree(d, force); err != nil {
 		return err
 	}
-	var until time.Time
-	err = x.once(func() (err error) {
-		until, err = s.deleteTree(ctx, d.ID, force)
-		return err
-	})
+	until, err := s.deleteTree(ctx, d.ID, force, x.permit.ID)
 	if err != nil {
 		return err
 	}
@@ -126,15 +122,16 @@ func (x *exchange) guardTree(d *catalog.Database, branches bool) error {
 	return nil
 }
 
-// deleteTree deletes a database with its branches, if those may go too.
-func (s *Server) deleteTree(ctx context.Context, id string, force bool) (restorableUntil time.Time, err error) {
+// deleteTree deletes a database with its branches, if those may go too. An approval, if there is one, is used up with the database itself, which is the last to go: killed before that, it
+// can be redeemed again.
+func (s *Server) deleteTree(ctx context.Context, id string, force bool, approved string) (restorableUntil time.Time, err error) {
 	for {
 		if force {
 			if err := s.deleteBranches(ctx, id); err != nil {
 				return time.Time{}, err
 			}
 		}
-		until, err := s.delete(ctx, id)
+		until, err := s.delete(ctx, id, approved)
 		if force && errors.Is(err, catalog.ErrHasBranches) && ctx.Err() == nil {
 			continue // another one was made meanwhile
 		}
@@ -145,7 +142,7 @@ func (s *Server) deleteTree(ctx context.Context, id string, force bool) (restora
 // deleteBranches deletes the branches of a database, with theirs.
 func (s *Server) deleteBranches(ctx context.Context, id string) error {
 	for _, b := range s.opt.Catalog.Branches(id) {
-		if _, err := s.deleteTree(ctx, b.ID, true); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
+		if _, err := s.deleteTree(ctx, b.ID, true, ""); err != nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
 			return err
 		}
 	}
@@ -153,10 +150,10 @@ func (s *Server) deleteBranches(ctx context.Context, id string) error {
 }
 
 // delete moves a database to the trash, or ends it for good where there is none.
-func (s *Server) delete(ctx context.Context, id string) (restorableUntil time.Time, err error) {
+func (s *Server) delete(ctx context.Context, id, approved string) (restorableUntil time.Time, err error) {
 	defer s.ending.lock(id)()
 	// First the name, so that no new request comes; then those that have found it already are kept out.
-	until, err := s.opt.Catalog.DeleteDatabase(ctx, id, s.opt.Trash)
+	until, err := s.opt.Catalog.DeleteDatabase(ctx, id, s.opt.Trash, approved)
 	if err != nil {
 		return until, err
 	}
@@ -345,7 +342,7 @@ func (s *Server) Sweep(ctx context.Context) {
 // expire deletes databases whose time is over, with their branches.
 func (s *Server) expire(ctx context.Context) {
 	for _, id := range s.opt.Catalog.Overdue() {
-		if _, err := s.deleteTree(ctx, id, true); err != nil && ctx.Err() == nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
+		if _, err := s.deleteTree(ctx, id, true, ""); err != nil && ctx.Err() == nil && !errors.Is(err, catalog.ErrDatabaseNotFound) {
 			s.log.Warn("delete a database whose time is over; it is tried again", "database", id, "error", err)
 		}
 	}

@@ -554,7 +554,7 @@ func TestMovedDatabase(t *testing.T) {
 	}
 	written(10, 10)
 	move := func(to catalog.Namespace) {
-		if _, err := o.cat.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
+		if _, err := o.cat.DeleteDatabase(t.Context(), d.ID, time.Hour, ""); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := o.cat.UndeleteInto(t.Context(), d.ID, "", to.ID); err != nil {

@@ -183,7 +183,7 @@ func TestSamples(t *testing.T) {
 		t.Errorf("a database of its own: %+v", got)
 	}
 	// A deletion ends it.
-	if _, err := o.cat.DeleteDatabase(t.Context(), list[1].ID, time.Hour); err != nil {
+	if _, err := o.cat.DeleteDatabase(t.Context(), list[1].ID, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	o.clock.set(o.clock.Now().Add(24 * time.Hour))

@@ -350,20 +350,38 @@ func (c *Catalog) Redeemed(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = c.change(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, `UPDATE approvals SET status = 'redeemed', redeemed_at = ?, request = NULL WHERE id = ? AND status IN ('approved', 'expired')`, c.moment().UnixMilli(), id)
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		return c.audit(ctx, tx, approvalEvent("approval.redeemed", a, map[string]any{"sql": auditSQL(a.Content)}))
-	}, func(*mirror) {})
+	err = c.change(ctx, func(tx *sql.Tx) error { return c.redeem(ctx, tx, a) }, func(*mirror) {})
 	if err != nil {
 		return fmt.Errorf("note that approval %s was redeemed: %w", id, err)
 	}
 	return nil
+}
+
+// redeemable is the approval of an id that a change uses up, by redeem, in its own transaction; nil where there is none. It returns ErrApprovalUsed. The caller holds changing.
+func (c *Catalog) redeemable(ctx context.Context, id string) (*Approval, error) {
+	if id == "" {
+		return nil, nil
+	}
+	a, err := c.approval(ctx, `id = ?`, id)
+	if err == nil && a.Status != approval.Approved {
+		err = ErrApprovalUsed
+	}
+	return a, err
+}
+
+// redeem writes that an approval, if it isn't nil, is used up.
+func (c *Catalog) redeem(ctx context.Context, tx *sql.Tx, a *Approval) error {
+	if a == nil {
+		return nil
+	}
+	result, err := tx.ExecContext(ctx, `UPDATE approvals SET status = 'redeemed', redeemed_at = ?, request = NULL WHERE id = ? AND status IN ('approved', 'expired')`, c.moment().UnixMilli(), a.ID)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	return c.audit(ctx, tx, approvalEvent("approval.redeemed", a, map[string]any{"sql": auditSQL(a.Content)}))
 }
 
 // keepApprovals is how long it is known that an approval was there, after its end.

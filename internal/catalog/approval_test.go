@@ -38,7 +38,7 @@ func TestRules(t *testing.T) {
 	if got.ID != r.ID || got.TableGlob != "prod_*" || got.Action != approval.Deny || got.MaxRows != 5 || got.Operations != approval.Delete || got.Approvers != 2 || got.Note != "n" || !got.Locked || !got.ExcludeRequester || !got.Matches("PROD_x") {
 		t.Errorf("got %+v", got)
 	}
-	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	if trashed, err := c.Trashed(d.ID); err != nil || trashed.Rules == nil {
@@ -53,7 +53,7 @@ func TestRules(t *testing.T) {
 	if _, err := c.CreateRule(t.Context(), other.ID, approval.Rule{TableGlob: "more", Action: approval.Deny}); !errors.Is(err, catalog.ErrTooManyRules) {
 		t.Errorf("one too many: %v", err)
 	}
-	if _, err := c.DeleteRule(t.Context(), other.ID, r.ID); !errors.Is(err, catalog.ErrRuleNotFound) {
+	if _, err := c.DeleteRule(t.Context(), other.ID, r.ID, ""); !errors.Is(err, catalog.ErrRuleNotFound) {
 		t.Errorf("another database's rule: %v", err)
 	}
 }
@@ -84,7 +84,7 @@ func TestDeletedNamespaceWasAskedByItsRules(t *testing.T) {
 	if err := end(before); !errors.Is(err, catalog.ErrRulesChanged) {
 		t.Errorf("a rule more: %v", err)
 	}
-	if _, err := c.DeleteRule(ctx, d.ID, r.ID); err != nil {
+	if _, err := c.DeleteRule(ctx, d.ID, r.ID, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := end(ruled); !errors.Is(err, catalog.ErrRulesChanged) {

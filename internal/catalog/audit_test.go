@@ -55,7 +55,7 @@ func TestAuditIsOfTheChange(t *testing.T) {
 	if _, _, err := c.CreateToken(ctx, catalog.NewToken{NamespaceID: ns.ID, Test: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.DeleteDatabase(ctx, d.ID, time.Hour); err != nil {
+	if _, err := c.DeleteDatabase(ctx, d.ID, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	clock.Advance(2 * time.Hour)

@@ -29,7 +29,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := mustDatabase(t, c, ns, "gone")
-	if _, err := c.DeleteDatabase(t.Context(), gone.ID, 0); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), gone.ID, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	token, secret := mustToken(t, c, catalog.NewToken{
@@ -256,10 +256,10 @@ func TestEndedSlug(t *testing.T) {
 	ns := mustNamespace(t, c, "acme")
 	first := mustDatabase(t, c, ns, "orders")
 	_, pinned := mustToken(t, c, catalog.NewToken{NamespaceID: ns.ID, Database: first.ID})
-	if until, err := c.DeleteDatabase(t.Context(), first.ID, 0); err != nil || !until.IsZero() {
+	if until, err := c.DeleteDatabase(t.Context(), first.ID, 0, ""); err != nil || !until.IsZero() {
 		t.Fatal(err)
 	}
-	if _, err := c.DeleteDatabase(t.Context(), first.ID, 0); !errors.Is(err, catalog.ErrDatabaseNotFound) {
+	if _, err := c.DeleteDatabase(t.Context(), first.ID, 0, ""); !errors.Is(err, catalog.ErrDatabaseNotFound) {
 		t.Errorf("deleted twice: %v", err)
 	}
 	if list := c.Databases(ns.ID, catalog.Page{}); len(list) != 0 {
@@ -393,7 +393,7 @@ func TestManyDatabases(t *testing.T) {
 	if len(last) != 500 || last[499].Slug != "d1" {
 		t.Errorf("the last page has %d, ends with %v", len(last), last[len(last)-1])
 	}
-	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	if got := len(c.Databases(ns.ID, catalog.Page{Number: n / 500, Size: 500})); got != 499 {

@@ -51,6 +51,8 @@ var (
 	ErrTooManySchedules = errors.New("too many schedules")
 	// ErrApprovalNotFound is returned for a token or id that no approval has.
 	ErrApprovalNotFound = errors.New("approval not found")
+	// ErrApprovalUsed is returned for an approval that nobody can use any more.
+	ErrApprovalUsed = errors.New("approval expired or redeemed")
 	// ErrTooManyApprovals is returned when a token has as many pending approvals as it can have.
 	ErrTooManyApprovals = errors.New("too many pending approvals")
 	// ErrProposal is returned for an execution token that is unknown, used, expired, or somebody else's. Callers are not told which.

@@ -101,7 +101,7 @@ func changes(t *testing.T, drop string) *crashfs.Recorder {
 func deletions(t *testing.T, c *catalog.Catalog, clock *clock, ns catalog.Namespace, d *catalog.Database, back bool, ack func(string, func(*catalog.Catalog) error)) {
 	t.Helper()
 	ack(d.ID, nil)
-	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	ack(d.ID, func(c *catalog.Catalog) error {

@@ -78,7 +78,8 @@ func (d *Database) Rule(id string) (*approval.Rule, error) {
 }
 
 // DeleteRule ends an approval rule: it binds no request that comes after. It returns ErrDatabaseNotFound or ErrRuleNotFound.
-func (c *Catalog) DeleteRule(ctx context.Context, databaseID, id string) (*approval.Rule, error) {
+// approved is as for DeleteDatabase.
+func (c *Catalog) DeleteRule(ctx context.Context, databaseID, id, approved string) (*approval.Rule, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	d, err := c.DatabaseByID(databaseID)
@@ -89,7 +90,14 @@ func (c *Catalog) DeleteRule(ctx context.Context, databaseID, id string) (*appro
 	if err != nil {
 		return nil, fmt.Errorf("delete approval rule %q: %w", id, err)
 	}
+	a, err := c.redeemable(ctx, approved)
+	if err != nil {
+		return nil, fmt.Errorf("delete approval rule %q: %w", id, err)
+	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
+		if err := c.redeem(ctx, tx, a); err != nil {
+			return err
+		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM approval_rules WHERE id = ?`, id); err != nil {
 			return err
 		}

@@ -91,7 +91,7 @@ func TestSchedules(t *testing.T) {
 	}
 
 	// The trash, and back.
-	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), d.ID, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Schedule(t.Context(), s.ID); !errors.Is(err, schedule.ErrNotFound) || waiting(t, c) != "" {
@@ -106,7 +106,7 @@ func TestSchedules(t *testing.T) {
 	if got := waiting(t, c); got != s.ID+" 13:00:00" {
 		t.Errorf("%s waits after the undelete", got)
 	}
-	if _, err := c.DeleteDatabase(t.Context(), d.ID, 0); err != nil {
+	if _, err := c.DeleteDatabase(t.Context(), d.ID, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.PurgeDatabase(t.Context(), d.ID); err != nil {

@@ -19,8 +19,8 @@ type Trashed struct {
 // DeleteDatabase ends a database: from now on nobody finds it, and its slug is dead until CreateDatabase or
 // UndeleteDatabase gives it to one. It stays in the trash for keep, until the moment that is returned; the zero time
 // stands for one that can't be brought back, since keep is not positive or it is a branch without its parent's rows. A branch's tokens and handoffs end with it.
-// It returns ErrDatabaseNotFound, or ErrHasBranches where branches of it live.
-func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Duration) (restorableUntil time.Time, err error) {
+// It returns ErrDatabaseNotFound, or ErrHasBranches where branches of it live. approved is the id of the approval that is used up with it, or empty: ErrApprovalUsed if it can't be any more.
+func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Duration, approved string) (restorableUntil time.Time, err error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	d, err := c.DatabaseByID(id)
@@ -30,9 +30,16 @@ func (c *Catalog) DeleteDatabase(ctx context.Context, id string, keep time.Durat
 	if len(c.Branches(id)) > 0 {
 		return time.Time{}, fmt.Errorf("delete database %q: %w", d.Slug, ErrHasBranches)
 	}
+	a, err := c.redeemable(ctx, approved)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("delete database %q: %w", d.Slug, err)
+	}
 	var t *Trashed
 	var dead []Hash
 	err = c.change(ctx, func(tx *sql.Tx) error {
+		if err := c.redeem(ctx, tx, a); err != nil {
+			return err
+		}
 		if d.IsBranch() {
 			if d.Fork.Content == ContentSchema {
 				keep = 0

@@ -17,7 +17,7 @@ import (
 
 func mustDelete(t testing.TB, c *catalog.Catalog, id string, keep time.Duration) time.Time {
 	t.Helper()
-	until, err := c.DeleteDatabase(t.Context(), id, keep)
+	until, err := c.DeleteDatabase(t.Context(), id, keep, "")
 	if err != nil {
 		t.Fatal(err)
 	}

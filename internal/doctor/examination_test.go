@@ -70,7 +70,7 @@ func newHouse(t *testing.T) *house {
 		})}))
 		paths[slug] = filepath.Join("db", d.ID[len(d.ID)-2:], d.ID+".db")
 		if slug == "gone" {
-			_, err := cat.DeleteDatabase(t.Context(), d.ID, time.Hour)
+			_, err := cat.DeleteDatabase(t.Context(), d.ID, time.Hour, "")
 			must(err)
 		}
 		if slug != "orders" {

@@ -152,7 +152,7 @@ func TestServer(t *testing.T) {
 	s.exec(two, "DROP TABLE t")
 	late := s.database("late")
 	s.exec(late, "CREATE TABLE t(a)")
-	if _, err := s.cat.DeleteDatabase(t.Context(), gone, time.Hour); err != nil {
+	if _, err := s.cat.DeleteDatabase(t.Context(), gone, time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}
 	s.shipped()

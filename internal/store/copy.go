@@ -196,7 +196,7 @@ func copier(clone func(from, to *os.File) error) func(ctx context.Context, from 
 //
 // Writes are refused from the moment at which the copy is taken until the new file stands in its place, or they would be
 // lost with the old one.
-func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, label *Snapshot, build func(path string) error) error {
+func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, along *Along, build func(path string) error) error {
 	var frozen *actor
 	file, unpin, err := s.pin(ctx, database, (*worker).mayOpen, func(a *actor) error {
 		if !a.frozen.CompareAndSwap(false, true) {
@@ -215,6 +215,24 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 	}
 	if err != nil {
 		return err
+	}
+	if along == nil {
+		along = &Along{}
+	}
+	if along.Permit != nil {
+		// No write can use it up from here on, and no other rebuild.
+		spent := false
+		err := s.Do(ctx, database, &Request{Job: JobFunc(func(tx *Tx) (err error) {
+			spent, err = tx.HasSpent(along.Permit.ID)
+			return err
+		})})
+		if err == nil && spent {
+			err = ErrSpent
+		}
+		if err != nil {
+			unpin()
+			return err
+		}
 	}
 	scratch := filepath.Join(s.opt.Temp, "rebuild-"+rand.Text()+".db")
 	left := false
@@ -261,15 +279,15 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, la
 	kept := func(t SystemTable) bool {
 		return from == FromPast && t.Restore == Keep || from == FromNothing && t.Import == Keep
 	}
-	if label != nil && s.keeps() {
+	if along.Label != nil && s.keeps() {
 		// Nobody writes any more: this is the state that is replaced.
-		if label.Position, _, err = s.Position(ctx, database); err != nil {
+		if along.Label.Position, _, err = s.Position(ctx, database); err != nil {
 			return err
 		}
 	} else {
-		label = nil
+		along = &Along{Permit: along.Permit}
 	}
-	if err := s.keepTables(ctx, database, scratch, kept, label); err != nil {
+	if err := s.keepTables(ctx, database, scratch, kept, along); err != nil {
 		return fmt.Errorf("finish the new file: %w", diskFull(err))
 	}
 	if err := breakJournal(scratch, s.opt.Now()); err != nil {
@@ -309,6 +327,12 @@ func (s *Store) baseOf(ctx context.Context, database, scratch string) (at uint64
 	defer file.Close()
 	at = position + 1
 	return at, s.opt.Past.AddBase(ctx, database, at, max(s.opt.Now().UnixMilli(), last.UnixMilli()), file, true) // a clock that is set back doesn't turn the order
+}
+
+// Along is what a file that takes a database's place brings with it beside its content.
+type Along struct {
+	Label  *Snapshot // of what was there, where a history is kept; its position is filled in
+	Permit *Permit   // which is used up by the replacement; ErrSpent where it was before
 }
 
 // Beginning says what a rebuild begins with, and what of the database's system tables stays.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/sqlite/crashfs"
@@ -294,7 +295,8 @@ func rebuilding(t *testing.T, times int) *crashfs.Recorder {
 			h.must(fmt.Sprintf("INSERT INTO t VALUES(%d), (zeroblob(9000))", 10*n+i))
 			rec.Mark(wrote{n: 10*n + i})
 		}
-		err := s.Rebuild(t.Context(), database, store.FromCopy, nil, func(path string) error {
+		permit := store.Permit{ID: fmt.Sprint(n), Until: time.Now().Add(time.Hour)}
+		err := s.Rebuild(t.Context(), database, store.FromCopy, &store.Along{Permit: &permit}, func(path string) error {
 			if _, err := edit(path, "UPDATE generation SET n=n+1", "INSERT INTO t SELECT -n FROM generation", "DELETE FROM t WHERE typeof(a)='blob'"); err != nil {
 				return err
 			}
@@ -344,6 +346,14 @@ func rebuildStands(c crashfs.Crash) error {
 	// A log that came back would take the new file's pages away.
 	if got, err := edit(path, "SELECT (SELECT n FROM generation) - (SELECT count(*) FROM t WHERE a<0)"); err != nil || got != "0" {
 		return fmt.Errorf("half of a new file: %s, %v", got, err)
+	}
+	// A permission is used when, and only when, what it was for is there. The table is made with the first.
+	spent := "(SELECT count(*) FROM sqlite_persql_spent_v1)"
+	if there, _ := edit(path, "SELECT count(*) FROM sqlite_schema WHERE name='sqlite_persql_spent_v1'"); there == "0" {
+		spent = "0"
+	}
+	if got, err := edit(path, "SELECT (SELECT n FROM generation) - "+spent); err != nil || got != "0" {
+		return fmt.Errorf("a permission without its write, or the other way round: %s, %v", got, err)
 	}
 	got, err := edit(path, "SELECT a FROM t WHERE typeof(a)='integer' AND a>0 ORDER BY a")
 	if err != nil {

@@ -122,11 +122,10 @@ type Runner interface {
 	// says. Reads go on meanwhile; writes get ErrRebuilding. Where build, or anything
 	// else, fails the database is as it was.
 	//
-	// label, if it isn't nil, becomes a snapshot of what was there, where a history is kept: its position is filled in, and it is there if, and only if, the new
-	// file is.
+	// What along, if it isn't nil, says is there if, and only if, the new file is.
 	//
 	// When ctx ends and build doesn't come back soon, it is left alone with its file, and ctx's cause is the error.
-	Rebuild(ctx context.Context, database string, from Beginning, label *Snapshot, build func(path string) error) error
+	Rebuild(ctx context.Context, database string, from Beginning, along *Along, build func(path string) error) error
 	// Position is the number of a database's last committed transaction, and when that was; 0 where no history is kept.
 	Position(ctx context.Context, database string) (uint64, time.Time, error)
 	// Keep hands what was committed so far to the history.

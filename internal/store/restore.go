@@ -3,14 +3,15 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // keepTables brings the rows of system tables that a database keeps, whatever takes its place, into the file that will. Nobody writes to the
-// database meanwhile. label, if there is one, is added to its snapshots.
-func (s *Store) keepTables(ctx context.Context, database, scratch string, kept func(SystemTable) bool, label *Snapshot) error {
+// database meanwhile. What goes along is added to them.
+func (s *Store) keepTables(ctx context.Context, database, scratch string, kept func(SystemTable) bool, along *Along) error {
 	for _, t := range s.system.all() {
 		if !kept(t) {
 			continue
@@ -23,9 +24,14 @@ func (s *Store) keepTables(ctx context.Context, database, scratch string, kept f
 			return fmt.Errorf("keep %s: %w", t.Name, err)
 		}
 	}
-	if label != nil {
-		if err := s.labelFile(scratch, label); err != nil {
+	if along.Label != nil {
+		if err := s.labelFile(scratch, along.Label); err != nil {
 			return fmt.Errorf("label what was there: %w", err)
+		}
+	}
+	if along.Permit != nil {
+		if err := spendInFile(scratch, along.Permit); err != nil {
+			return fmt.Errorf("note that the permission is used: %w", err)
 		}
 	}
 	return sqlite.SetLogMode(scratch)
@@ -84,6 +90,15 @@ func execute(c *sqlite.Conn, sql string, params []sqlite.Param) error {
 // putRows makes a system table anew in a file that nobody else has open.
 func putRows(path string, t SystemTable, rows [][]sqlite.Param) error {
 	return withScratch(path, func(c *sqlite.Conn) error { return putRowsIn(c, t, rows) })
+}
+
+// ensureTable makes a system table in a file that nobody else has open, unless it is there.
+func ensureTable(c *sqlite.Conn, t SystemTable) error {
+	names, err := c.TableNames(SystemPrefix)
+	if err != nil || slices.Contains(names, t.Name) {
+		return err
+	}
+	return c.CreateReserved(t.create())
 }
 
 func putRowsIn(c *sqlite.Conn, t SystemTable, rows [][]sqlite.Param) error {

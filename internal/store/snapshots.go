@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
@@ -100,14 +99,8 @@ func (tx *Tx) AddSnapshot(n Snapshot) error {
 func (s *Store) labelFile(path string, n *Snapshot) error {
 	t := s.system.snapshots
 	return withScratch(path, func(c *sqlite.Conn) error {
-		names, err := c.TableNames(SystemPrefix)
-		if err != nil {
+		if err := ensureTable(c, t); err != nil {
 			return err
-		}
-		if !slices.Contains(names, t.Name) {
-			if err := c.CreateReserved(t.create()); err != nil {
-				return err
-			}
 		}
 		if err := execute(c, fmt.Sprintf(insertSnapshot, t.Name), n.params()); err != nil {
 			return err

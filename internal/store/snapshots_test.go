@@ -55,13 +55,13 @@ func TestRebuildLabels(t *testing.T) {
 			wantErr(t, "position", err, nil)
 			failed := errors.New("no")
 			label := store.Snapshot{ID: "snap_1", Label: "before", CreatedAt: 5, Automatic: true}
-			wantErr(t, "a build that fails", h.Rebuild(t.Context(), database, from, &label, func(string) error { return failed }), failed)
+			wantErr(t, "a build that fails", h.Rebuild(t.Context(), database, from, &store.Along{Label: &label}, func(string) error { return failed }), failed)
 			list, err := h.Snapshots(t.Context(), database)
 			if err != nil || len(list) != have {
 				t.Errorf("from %d: %v, %v after a build that failed", from, list, err)
 			}
 			wantErr(t, "keep", h.Keep(t.Context(), database), nil)
-			err = h.Rebuild(t.Context(), database, from, &label, func(path string) error {
+			err = h.Rebuild(t.Context(), database, from, &store.Along{Label: &label}, func(path string) error {
 				if from == store.FromPast {
 					return errors.Join(os.Remove(path), past.Restore(context.Background(), database, 2, path))
 				}
@@ -76,6 +76,35 @@ func TestRebuildLabels(t *testing.T) {
 			if now, _, err := h.Position(t.Context(), database); err != nil || now != last+1 {
 				t.Errorf("from %d: at %d, %v; it was %d", from, now, err, last)
 			}
+		}
+	}
+}
+
+// TestRebuildSpends: a permission is used up with what it allows to replace, and by no failure.
+func TestRebuildSpends(t *testing.T) {
+	for _, from := range []store.Beginning{store.FromPast, store.FromNothing, store.FromCopy} {
+		clock := newClock()
+		h := newHouse(t, store.Options{Now: clock.Now}, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1)")
+		permit := store.Permit{ID: "a", Until: clock.Now().Add(time.Hour)}
+		rebuild := func(n int, fail error) error {
+			return h.Rebuild(t.Context(), database, from, &store.Along{Permit: &permit}, func(path string) error {
+				editT(t, path, "CREATE TABLE IF NOT EXISTS t(a)", "DELETE FROM t", fmt.Sprint("INSERT INTO t VALUES(", n, ")"))
+				return fail
+			})
+		}
+		failed := errors.New("no")
+		wantErr(t, "a build that fails", rebuild(2, failed), failed)
+		if err := rebuild(3, nil); err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, "again", rebuild(4, nil), store.ErrSpent)
+		job := store.JobFunc(func(tx *store.Tx) error { return tx.Spend(&permit) })
+		wantErr(t, "a write with it", h.Do(t.Context(), database, &store.Request{Gate: open{}, Job: job}), store.ErrSpent)
+		h.restart()
+		wantErr(t, "after a restart", rebuild(5, nil), store.ErrSpent)
+		h.must("INSERT INTO t VALUES(6)") // what was refused froze nothing
+		if got := h.rows("SELECT a FROM t ORDER BY a"); got != "3 6" {
+			t.Errorf("from %d: rows %s, want 3 6", from, got)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
@@ -18,10 +19,25 @@ var spentTable = SystemTable{
 	Branch: Leave, Restore: Keep, Export: Leave, Import: Keep,
 }
 
-// Spend uses up a permission to write once, with what the request writes: ErrSpent if it was used before. It is remembered until a time after which nobody accepts it
-// any more.
-func (tx *Tx) Spend(id string, until time.Time) error {
-	spent, err := tx.HasSpent(id)
+// Permit is a permission to write once.
+type Permit struct {
+	ID    string
+	Until time.Time // nobody accepts it any more from then on, and that it was used is remembered so long
+}
+
+// The statements that use one up.
+const (
+	forgetSpent = "DELETE FROM %s WHERE until<=?"
+	insertSpent = "INSERT INTO %s(id, until) VALUES(?,?)"
+)
+
+func (p *Permit) params() []sqlite.Param {
+	return []sqlite.Param{textParam(p.ID), intParam(p.Until.UnixMilli())}
+}
+
+// Spend uses up a permission with what the request writes: ErrSpent if it was used before.
+func (tx *Tx) Spend(p *Permit) error {
+	spent, err := tx.HasSpent(p.ID)
 	if err != nil {
 		return err
 	}
@@ -32,10 +48,20 @@ func (tx *Tx) Spend(id string, until time.Time) error {
 		return err
 	}
 	now := tx.w.store.opt.Now().UnixMilli()
-	if err := tx.own("DELETE FROM "+spentTable.Name+" WHERE until<=?", []sqlite.Param{intParam(now)}, nil); err != nil {
+	if err := tx.own(fmt.Sprintf(forgetSpent, spentTable.Name), []sqlite.Param{intParam(now)}, nil); err != nil {
 		return err
 	}
-	return tx.own("INSERT INTO "+spentTable.Name+"(id, until) VALUES(?,?)", []sqlite.Param{textParam(id), intParam(until.UnixMilli())}, nil)
+	return tx.own(fmt.Sprintf(insertSpent, spentTable.Name), p.params(), nil)
+}
+
+// spendInFile uses a permission up in a file that nobody else has open.
+func spendInFile(path string, p *Permit) error {
+	return withScratch(path, func(c *sqlite.Conn) error {
+		if err := ensureTable(c, spentTable); err != nil {
+			return err
+		}
+		return execute(c, fmt.Sprintf(insertSpent, spentTable.Name), p.params())
+	})
 }
 
 // HasSpent tells whether a permission was used.
@@ -49,13 +75,4 @@ func (tx *Tx) HasSpent(id string) (spent bool, err error) {
 		return nil
 	})
 	return spent, err
-}
-
-// Unspend gives a permission back whose write, which is not of this transaction, failed.
-func (tx *Tx) Unspend(id string) error {
-	have, err := tx.has(spentTable)
-	if err != nil || !have {
-		return err
-	}
-	return tx.own("DELETE FROM "+spentTable.Name+" WHERE id=?", []sqlite.Param{textParam(id)}, nil)
 }

@@ -111,7 +111,7 @@ func TestSpend(t *testing.T) {
 	h := newHouse(t, store.Options{Now: clock.Now}, "CREATE TABLE t(a)")
 	spend := func(id string, fail error) error {
 		return h.Do(t.Context(), database, &store.Request{Gate: open{}, Job: store.JobFunc(func(tx *store.Tx) error {
-			if err := tx.Spend(id, clock.Now().Add(time.Hour)); err != nil {
+			if err := tx.Spend(&store.Permit{ID: id, Until: clock.Now().Add(time.Hour)}); err != nil {
 				return err
 			}
 			s, _, err := tx.Prepare([]byte("INSERT INTO t VALUES(1)"))
