@@ -584,15 +584,15 @@ func TestFeedUnderFire(t *testing.T) {
 	busy()
 	close(stop)
 	writing.Wait()
-	d = current.Load().Client(t, harness.Token).DB("fire")
-	end, err := json.Number(harness.Text(d.Get(d.Path("changes?wait=0")).OK().At("data.cursor"))).Int64()
+	now := current.Load().Client(t, harness.Token).DB("fire")
+	end, err := json.Number(harness.Text(now.Get(now.Path("changes?wait=0")).OK().At("data.cursor"))).Int64()
 	if err != nil {
 		t.Fatal(err)
 	}
 	upTo.Store(end)
 	reading.Wait()
 	for table, rows := range copyOf {
-		got := d.Must("SELECT id, v FROM " + table).Rows()
+		got := now.Must("SELECT id, v FROM " + table).Rows()
 		if len(got) != len(rows) {
 			t.Errorf("%s has %d rows, its changes make %d", table, len(got), len(rows))
 		}
