@@ -22,7 +22,12 @@ type Change struct {
 // ChangeHook is told of every row change before it happens.
 type ChangeHook func(*Change)
 
-type changeHook struct{ funcs []ChangeHook }
+type changeHook struct {
+	funcs  []ChangeHook
+	change Change
+	names  [4]string // of the last schemas and tables
+	oldest int       // of names
+}
 
 // SetChangeHook makes f the connection's listeners' dispatcher: SQLite has one hook a connection, so those who
 // need row changes share it. Nil takes it away. Either drops the compiled statements: a DELETE without WHERE that
@@ -46,10 +51,28 @@ func onChange(_ *libc.TLS, h, _ uintptr, op int32, schema, table uintptr, oldRow
 	if c == nil || c.changes == nil {
 		return
 	}
-	ch := Change{conn: c, Op: Action(op), Schema: intern(schema), Table: intern(table), OldRowid: oldRowid, NewRowid: newRowid}
+	ch := &c.changes.change
+	*ch = Change{conn: c, Op: Action(op), Schema: c.changes.name(schema), Table: c.changes.name(table), OldRowid: oldRowid, NewRowid: newRowid}
 	for _, f := range c.changes.funcs {
-		f(&ch)
+		f(ch)
 	}
+}
+
+// name is a C string. To intern it takes longer than all else of the hook, so it is looked for among the last ones first: the feed's own table comes between those of clients.
+func (h *changeHook) name(p uintptr) string {
+	if p == 0 {
+		return ""
+	}
+	b := view(p, strlen(p))
+	for _, name := range &h.names {
+		if string(b) == name {
+			return name
+		}
+	}
+	name := intern(p)
+	h.names[h.oldest] = name
+	h.oldest = (h.oldest + 1) % len(h.names)
+	return name
 }
 
 // Shape is what the row's table looks like.

@@ -453,6 +453,10 @@ func (c *Conn) forget() {
 
 // Pages is the size of the file in pages, as the open transaction sees it.
 func (c *Conn) Pages() int64 {
+	// Within a transaction SQLite keeps the number, and the statement would be a third of what noting a change costs.
+	if b := c.shared(); b.FinTransaction != sqlite3.TRANS_NONE {
+		return int64(b.FnPage)
+	}
 	v, err := c.pragma("page_count")
 	if err != nil {
 		return 0

@@ -35,6 +35,8 @@ const (
 	insertFeed = "INSERT INTO " + SystemPrefix + "feed_v1 VALUES(?,?,?)"
 	// The newest row stays: it says where the numbers go on.
 	sweepFeed = "DELETE FROM " + SystemPrefix + "feed_v1 WHERE seq>0 AND seq<?1 AND seq IN (SELECT seq FROM " + SystemPrefix + "feed_v1 WHERE seq>0 ORDER BY seq LIMIT 1024) AND (seq<=?1-?2 OR at<?3)"
+	// oldestFeed is what a sweep begins with, and nearly always ends with.
+	oldestFeed = "SELECT seq, at FROM " + SystemPrefix + "feed_v1 WHERE seq>0 ORDER BY seq LIMIT 1"
 	// journalSweep is after how many commits those rows go that are too many or too old, at most 1,024 of them.
 	journalSweep = 64
 	// journalBytes is how many bytes of bodies a journal holds; the sweep halves it then.
@@ -310,7 +312,15 @@ func (w *worker) writeJournal(a *actor) (b *Batch, err error) {
 // sweepJournal deletes what is too old, or too much.
 func (w *worker) sweepJournal(tx *Tx, j *journal, b *Batch) error {
 	opt := &w.store.opt
-	if err := tx.own(sweepFeed, []sqlite.Param{intParam(b.Last), intParam(int64(opt.FeedKeep)), intParam(b.At - opt.FeedFor.Milliseconds())}, nil); err != nil {
+	over := false
+	err := tx.own(oldestFeed, nil, func(st *sqlite.Stmt) error {
+		over = st.Column(0).Int <= b.Last-int64(opt.FeedKeep) || st.Column(1).Int < b.At-opt.FeedFor.Milliseconds()
+		return nil
+	})
+	if err == nil && over {
+		err = tx.own(sweepFeed, []sqlite.Param{intParam(b.Last), intParam(int64(opt.FeedKeep)), intParam(b.At - opt.FeedFor.Milliseconds())}, nil)
+	}
+	if err != nil {
 		return err
 	}
 	if !j.summed || j.bytes >= journalBytes {
