@@ -128,6 +128,15 @@ var (
 	// ErrAssertionUsed is returned for an assertion that was used before.
 	ErrAssertionUsed = errors.New("the assertion was used already")
 
+	// ErrOAuthUnknown is returned for a code or token of OAuth that gets nothing: never issued, expired, ended, or agreed to no more.
+	ErrOAuthUnknown = errors.New("unknown or expired")
+	// ErrOAuthReused is returned for a code or refresh token that was used before.
+	ErrOAuthReused = errors.New("used before")
+	// ErrOAuthGrantNotFound is returned when a connected app is named that the user has none of.
+	ErrOAuthGrantNotFound = errors.New("connected app not found")
+	// ErrOAuthDatabase is returned when an app is to have a database and none was made for it.
+	ErrOAuthDatabase = errors.New("the app has no database")
+
 	// ErrNewer is returned by Open for a file that a newer version of the program wrote. The error's text names its schema
 	// and the one that this version knows.
 	ErrNewer = errors.New("the catalog is of a newer version")

@@ -28,6 +28,8 @@ type mirror struct {
 	sessions     map[Hash]*Session             // one that is over may still be here
 	userSessions map[string][]*Session         // the same, by the user's id, the oldest first
 	memberOf     map[string]map[string]*Member // by the user's id, then the namespace's
+
+	oauth oauthState
 }
 
 // holding is a namespace with what it owns.
@@ -115,6 +117,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	m.sessions = map[Hash]*Session{}
 	m.userSessions = map[string][]*Session{}
 	m.memberOf = map[string]map[string]*Member{}
+	m.oauth = newOAuthState()
 
 	err := each(ctx, db, `SELECT id, coalesce(former_slug, slug), created_at, created_by, deleted_at IS NOT NULL FROM namespaces`, func(rows *sql.Rows) error {
 		var ns Namespace
@@ -192,6 +195,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 		m.tokens[t.hash] = t
+		m.oauth.addToken(t)
 		return nil
 	})
 	if err != nil {
@@ -199,6 +203,9 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	}
 	if err := m.loadPeople(ctx, db); err != nil {
 		return fmt.Errorf("read users: %w", err)
+	}
+	if err := m.loadOAuth(ctx, db); err != nil {
+		return fmt.Errorf("read grants: %w", err)
 	}
 	if m.keys, err = loadSigningKeys(ctx, db); err != nil {
 		return fmt.Errorf("read signing keys: %w", err)
