@@ -18,6 +18,7 @@ var floors = [][]string{
 	{ // the ground: each knows only itself
 		"internal/datadir",               // where files lie, and that one server has them
 		"internal/password",              // hashes of passwords
+		"internal/oauth/redirect",        // where an OAuth client may have people sent
 		"internal/sqlite",                // the engine
 		"internal/bucket",                // objects in a folder or in S3
 		"internal/checkout",              // payments by Stripe

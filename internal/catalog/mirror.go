@@ -22,6 +22,7 @@ type mirror struct {
 	hooked     map[string]struct{}             // ids of living databases that have webhooks
 	leased     map[string]struct{}             // ids of living databases that end by themselves
 	keys       []*SigningKey                   // the newest, which signs, first
+	clients    map[string]*OAuthClient         // by client_id
 
 	users        map[string]*User              // by id
 	byEmail      map[string]*User              // the same, by folded e-mail address
@@ -41,6 +42,7 @@ type holding struct {
 	trash   []*Trashed          // in order of deletion
 	ended   map[string]struct{} // slugs
 	members map[string]*Member  // by the user's id
+	clients []*OAuthClient      // in order of creation
 }
 
 func newHolding(ns Namespace) *holding {
@@ -209,6 +211,9 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	}
 	if m.keys, err = loadSigningKeys(ctx, db); err != nil {
 		return fmt.Errorf("read signing keys: %w", err)
+	}
+	if err := m.loadOAuthClients(ctx, db); err != nil {
+		return fmt.Errorf("read OAuth clients: %w", err)
 	}
 	err = each(ctx, db, `SELECT key, value FROM settings`, func(rows *sql.Rows) error {
 		var key, value string
