@@ -70,10 +70,12 @@ ALTER TABLE tokens ADD COLUMN resource TEXT;
 ALTER TABLE tokens ADD COLUMN scopes TEXT;
 ALTER TABLE tokens ADD COLUMN payer TEXT;
 
+CREATE INDEX tokens_client ON tokens (client_id) WHERE client_id IS NOT NULL;
 CREATE INDEX tokens_payer ON tokens (payer) WHERE payer IS NOT NULL;
 
 -- +goose Down
 DROP INDEX tokens_payer;
+DROP INDEX tokens_client;
 ALTER TABLE tokens DROP COLUMN payer;
 ALTER TABLE tokens DROP COLUMN scopes;
 ALTER TABLE tokens DROP COLUMN resource;

@@ -29,10 +29,18 @@ func (x *exchange) bill() error {
 		return nil
 	}
 	var err error
-	if x.tab.purse, err = books.Purse(x.r.Context(), x.token.NamespaceID, x.token.ID, x.token.Test); err != nil {
+	if x.tab.purse, err = books.Purse(x.r.Context(), payerOf(x.token), x.token.ID, x.token.Test); err != nil {
 		return err
 	}
 	return x.afford()
+}
+
+// payerOf is the namespace that is charged for what a token does: its own or, of one that an app got, the app's.
+func payerOf(t *catalog.Token) string {
+	if t.OAuth != nil && t.OAuth.Payer != "" {
+		return t.OAuth.Payer
+	}
+	return t.NamespaceID
 }
 
 // afford refuses a request for which nothing is left.

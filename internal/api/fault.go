@@ -92,6 +92,7 @@ var table = []struct {
 	{err: catalog.ErrMemberNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Member not found", hint: "GET …/members lists them"},
 	{err: catalog.ErrLadder, status: http.StatusForbidden, code: "role_not_allowed", message: "Your role in the namespace may not do this", hint: "admins manage viewers, editors and admins; owners all"},
 	{err: catalog.ErrLastOwner, status: http.StatusConflict, code: "last_owner", message: "The last owner of a namespace can't leave or become something else", hint: "make another member an owner first, or delete the namespace"},
+	{err: catalog.ErrOAuthGrantNotFound, status: http.StatusNotFound, code: codeNotFound, message: "Connected app not found", hint: "GET /api/connected-apps lists yours"},
 	{err: catalog.ErrInvitationNotFound, status: http.StatusNotFound, code: codeNotFound, message: "The invitation is unknown, used, revoked or expired", hint: "ask for another one"},
 	{err: catalog.ErrInvitationEmail, status: http.StatusForbidden, code: codeForbidden, message: "The invitation is for another e-mail address"},
 	{err: catalog.ErrAlreadyMember, status: http.StatusConflict, code: "already_member", message: "You are a member of the namespace already", hint: "an owner or admin can change your role; the invitation is still open"},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/feed"
+	"github.com/persqld/persqld/internal/oauth"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/schedule"
@@ -80,6 +82,7 @@ type Options struct {
 	MaxApprovals int           // pending ones of a token; 100
 	Webhooks     Webhooks
 	Identity     Identity
+	OAuth        OAuth
 
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -116,7 +119,11 @@ type Server struct {
 	payers       *attempts // beginning payments, by user
 	machines     *attempts // tokens for machines, by identity
 	signer       signer
-	denials      *attempts // entries of the audit log about writes that rules denied, by token
+	oauth        *oauth.Provider
+	consentKey   [32]byte   // seals pages that ask for consent
+	consenting   keyedMutex // a user and a client, while the client's database is made
+	badClients   *attempts  // that clients fail to prove who they are, by address and client
+	denials      *attempts  // entries of the audit log about writes that rules denied, by token
 	schedules    *schedule.Runner
 	bells        bells     // for those who wait for approvals
 	strays       *attempts // lines of the log about events that aren't Stripe's
@@ -216,6 +223,9 @@ func New(opt Options) *Server {
 	s.crossSite, s.passwords = newCrossSite(opt.BaseURL), opt.Passwords
 	s.byAddress, s.byAccount = newAttempts(opt.SignInPerAddress, opt.Now), newAttempts(opt.SignInPerAccount, opt.Now)
 	s.machines = newAttempts(opt.Identity.PerMinute, opt.Now)
+	s.badClients = newAttempts(opt.SignInPerAddress, opt.Now)
+	rand.Read(s.consentKey[:]) // never fails
+	s.oauth = s.newOAuth()
 	s.denials = newAttempts(refusalsPerMinute, opt.Now)
 	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
 	s.payers, s.strays = newAttempts(checkoutsPerMinute, opt.Now), newAttempts(straysPerMinute, opt.Now)
@@ -419,6 +429,23 @@ func (s *Server) routes() {
 	add(entryOpen, "POST", "/agent/identity", s.agentIdentity)
 	add(entryOpen, "POST", tokenPath, s.oauthToken)
 	add(entryOpen, "GET", "/.well-known/jwks.json", s.jwks)
+	add(entryOpen, "GET", authorizePath, s.page(s.authorize))
+	add(entryOpen, "POST", authorizePath, s.postAuthorize)
+	add(entryOpen, "POST", consentPath, s.page(s.answerConsent))
+	add(entryOpen, "POST", revokePath, s.oauthRevoke)
+	add(entryOpen, "POST", introspectPath, s.oauthIntrospect)
+	add(entryOpen, "GET", userInfoPath, s.userInfo)
+	add(entryOpen, "POST", userInfoPath, s.userInfo)
+	add(entryOpen, "GET", "/.well-known/openid-configuration", s.openIDMetadata)
+	add(entryOpen, "GET", "/.well-known/oauth-authorization-server", s.serverMetadata)
+	add(entryOpen, "GET", resourcePath, s.resourceMetadata)
+	add(entryOpen, "GET", resourcePath+"/mcp", s.resourceMetadata)
+	add(entryOpen, "GET", resourcePath+"/v1", s.resourceMetadata)
+	add(entryOpen, "GET", authPath, s.authGuide)
+	add(entryOpen, "GET", appsPath, s.page(s.showApps))
+	add(entryOpen, "POST", appsPath, s.page(s.answerApps))
+	add(entrySession, "GET", "/api/connected-apps", s.listConnectedApps)
+	add(entrySession, "DELETE", "/api/connected-apps/{id}", s.disconnectApp)
 
 	add(entryPublic, "POST", "/api/session", s.signIn)
 	add(entrySession, "GET", "/api/session", s.getSession)

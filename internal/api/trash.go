@@ -333,6 +333,9 @@ func (s *Server) Sweep(ctx context.Context) {
 		if _, err := s.opt.Catalog.SweepIdentities(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep tokens of machines; it is tried again", "error", err)
 		}
+		if err := s.opt.Catalog.SweepOAuth(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("sweep codes and tokens of apps; it is tried again", "error", err)
+		}
 		s.sweepApprovals(ctx)
 		select {
 		case <-tick.C:

@@ -284,7 +284,12 @@ func (m *mirror) endTokens(dead []Hash) {
 
 // revokeVia ends the tokens that an identity or a binding got.
 func (c *Catalog) revokeVia(ctx context.Context, tx *sql.Tx, via string) (dead []Hash, err error) {
-	rows, err := tx.QueryContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE via = ? AND revoked_at IS NULL RETURNING hash`, c.moment().UnixMilli(), via)
+	return c.revokeWhere(ctx, tx, `via = ?`, via)
+}
+
+// revokeWhere ends the tokens that a condition on one value is true of.
+func (c *Catalog) revokeWhere(ctx context.Context, tx *sql.Tx, condition, value string) (dead []Hash, err error) {
+	rows, err := tx.QueryContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE `+condition+` AND revoked_at IS NULL RETURNING hash`, c.moment().UnixMilli(), value)
 	if err != nil {
 		return nil, err
 	}

@@ -417,7 +417,7 @@ func (c *Catalog) DeleteOAuthClient(ctx context.Context, namespaceID, id string)
 
 // endOAuthClient deletes a client in the file, with all that it has there: its secrets, and the tokens that were got by it. It returns those that must go from memory.
 func (c *Catalog) endOAuthClient(ctx context.Context, tx *sql.Tx, id string) (dead []Hash, err error) {
-	if dead, err = c.revokeVia(ctx, tx, id); err != nil {
+	if dead, err = c.revokeOfClient(ctx, tx, id); err != nil {
 		return nil, err
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM oauth_clients WHERE id = ?`, id)

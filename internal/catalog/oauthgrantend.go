@@ -34,6 +34,11 @@ func (c *Catalog) endFamilies(ctx context.Context, tx *sql.Tx, list []*OAuthFami
 	return nil
 }
 
+// revokeOfClient ends the tokens that a client got and that open databases. The others end with the client itself, which is looked for at each use, and go with the next sweep.
+func (c *Catalog) revokeOfClient(ctx context.Context, tx *sql.Tx, clientID string) (dead []Hash, err error) {
+	return c.revokeWhere(ctx, tx, `client_id = ?`, clientID)
+}
+
 // endReused ends the family of a code or refresh token that was used again. The caller holds changing.
 func (c *Catalog) endReused(ctx context.Context, f *OAuthFamily, code bool) error {
 	if f == nil {
