@@ -24,6 +24,7 @@ import (
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/feed"
 	"github.com/persqld/persqld/internal/identity"
+	"github.com/persqld/persqld/internal/oauth/clientdoc"
 	"github.com/persqld/persqld/internal/outbound"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
@@ -172,6 +173,11 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	options.Identity = api.Identity{TokenTime: cmd.IdentityTokenTime.Duration, MaxIdentities: cmd.MaxIdentities, MaxOwner: cmd.MaxNamespaces, PerMinute: cmd.IdentityRate,
 		Verifier: identity.NewVerifier(identity.Options{Issuers: issuers, Get: outbound.NewFetcher(options.Webhooks.Networks, keysTime, options.Version), Logger: logger})}
+	options.OAuth = api.OAuthClients{MaxApps: cmd.MaxOAuthApps, Overlap: cmd.OAuthSecretOverlap.Duration, Register: cmd.OAuthRegistration, RegisterRate: cmd.OAuthRegisterRate,
+		MaxRegistered: cmd.MaxOAuthRegistered, RegisterUnused: cmd.OAuthRegisterUnused.Duration, RegisterIdle: cmd.OAuthRegisterIdle.Duration}
+	if cmd.OAuthDocuments {
+		options.OAuth.Documents = clientdoc.New(clientdoc.Options{Get: outbound.NewFetcher(options.Webhooks.Networks, clientdoc.FetchTime, options.Version), Logger: logger})
+	}
 	if cmd.StripeKey != "" {
 		options.Credit = books.Credit
 		if options.Checkout, err = checkout.New(checkout.Options{Key: cmd.StripeKey, WebhookSecret: cmd.StripeWebhookSecret, Endpoint: cmd.StripeURL, Logger: logger}); err != nil {
