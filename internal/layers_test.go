@@ -33,6 +33,7 @@ var floors = [][]string{
 		"internal/approval",              // which writes a person looks at first
 		"internal/schedule",              // what runs by time
 		"internal/identity",              // whose machine a token of somebody else's names
+		"internal/oauth/clientdoc",       // OAuth clients that are documents elsewhere
 		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
 		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},

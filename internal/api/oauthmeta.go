@@ -8,8 +8,8 @@ import (
 	"github.com/persqld/persqld/internal/oauth"
 )
 
-// OAuth says how apps are let in. A zero time is the default.
-type OAuth struct {
+// OAuthTokens says how long what apps get is good. A zero time is the default.
+type OAuthTokens struct {
 	AccessTime  time.Duration // of tokens that are refreshed, or read /userinfo alone; 1 h
 	TokenTime   time.Duration // of tokens of the MCP endpoint that are not refreshed; 30 days
 	RefreshTime time.Duration // of refresh tokens that aren't used; 30 days
@@ -17,13 +17,12 @@ type OAuth struct {
 }
 
 func (s *Server) newOAuth() *oauth.Provider {
-	o := s.opt.OAuth
+	o := s.opt.OAuthTokens
 	return oauth.New(oauth.Options{Catalog: s.opt.Catalog, Issuer: s.opt.BaseURL, Key: s.signingKey, Keys: s.publishedKeys, AccessLife: o.AccessTime, TokenLife: o.TokenTime,
 		RefreshLife: o.RefreshTime, RequirePKCE: o.RequirePKCE, Now: s.opt.Now})
 }
 
 const (
-	registerPath = "/oauth/register"
 	resourcePath = "/.well-known/oauth-protected-resource"
 	authPath     = "/.well-known/auth.md"
 )
@@ -70,17 +69,21 @@ type agentAuth struct {
 
 func (s *Server) metadata() metadata {
 	base := s.oauth.Issuer()
-	return metadata{
+	m := metadata{
 		Issuer: base, Authorization: base + authorizePath, Token: base + tokenPath, UserInfo: base + userInfoPath, Keys: base + "/.well-known/jwks.json",
-		Registration: base + registerPath, Revocation: base + revokePath, Introspection: base + introspectPath,
+		Revocation: base + revokePath, Introspection: base + introspectPath,
 		Scopes: oauth.Scopes(), ResponseTypes: []string{"code"}, ResponseModes: []string{"query"}, GrantTypes: []string{grantCode, grantRefresh, grantJWT},
 		Subjects: []string{"public"}, IDTokenAlgorithms: []string{"RS256"},
 		TokenMethods: []string{"client_secret_basic", "client_secret_post", "none"}, RevocationMethods: []string{"client_secret_basic", "client_secret_post", "none"},
 		IntrospectionMethods: []string{"client_secret_basic", "client_secret_post"}, ChallengeMethods: []string{"S256"},
 		Prompts: []string{"none", "login", "consent", "select_account"},
 		Claims:  []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "email", "email_verified", "name"},
-		Iss:     true, ClientMetadataDocuments: true, Resources: []string{base, base + "/v1", s.oauth.MCP()},
+		Iss:     true, ClientMetadataDocuments: s.opt.OAuth.Documents != nil, Resources: []string{base, base + "/v1", s.oauth.MCP()},
 	}
+	if s.opt.OAuth.Register {
+		m.Registration = base + registerPath
+	}
+	return m
 }
 
 // metadataCache is how long others may keep what the server says of itself.

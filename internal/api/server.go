@@ -82,7 +82,8 @@ type Options struct {
 	MaxApprovals int           // pending ones of a token; 100
 	Webhooks     Webhooks
 	Identity     Identity
-	OAuth        OAuth
+	OAuth        OAuthClients
+	OAuthTokens  OAuthTokens
 
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -119,23 +120,29 @@ type Server struct {
 	payers       *attempts // beginning payments, by user
 	machines     *attempts // tokens for machines, by identity
 	signer       signer
-	oauth        *oauth.Provider
-	consentKey   [32]byte   // seals pages that ask for consent
-	consenting   keyedMutex // a user and a client, while the client's database is made
-	badClients   *attempts  // that clients fail to prove who they are, by address and client
-	denials      *attempts  // entries of the audit log about writes that rules denied, by token
-	schedules    *schedule.Runner
-	bells        bells     // for those who wait for approvals
-	strays       *attempts // lines of the log about events that aren't Stripe's
-	budget       budget
-	interrupted  context.Context // ends when transfers are to stop
-	interrupt    context.CancelFunc
-	transfers    chan struct{} // holds one for each export or import under way
-	draining     atomic.Bool
-	ready        atomic.Bool
-	foreign      sync.Once
-	lastHost     atomic.Pointer[string] // the Host that was looked at last
-	document     func() (*document, error)
+
+	oauth      *oauth.Provider
+	consentKey [32]byte   // seals pages that ask for consent
+	consenting keyedMutex // a user and a client, while the client's database is made
+	badClients *attempts  // that clients fail to prove who they are, by address and client
+
+	registrations     *attempts // of clients that register themselves, by address
+	documentAddresses *attempts // look-ups of client metadata documents, by who caused them,
+	documentHosts     *attempts // and by the host that is asked
+
+	denials     *attempts // entries of the audit log about writes that rules denied, by token
+	schedules   *schedule.Runner
+	bells       bells     // for those who wait for approvals
+	strays      *attempts // lines of the log about events that aren't Stripe's
+	budget      budget
+	interrupted context.Context // ends when transfers are to stop
+	interrupt   context.CancelFunc
+	transfers   chan struct{} // holds one for each export or import under way
+	draining    atomic.Bool
+	ready       atomic.Bool
+	foreign     sync.Once
+	lastHost    atomic.Pointer[string] // the Host that was looked at last
+	document    func() (*document, error)
 }
 
 // New returns the Server. It answers 503 on /readyz until SetReady.
@@ -189,6 +196,7 @@ func New(opt Options) *Server {
 		opt.Webhooks.Overlap = 24 * time.Hour
 	}
 	opt.Identity.fill()
+	opt.OAuth.fill()
 	if opt.MaxApprovals <= 0 {
 		opt.MaxApprovals = 100
 	}
@@ -226,6 +234,8 @@ func New(opt Options) *Server {
 	s.badClients = newAttempts(opt.SignInPerAddress, opt.Now)
 	rand.Read(s.consentKey[:]) // never fails
 	s.oauth = s.newOAuth()
+	s.registrations = newAttempts(opt.OAuth.RegisterRate, opt.Now)
+	s.documentAddresses, s.documentHosts = newAttempts(documentsPerAddress, opt.Now), newAttempts(documentsPerHost, opt.Now)
 	s.denials = newAttempts(refusalsPerMinute, opt.Now)
 	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
 	s.payers, s.strays = newAttempts(checkoutsPerMinute, opt.Now), newAttempts(straysPerMinute, opt.Now)
@@ -424,6 +434,13 @@ func (s *Server) routes() {
 	v1("GET", "/v1/actions/bindings", s.listBindings)
 	v1("POST", "/v1/actions/bindings", s.createBinding)
 	v1("DELETE", "/v1/actions/bindings/{id}", s.deleteBinding)
+	v1("GET", "/v1/oauth-apps", s.listOAuthApps)
+	v1("POST", "/v1/oauth-apps", s.createOAuthApp)
+	v1("GET", "/v1/oauth-apps/{clientId}", s.getOAuthApp)
+	v1("PATCH", "/v1/oauth-apps/{clientId}", s.updateOAuthApp)
+	v1("DELETE", "/v1/oauth-apps/{clientId}", s.deleteOAuthApp)
+	v1("POST", "/v1/oauth-apps/{clientId}/rotate-secret", s.rotateOAuthSecret)
+	add(entryOpen, "POST", registerPath, s.registerClient)
 	add(entryOpen, "POST", "/v1/identity/federate", s.federate)
 	add(entryOpen, "POST", "/v1/actions/connect", s.connect)
 	add(entryOpen, "POST", "/agent/identity", s.agentIdentity)

@@ -140,6 +140,8 @@ var (
 	ErrOAuthClientNotFound = errors.New("OAuth client not found")
 	// ErrOAuthClientPublic is returned when the secret of a client is to be rotated that has none.
 	ErrOAuthClientPublic = errors.New("a public client has no secret")
+	// ErrOAuthClientName is returned for a name that people can't be shown.
+	ErrOAuthClientName = errors.New("a client's name has 1 to 200 characters, all of which can be seen")
 	// ErrRedirectURIs is returned for a list of redirect URIs that no client can have.
 	ErrRedirectURIs = errors.New("a client has 1 to 20 redirect URIs, none of them twice")
 	// ErrOAuthScope is returned for scopes that no client can be kept to.

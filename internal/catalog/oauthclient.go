@@ -150,10 +150,10 @@ func oauthClientEvent(action string, cl *OAuthClient, metadata map[string]any) E
 	return Event{NamespaceID: cl.NamespaceID, Action: action, TargetType: "oauth_client", TargetID: cl.ID, TargetName: cl.Name, Metadata: metadata}
 }
 
-// CheckOAuthClient tells whether a client may be as it is: ErrName, ErrRedirectURIs, redirect.ErrURI or ErrOAuthScope.
+// CheckOAuthClient tells whether a client may be as it is: ErrOAuthClientName, ErrRedirectURIs, redirect.ErrURI or ErrOAuthScope.
 func CheckOAuthClient(cl *OAuthClient) error {
-	if cl.Name == "" || !validName(cl.Name) {
-		return ErrName
+	if !redirect.ShownName(cl.Name) {
+		return ErrOAuthClientName
 	}
 	if n := len(cl.RedirectURIs); n == 0 || n > redirect.MaxList {
 		return ErrRedirectURIs

@@ -72,7 +72,7 @@ func TestOAuthClientRules(t *testing.T) {
 	ns := mustNamespace(t, c, "acme")
 	good := catalog.NewOAuthClient{NamespaceID: ns.ID, Name: "app", RedirectURIs: []string{"https://a.example/cb"}, Most: 2}
 	for want, change := range map[error]func(*catalog.NewOAuthClient){
-		catalog.ErrName:              func(n *catalog.NewOAuthClient) { n.Name = "" },
+		catalog.ErrOAuthClientName:   func(n *catalog.NewOAuthClient) { n.Name = "" },
 		catalog.ErrRedirectURIs:      func(n *catalog.NewOAuthClient) { n.RedirectURIs = nil },
 		redirect.ErrURI:              func(n *catalog.NewOAuthClient) { n.RedirectURIs = []string{"cursor://callback"} }, // of a confidential one
 		catalog.ErrOAuthScope:        func(n *catalog.NewOAuthClient) { n.Scopes = []string{"a b"} },
