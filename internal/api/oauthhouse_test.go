@@ -259,6 +259,7 @@ type tokenAnswer struct {
 	Error       string `json:"error"`
 	Description string `json:"error_description"`
 	status      int
+	raw         string
 }
 
 // token posts to the token endpoint.
@@ -269,7 +270,7 @@ func (h *appHouse) token(form url.Values, headers ...string) tokenAnswer {
 	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
 		h.t.Fatalf("%d %s: %v", w.Code, w.Body, err)
 	}
-	a.status = w.Code
+	a.status, a.raw = w.Code, w.Body.String()
 	if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("Pragma") != "no-cache" {
 		h.t.Errorf("the answer may be kept: %v", w.Header())
 	}
