@@ -259,7 +259,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, books.Books, true}), cat, st, dir)); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, cmd.MaxOAuthApps, books.Books, true}), cat, st, dir)); err != nil {
 			failed <- err
 		}
 	}()
