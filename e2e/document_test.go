@@ -35,6 +35,9 @@ var requests = map[string]struct {
 	"createSchedule":     {body: body{"name": "s", "sql": "SELECT a FROM v8", "intervalSec": 60}},
 	"changeSchedule":     {body: body{"enabled": true}},
 	"createBinding":      {body: body{"repository": "documented/shop"}},
+	"createOAuthApp":     {body: body{"name": "app", "redirectUris": []string{"https://app.example.com/callback"}}},
+	"updateOAuthApp":     {body: body{"name": "other"}},
+	"registerClient":     {body: body{"redirect_uris": []string{"https://app.example.com/callback"}}},
 	"agentIdentity":      {body: body{"type": "identity_assertion", "assertion": "x"}},
 	"requestToken":       {body: body{"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "client_secret": "x"}},
 	"createUser":         {body: body{"subject": "u", "template": "made"}},
@@ -129,7 +132,13 @@ func TestDocumentedStatuses(t *testing.T) {
 		own, other := db(t), db(t)
 		_, token := newToken(t, s, "--namespace", "default", "--database", own.Slug)
 		c := s.Client(t, token)
-		each(t, http.StatusForbidden, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", other.Slug, nil) })
+		closed := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_OAUTH_REGISTRATION=false"}}).Client(t, "")
+		each(t, http.StatusForbidden, func(op *openapi.Operation) *harness.Answer {
+			if op.ID == "registerClient" { // open to whoever asks, unless it is to nobody
+				return ask(closed, op, "default", other.Slug, nil)
+			}
+			return ask(c, op, "default", other.Slug, nil)
+		})
 	})
 	t.Run("404 for a database that isn't there", func(t *testing.T) {
 		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_AUTO_CREATE=false", "PERSQLD_BILLING=off"}})
@@ -161,6 +170,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		for range 3 {
 			d.Post(d.Path("schedules"), body{"name": unused(), "sql": "SELECT '" + strings.Repeat("x", 400) + "'", "intervalSec": 60}).OK()
 			c.Post("/v1/actions/bindings", body{"repository": "documented/" + strings.Repeat("x", 200) + unused()}).OK()
+			anApp(t, c, "")
 		}
 		large := harness.Raw(`{"x":"` + strings.Repeat("x", 5000) + `"}`)
 		each(t, http.StatusRequestEntityTooLarge, func(op *openapi.Operation) *harness.Answer {

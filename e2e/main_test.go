@@ -86,6 +86,10 @@ var unprovoked = map[string]string{
 	"connectRepository 409": "a hundred slugs would have to be taken",
 	"agentIdentity 403":     ofMachines,
 	"createBinding 408":     slowBody,
+	"createOAuthApp 408":    slowBody,
+	"updateOAuthApp 408":    slowBody,
+	"rotateOAuthSecret 408": slowBody,
+	"registerClient 408":    slowBody,
 	"agentIdentity 408":     slowBody,
 	"requestToken 408":      slowBody,
 
