@@ -15,6 +15,8 @@ import (
 // and are looked at in checkout_test.go; those of machines an issuer, in identity_test.go.
 var unaudited = map[string]bool{"previewBranchByPost": true, "query": true, "batch": true, "validate": true, "explain": true, "searchByBody": true, "propose": true, "apply": true, "startCheckout": true, "stripeEvent": true,
 	"federate": true, "connectRepository": true, "agentIdentity": true, "requestToken": true,
+	// Of people's apps: oauth_test.go.
+	"authorizeByPost": true, "answerConsent": true, "revokeOAuthToken": true, "introspectOAuthToken": true, "postUserInfo": true, "answerConnectedApps": true, "disconnectApp": true,
 	"registerClient": true} // of what strangers register the log tells when somebody lets it in
 
 // TestEveryChangeIsAudited makes each call of the OpenAPI document that changes something, and looks for its entry: whose it is, of what,

@@ -93,6 +93,13 @@ var unprovoked = map[string]string{
 	"agentIdentity 408":     slowBody,
 	"requestToken 408":      slowBody,
 
+	"authorizeByPost 408":      slowBody,
+	"answerConsent 408":        slowBody,
+	"answerConsent 409":        "who has no namespace of one's own has deleted it; the unit test of the door does",
+	"revokeOAuthToken 408":     slowBody,
+	"introspectOAuthToken 408": slowBody,
+	"answerConnectedApps 408":  slowBody,
+
 	"changeSchedule 408": ofAnother,
 	"changeSchedule 503": ofAnother,
 
