@@ -124,6 +124,28 @@ func TestOAuthClientLookUp(t *testing.T) {
 		t.Errorf("a known document at that host: %d", got)
 	}
 
+	// The sweep forgets what nobody lets in any more.
+	now = now.Add(181 * 24 * time.Hour)
+	sweeping, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		door.Sweep(sweeping)
+	}()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for begun := time.Now(); ; <-look.C {
+		if _, err := cat.OAuthClient(id); errors.Is(err, catalog.ErrOAuthClientNotFound) {
+			break
+		}
+		if time.Since(begun) > 10*time.Second {
+			t.Error("the registration is not forgotten")
+			break
+		}
+	}
+	stop()
+	<-done
+
 	closed := api.New(api.Options{Catalog: cat, Now: clock})
 	if _, err := closed.OAuthClient(from("192.0.2.1"), editor); !errors.Is(err, catalog.ErrOAuthClientNotFound) {
 		t.Errorf("switched off: %v", err)

@@ -465,7 +465,20 @@ func recent(cl *OAuthClient, now time.Time) bool {
 	return !cl.UsedAt.IsZero() && passed >= 0 && passed < usedEvery
 }
 
-// SweepOAuthClients forgets the clients that registered themselves and that nobody let in for unused since, or that nobody lets in any more for idle. It returns how many.
+// holdingTokens are the clients that registered themselves and have got tokens that still work: apps keep those for good, and go on without sending anybody here.
+func (c *Catalog) holdingTokens(ctx context.Context, now time.Time) (map[string]bool, error) {
+	holding := map[string]bool{}
+	err := each(ctx, c.db, `SELECT DISTINCT via FROM tokens WHERE via >= ?1 AND via < ?2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?3)`, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		holding[id] = true
+		return err
+	}, prefixOAuthClient+"_", prefixOAuthClient+"`", now.UnixMilli()) // what begins with it: ` comes after _
+	return holding, err
+}
+
+// SweepOAuthClients forgets the clients that registered themselves and that nobody let in for unused since, or that nobody lets in any more for idle and that have no tokens. It
+// returns how many.
 func (c *Catalog) SweepOAuthClients(ctx context.Context, unused, idle time.Duration) (int, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -479,6 +492,13 @@ func (c *Catalog) SweepOAuthClients(ctx context.Context, unused, idle time.Durat
 		if !now.Before(since.Add(life)) {
 			over = append(over, cl)
 		}
+	}
+	if slices.ContainsFunc(over, func(cl *OAuthClient) bool { return !cl.UsedAt.IsZero() }) {
+		holding, err := c.holdingTokens(ctx, now)
+		if err != nil {
+			return 0, fmt.Errorf("sweep OAuth clients: %w", err)
+		}
+		over = slices.DeleteFunc(over, func(cl *OAuthClient) bool { return holding[cl.ID] })
 	}
 	if len(over) == 0 {
 		return 0, nil

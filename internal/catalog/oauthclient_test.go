@@ -323,6 +323,14 @@ func TestOAuthRegistrationsGo(t *testing.T) {
 		t.Errorf("%d swept", n)
 	}
 	clock.Advance(time.Minute)
+	// What it got still works somewhere: it stays until that has ended.
+	token, _ := mustToken(t, c, catalog.NewToken{NamespaceID: ns.ID, Role: "admin", Via: used.ID})
+	if n := sweep(); n != 0 || !there(used) {
+		t.Errorf("%d swept that have tokens", n)
+	}
+	if _, err := c.RevokeToken(t.Context(), token.ID); err != nil {
+		t.Fatal(err)
+	}
 	if n := sweep(); n != 1 || there(used) || !there(app) {
 		t.Errorf("%d swept", n)
 	}
