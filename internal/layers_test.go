@@ -18,6 +18,7 @@ var floors = [][]string{
 	{ // the ground: each knows only itself
 		"internal/datadir",               // where files lie, and that one server has them
 		"internal/password",              // hashes of passwords
+		"internal/oauth/redirect",        // where an OAuth client may have people sent
 		"internal/sqlite",                // the engine
 		"internal/bucket",                // objects in a folder or in S3
 		"internal/checkout",              // payments by Stripe
@@ -32,6 +33,7 @@ var floors = [][]string{
 		"internal/approval",              // which writes a person looks at first
 		"internal/schedule",              // what runs by time
 		"internal/identity",              // whose machine a token of somebody else's names
+		"internal/oauth/clientdoc",       // OAuth clients that are documents elsewhere
 		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
 		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},
@@ -48,6 +50,7 @@ var floors = [][]string{
 		"internal/gate",    // who may run what: the one place that decides
 		"internal/billing", // what it costs, and who may still spend
 		"internal/feed",    // who hears of what databases commit
+		"internal/oauth",   // what apps get, and what for
 		"internal/config",  // settings, checked by the rules of the packages that they are for
 
 		"internal/branch/rows", // a branch's rows, merged into its parent
@@ -84,7 +87,8 @@ var reserved = []struct {
 	{"modernc.org/libc", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/sqlite", engines, false, "databases are opened in one place"},
 	{"github.com/stripe/stripe-go/v85", []string{"internal/checkout"}, false, "money comes in by one place"},
-	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "internal/checkout", "internal/checkout/", "internal/identity/", "internal/outbound", "internal/webhook", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
+	{"github.com/ory/fosite", []string{"internal/oauth"}, false, "OAuth is one room's matter"},
+	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "internal/checkout", "internal/checkout/", "internal/identity/", "internal/oauth", "internal/outbound", "internal/webhook", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
 }
 
 // engines are the engine, the disk that its tests lose power on, and the floor that the bench judges it by.

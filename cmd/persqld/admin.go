@@ -16,6 +16,7 @@ import (
 	"github.com/persqld/persqld/internal/config"
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/history"
+	"github.com/persqld/persqld/internal/oauth/redirect"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/replica"
 )
@@ -30,6 +31,7 @@ type ledgers struct {
 	// passwords hashes with the server's settings or, without a server, the defaults; another hash is made at the next sign-in
 	// where those differ.
 	passwords *password.Hasher
+	oauthApps int            // that a namespace may have, where a server runs; 0 is the setting's default
 	billing   *billing.Books // nil where nothing is counted, and without a server
 	served    bool           // a server runs
 }
@@ -53,6 +55,11 @@ func operations() map[string]operation {
 		"token.list":          typed(listTokens),
 		"token.revoke":        typed(revokeToken),
 		"credit":              typed(giveCredit),
+
+		"oauth-client.create":        typed(createOAuthClient),
+		"oauth-client.list":          typed(listOAuthClients),
+		"oauth-client.delete":        typed(deleteOAuthClient),
+		"oauth-client.rotate-secret": typed(rotateOAuthClient),
 
 		"identity.bind":   typed(bindIdentity),
 		"identity.unbind": typed(unbindIdentity),
@@ -137,6 +144,13 @@ var hints = []struct {
 	{catalog.ErrIdentityBound, "conflict", "persqld identity list shows where; persqld identity unbind ends that"},
 	{catalog.ErrIdentityName, "bad_identity", ""},
 	{catalog.ErrTooManyBindings, "conflict", ""},
+	{catalog.ErrOAuthClientNotFound, "not_found", "persqld oauth-client list shows those that exist"},
+	{catalog.ErrOAuthClientPublic, "public_client", "PKCE stands in the place of a secret"},
+	{catalog.ErrTooManyOAuthClients, "conflict", "persqld oauth-client delete ends those that nobody needs"},
+	{catalog.ErrTooManyOAuthSecrets, "conflict", "--overlap 0s ends the former ones at once"},
+	{redirect.ErrURI, "bad_redirect_uri", "https, http of localhost and the loopback addresses, and with --type public private-use schemes such as com.example.app:/callback"},
+	{catalog.ErrRedirectURIs, "bad_redirect_uri", ""},
+	{catalog.ErrOAuthClientName, "bad_name", ""},
 	{catalog.ErrSlug, "bad_slug", ""},
 	{catalog.ErrName, "bad_name", ""},
 	{catalog.ErrDiskFull, "disk_full", "make room on the disk and try again"},
@@ -196,7 +210,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &ledgers{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{}), nil, false}, raw)
+	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &ledgers{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{}), 0, nil, false}, raw)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type cli struct {
 	Namespace   namespaceCmd   `cmd:"" help:"Make, list and delete namespaces."`
 	User        userCmd        `cmd:"" help:"Make and list the people who sign in, and reset their passwords."`
 	Identity    identityCmd    `cmd:"" help:"Let machines with tokens of trusted issuers into namespaces."`
+	OAuthClient oauthClientCmd `cmd:"" name:"oauth-client" help:"Make, list and delete OAuth apps, and replace their secrets."`
 	Keys        keysCmd        `cmd:"" help:"List and replace the keys that the server signs with."`
 	Audit       auditCmd       `cmd:"" help:"Print the audit log."`
 	Database    databaseCmd    `cmd:"" help:"List databases, and bring deleted ones back."`

@@ -24,6 +24,7 @@ import (
 	"github.com/persqld/persqld/internal/datadir"
 	"github.com/persqld/persqld/internal/feed"
 	"github.com/persqld/persqld/internal/identity"
+	"github.com/persqld/persqld/internal/oauth/clientdoc"
 	"github.com/persqld/persqld/internal/outbound"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
@@ -100,7 +101,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		debug.SetGCPercent(gcPercent)
 	}
 	cat, err := catalog.Open(ctx, dir.Catalog(), catalog.Options{Logger: logger, SessionIdle: cmd.SessionIdle.Duration, SessionLife: cmd.SessionLife.Duration,
-		MaxSessions: cmd.MaxSessions, MaxNamespaces: cmd.MaxNamespaces, MaxInvitations: cmd.MaxInvitations, Reserved: cmd.Namespace})
+		MaxSessions: cmd.MaxSessions, MaxNamespaces: cmd.MaxNamespaces, MaxInvitations: cmd.MaxInvitations, MaxSignIns: cmd.MaxOAuthSignIns, Reserved: cmd.Namespace})
 	if err != nil {
 		return err
 	}
@@ -172,6 +173,12 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	options.Identity = api.Identity{TokenTime: cmd.IdentityTokenTime.Duration, MaxIdentities: cmd.MaxIdentities, MaxOwner: cmd.MaxNamespaces, PerMinute: cmd.IdentityRate,
 		Verifier: identity.NewVerifier(identity.Options{Issuers: issuers, Get: outbound.NewFetcher(options.Webhooks.Networks, keysTime, options.Version), Logger: logger})}
+	options.OAuth = api.OAuthClients{MaxApps: cmd.MaxOAuthApps, Overlap: cmd.OAuthSecretOverlap.Duration, Register: cmd.OAuthRegistration, RegisterRate: cmd.OAuthRegisterRate,
+		MaxRegistered: cmd.MaxOAuthRegistered, RegisterUnused: cmd.OAuthRegisterUnused.Duration, RegisterIdle: cmd.OAuthRegisterIdle.Duration}
+	if cmd.OAuthDocuments {
+		options.OAuth.Documents = clientdoc.New(clientdoc.Options{Get: outbound.NewFetcher(options.Webhooks.Networks, clientdoc.FetchTime, options.Version), Logger: logger})
+	}
+	options.OAuthTokens = api.OAuthTokens{AccessTime: cmd.OAuthTokenTime.Duration, TokenTime: cmd.OAuthMCPTime.Duration, RefreshTime: cmd.OAuthRefreshTime.Duration, RequirePKCE: cmd.OAuthRequirePKCE}
 	if cmd.StripeKey != "" {
 		options.Credit = books.Credit
 		if options.Checkout, err = checkout.New(checkout.Options{Key: cmd.StripeKey, WebhookSecret: cmd.StripeWebhookSecret, Endpoint: cmd.StripeURL, Logger: logger}); err != nil {
@@ -253,7 +260,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, books.Books, true}), cat, st, dir)); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, cmd.MaxOAuthApps, books.Books, true}), cat, st, dir)); err != nil {
 			failed <- err
 		}
 	}()

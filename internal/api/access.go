@@ -27,7 +27,8 @@ func (x *exchange) caller() gate.Caller {
 		c.Claims = t.Claims
 	}
 	// On a branch of its own, who may write may change the schema too: that is what branches are for.
-	if t.Database == x.database.ID && x.database.IsBranch() && c.Whole() && !c.Bound() && c.Level() == gate.LevelWrite {
+	// And so does an app in the database that is its own.
+	if t.Database == x.database.ID && (x.database.IsBranch() || t.OAuth != nil) && c.Whole() && !c.Bound() && c.Level() == gate.LevelWrite {
 		c.Role = gate.RoleAdmin
 	}
 	return c
@@ -61,6 +62,9 @@ func policiesOf(d *catalog.Database) *gate.Policies {
 func gatePolicy(p *catalog.Policy) gate.Policy {
 	return gate.Policy{Name: p.Name, Table: p.Table, Expression: p.Expression, AppliesTo: p.AppliesTo}
 }
+
+// errOfApp refuses what outlives a token to one that ends when its app is disconnected.
+var errOfApp = newFault(http.StatusForbidden, codeForbidden, "An app's token makes no branches and no tokens", "the user's own token does")
 
 // needAdmin refuses a token of a lower role; what is what it cannot do.
 func (x *exchange) needAdmin(what string) error {

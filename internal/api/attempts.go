@@ -63,6 +63,23 @@ func (a *attempts) try(name string) (wait time.Duration) {
 	return wait
 }
 
+// spent is how long a name has to wait, without counting anything.
+func (a *attempts) spent(name string) (wait time.Duration) {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	bucket := a.others
+	if v := a.names[name]; v != nil {
+		bucket = v.bucket
+	} else if len(a.names) < a.most {
+		return 0
+	}
+	if missing := 1 - bucket.TokensAt(now); missing > 0 {
+		return time.Duration(missing * float64(time.Minute) / float64(a.perMinute))
+	}
+	return 0
+}
+
 // tooMany is the failure of an attempt that has to wait.
 func tooMany(wait time.Duration, of string) error {
 	if wait <= 0 {

@@ -267,6 +267,9 @@ type newBranch struct {
 
 // makeBranch makes a branch, or a fork, of the request's database. Two calls for one ref come one after the other; the later one's stays.
 func (s *Server) makeBranch(x *exchange, n newBranch) (f catalog.Forked, err error) {
+	if x.token.OAuth != nil { // what it made would outlive it
+		return f, errOfApp
+	}
 	if n.ref != "" {
 		if err := catalog.CheckRef(n.ref); err != nil {
 			return f, err
@@ -629,6 +632,9 @@ func (s *Server) pinBranch(x *exchange) error {
 	}
 	if err := x.openDatabase(false); err != nil {
 		return err
+	}
+	if x.token.OAuth != nil {
+		return errOfApp
 	}
 	if err := x.needAllRows("POST …/branches/:ref/pin"); err != nil {
 		return err

@@ -29,10 +29,18 @@ func (x *exchange) bill() error {
 		return nil
 	}
 	var err error
-	if x.tab.purse, err = books.Purse(x.r.Context(), x.token.NamespaceID, x.token.ID, x.token.Test); err != nil {
+	if x.tab.purse, err = books.Purse(x.r.Context(), payerOf(x.token), x.token.ID, x.token.Test); err != nil {
 		return err
 	}
 	return x.afford()
+}
+
+// payerOf is the namespace that is charged for what a token does: its own or, of one that an app got, the app's.
+func payerOf(t *catalog.Token) string {
+	if t.OAuth != nil && t.OAuth.Payer != "" {
+		return t.OAuth.Payer
+	}
+	return t.NamespaceID
 }
 
 // afford refuses a request for which nothing is left.
@@ -147,7 +155,11 @@ func (x *exchange) appendEmpty(b []byte, e *billing.EmptyError) []byte {
 		}
 		b = append(b, catalog.DollarText(left)...)
 		b = append(b, `,"topUpUrl":`...)
-		b = wire.AppendString(b, x.s.opt.BaseURL+"/"+x.token.NamespaceSlug+"/billing")
+		slug := x.token.NamespaceSlug
+		if payer, err := x.s.opt.Catalog.NamespaceByID(payerOf(x.token)); err == nil {
+			slug = payer.Slug // whose balance it is
+		}
+		b = wire.AppendString(b, x.s.opt.BaseURL+"/"+slug+"/billing")
 		return append(b, '}')
 	}
 	b = append(b, `,"cap":`...)

@@ -19,7 +19,7 @@ func crossOrigin(h http.Header) {
 
 // openPaths are where other origins may call (Fetch standard, section 3.2).
 func openPath(path string) bool {
-	for _, p := range []string{"/v1/", "/p/", "/oauth/token", "/oauth/register", "/userinfo", "/.well-known/", "/api/openapi.json", "/openapi.json"} {
+	for _, p := range []string{"/v1/", "/p/", "/oauth/token", "/oauth/revoke", "/oauth/register", "/userinfo", "/.well-known/", "/api/openapi.json", "/openapi.json"} {
 		if strings.HasPrefix(path, p) {
 			return true
 		}

@@ -72,6 +72,7 @@ type exchange struct {
 	thrift   *thrift           // bounds what runs more than the balance does; nil for no more
 	heldAs   string            // id of the approval that it waits for
 	unruled  bool              // what runs is no write: rules aren't asked
+	leads    string            // where the form of the page leads on to, beyond this server
 }
 
 const (
@@ -123,7 +124,7 @@ func (s *Server) give(x *exchange) {
 	x.tab = tab{}
 	x.engine, x.hurried, x.waited, x.sent, x.reckons = 0, false, false, false, false
 	x.call, x.permit, x.pass, x.redeemed, x.approved, x.asked, x.unruled = heldCall{}, store.Permit{}, nil, nil, heldRequest{}, nil, false
-	x.proposal, x.thrift, x.heldAs = nil, nil, ""
+	x.proposal, x.thrift, x.heldAs, x.leads = nil, nil, "", ""
 	x.run.reset()
 	s.exchanges.Put(x)
 }

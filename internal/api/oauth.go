@@ -16,6 +16,7 @@ import (
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/identity"
+	"github.com/persqld/persqld/internal/oauth"
 )
 
 // maxOAuthBody bounds the bodies of the token endpoint and of /agent/identity, in bytes: they take one from whoever asks.
@@ -27,6 +28,8 @@ const maxAssertionLife = 24 * time.Hour
 const (
 	tokenPath    = "/oauth/token"
 	grantJWT     = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+	grantCode    = "authorization_code"
+	grantRefresh = "refresh_token"
 	formEncoding = "application/x-www-form-urlencoded"
 )
 
@@ -47,8 +50,10 @@ func invalidRequest(why string) error {
 // grant answers a request for tokens of one grant type.
 type grant func(x *exchange, form url.Values) (any, error)
 
-// grants are the grant types of the token endpoint. What is the same for all is answered before: the form, how often a parameter may be there, the client's credentials.
-func (s *Server) grants() map[string]grant { return map[string]grant{grantJWT: s.grantAssertion} }
+// grants are the grant types of the token endpoint. What is the same for all is answered before: the form, and how often a parameter may be there.
+func (s *Server) grants() map[string]grant {
+	return map[string]grant{grantJWT: s.grantAssertion, grantCode: s.grantClient, grantRefresh: s.grantClient}
+}
 
 // oauthToken serves POST /oauth/token.
 func (s *Server) oauthToken(x *exchange) error {
@@ -62,7 +67,24 @@ func (s *Server) oauthToken(x *exchange) error {
 }
 
 func (s *Server) answerGrant(x *exchange) (any, error) {
-	if err := s.flood.admit(x); err != nil {
+	form, err := x.oauthCall()
+	if err != nil {
+		return nil, err
+	}
+	kind := form.Get("grant_type")
+	if kind == "" {
+		return nil, invalidRequest("grant_type is missing")
+	}
+	g := s.grants()[kind]
+	if g == nil {
+		return nil, &oauthError{status: http.StatusBadRequest, code: "unsupported_grant_type", description: "the grant type is not supported; supported: " + strings.Join([]string{grantCode, grantRefresh, grantJWT}, ", ")}
+	}
+	return g(x, form)
+}
+
+// oauthCall is the way in of the endpoints that programs post to: their parameters.
+func (x *exchange) oauthCall() (url.Values, error) {
+	if err := x.s.flood.admit(x); err != nil {
 		return nil, err
 	}
 	form, err := x.oauthForm()
@@ -74,19 +96,7 @@ func (s *Server) answerGrant(x *exchange) (any, error) {
 			return nil, invalidRequest("the parameter " + safeText(name) + " is there twice")
 		}
 	}
-	kind := form.Get("grant_type")
-	if kind == "" {
-		return nil, invalidRequest("grant_type is missing")
-	}
-	g := s.grants()[kind]
-	if g == nil {
-		return nil, &oauthError{status: http.StatusBadRequest, code: "unsupported_grant_type", description: "the grant type is not supported; supported: " + grantJWT}
-	}
-	// Credentials that are sent are to be verified (RFC 7521, section 4.1), and no client has any.
-	if x.r.Header["Authorization"] != nil || form.Get("client_secret") != "" {
-		return nil, &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "there is no such client; this grant needs none"}
-	}
-	return g(x, form)
+	return form, nil
 }
 
 // oauthForm are the parameters of a request: a form, or a JSON object of texts.
@@ -141,7 +151,10 @@ func safeText(s string) string {
 // replyOAuth answers a failure in the form of RFC 6749, whatever failed.
 func (x *exchange) replyOAuth(err error) error {
 	var e *oauthError
-	if !errors.As(err, &e) {
+	var told *oauth.Error
+	if errors.As(err, &told) {
+		e = &oauthError{status: http.StatusBadRequest, code: told.Code, description: told.Description}
+	} else if !errors.As(err, &e) {
 		f := x.s.faultOf(err)
 		if f.status == statusClientGone {
 			return err
@@ -210,6 +223,10 @@ type accessToken struct {
 func (s *Server) grantAssertion(x *exchange, form url.Values) (any, error) {
 	invalid := func(why string) error {
 		return &oauthError{status: http.StatusBadRequest, code: "invalid_grant", description: why}
+	}
+	// Credentials that are sent are to be verified (RFC 7521, section 4.1), and this grant is for machines, which are no clients.
+	if x.r.Header["Authorization"] != nil || form.Get("client_secret") != "" {
+		return nil, &oauthError{status: http.StatusUnauthorized, code: "invalid_client", description: "this grant takes no client's credentials"}
 	}
 	if form.Get("assertion") == "" {
 		return nil, invalidRequest("assertion is missing")

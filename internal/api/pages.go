@@ -65,7 +65,7 @@ func (x *exchange) pageHeaders() http.Header {
 	h := x.w.Header()
 	h["X-Request-Id"] = []string{x.id}
 	h["Cache-Control"] = noStore
-	h["Content-Security-Policy"] = []string{console.Policy}
+	h["Content-Security-Policy"] = []string{x.policy()}
 	h["Referrer-Policy"] = []string{"no-referrer"}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	h["X-Frame-Options"] = []string{"DENY"}
@@ -135,7 +135,7 @@ func (x *exchange) goTo(path string) error {
 const (
 	signInPath  = "/login"
 	signUpPath  = "/signup"
-	maxNextPath = 2_000 // bytes
+	maxNextPath = 8_000 // bytes: an app's whole request goes along with a sign-in
 )
 
 // localPath is where a person is to be sent after signing in, if that is a path of this server, else "". A browser takes // and \ for the beginning of another
@@ -186,7 +186,7 @@ func (x *exchange) arrive() error {
 
 func (x *exchange) signInPage() *console.SignIn {
 	next := x.nextPath()
-	p := &console.SignIn{Password: passwordLengths, Onward: next != ""}
+	p := &console.SignIn{Password: passwordLengths, Onward: next != "", Email: x.loginHint()}
 	if x.s.opt.SignUp == SignUpOpen {
 		p.SignUpURL = onward(signUpPath, next)
 	}
@@ -195,7 +195,7 @@ func (x *exchange) signInPage() *console.SignIn {
 
 // showSignIn serves GET /login. To somebody who is signed in it says so.
 func (s *Server) showSignIn(x *exchange, _ url.Values) error {
-	if x.user == nil {
+	if x.user == nil || x.r.URL.Query().Has(againParam) {
 		return x.sendPage(http.StatusOK, x.signInPage())
 	}
 	if x.nextPath() != "" {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"github.com/persqld/persqld/internal/billing"
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/feed"
+	"github.com/persqld/persqld/internal/oauth"
 	"github.com/persqld/persqld/internal/password"
 	"github.com/persqld/persqld/internal/querylog"
 	"github.com/persqld/persqld/internal/schedule"
@@ -80,6 +82,8 @@ type Options struct {
 	MaxApprovals int           // pending ones of a token; 100
 	Webhooks     Webhooks
 	Identity     Identity
+	OAuth        OAuthClients
+	OAuthTokens  OAuthTokens
 
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -116,19 +120,29 @@ type Server struct {
 	payers       *attempts // beginning payments, by user
 	machines     *attempts // tokens for machines, by identity
 	signer       signer
-	denials      *attempts // entries of the audit log about writes that rules denied, by token
-	schedules    *schedule.Runner
-	bells        bells     // for those who wait for approvals
-	strays       *attempts // lines of the log about events that aren't Stripe's
-	budget       budget
-	interrupted  context.Context // ends when transfers are to stop
-	interrupt    context.CancelFunc
-	transfers    chan struct{} // holds one for each export or import under way
-	draining     atomic.Bool
-	ready        atomic.Bool
-	foreign      sync.Once
-	lastHost     atomic.Pointer[string] // the Host that was looked at last
-	document     func() (*document, error)
+
+	oauth      *oauth.Provider
+	consentKey [32]byte   // seals pages that ask for consent
+	consenting keyedMutex // a user and a client, while the client's database is made
+	badClients *attempts  // that clients fail to prove who they are, by address and client
+
+	registrations     *attempts // of clients that register themselves, by address
+	documentAddresses *attempts // look-ups of client metadata documents, by who caused them,
+	documentHosts     *attempts // and by the host that is asked
+
+	denials     *attempts // entries of the audit log about writes that rules denied, by token
+	schedules   *schedule.Runner
+	bells       bells     // for those who wait for approvals
+	strays      *attempts // lines of the log about events that aren't Stripe's
+	budget      budget
+	interrupted context.Context // ends when transfers are to stop
+	interrupt   context.CancelFunc
+	transfers   chan struct{} // holds one for each export or import under way
+	draining    atomic.Bool
+	ready       atomic.Bool
+	foreign     sync.Once
+	lastHost    atomic.Pointer[string] // the Host that was looked at last
+	document    func() (*document, error)
 }
 
 // New returns the Server. It answers 503 on /readyz until SetReady.
@@ -182,6 +196,7 @@ func New(opt Options) *Server {
 		opt.Webhooks.Overlap = 24 * time.Hour
 	}
 	opt.Identity.fill()
+	opt.OAuth.fill()
 	if opt.MaxApprovals <= 0 {
 		opt.MaxApprovals = 100
 	}
@@ -216,6 +231,11 @@ func New(opt Options) *Server {
 	s.crossSite, s.passwords = newCrossSite(opt.BaseURL), opt.Passwords
 	s.byAddress, s.byAccount = newAttempts(opt.SignInPerAddress, opt.Now), newAttempts(opt.SignInPerAccount, opt.Now)
 	s.machines = newAttempts(opt.Identity.PerMinute, opt.Now)
+	s.badClients = newAttempts(opt.SignInPerAddress, opt.Now)
+	rand.Read(s.consentKey[:]) // never fails
+	s.oauth = s.newOAuth()
+	s.registrations = newAttempts(opt.OAuth.RegisterRate, opt.Now)
+	s.documentAddresses, s.documentHosts = newAttempts(documentsPerAddress, opt.Now), newAttempts(documentsPerHost, opt.Now)
 	s.denials = newAttempts(refusalsPerMinute, opt.Now)
 	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
 	s.payers, s.strays = newAttempts(checkoutsPerMinute, opt.Now), newAttempts(straysPerMinute, opt.Now)
@@ -414,11 +434,35 @@ func (s *Server) routes() {
 	v1("GET", "/v1/actions/bindings", s.listBindings)
 	v1("POST", "/v1/actions/bindings", s.createBinding)
 	v1("DELETE", "/v1/actions/bindings/{id}", s.deleteBinding)
+	v1("GET", "/v1/oauth-apps", s.listOAuthApps)
+	v1("POST", "/v1/oauth-apps", s.createOAuthApp)
+	v1("GET", "/v1/oauth-apps/{id}", s.getOAuthApp)
+	v1("PATCH", "/v1/oauth-apps/{id}", s.updateOAuthApp)
+	v1("DELETE", "/v1/oauth-apps/{id}", s.deleteOAuthApp)
+	v1("POST", "/v1/oauth-apps/{id}/rotate-secret", s.rotateOAuthSecret)
+	add(entryOpen, "POST", registerPath, s.registerClient)
 	add(entryOpen, "POST", "/v1/identity/federate", s.federate)
 	add(entryOpen, "POST", "/v1/actions/connect", s.connect)
 	add(entryOpen, "POST", "/agent/identity", s.agentIdentity)
 	add(entryOpen, "POST", tokenPath, s.oauthToken)
 	add(entryOpen, "GET", "/.well-known/jwks.json", s.jwks)
+	add(entryOpen, "GET", authorizePath, s.page(s.authorize))
+	add(entryOpen, "POST", authorizePath, s.postAuthorize)
+	add(entryOpen, "POST", consentPath, s.page(s.answerConsent))
+	add(entryOpen, "POST", revokePath, s.oauthRevoke)
+	add(entryOpen, "POST", introspectPath, s.oauthIntrospect)
+	add(entryOpen, "GET", userInfoPath, s.userInfo)
+	add(entryOpen, "POST", userInfoPath, s.userInfo)
+	add(entryOpen, "GET", "/.well-known/openid-configuration", s.openIDMetadata)
+	add(entryOpen, "GET", "/.well-known/oauth-authorization-server", s.serverMetadata)
+	add(entryOpen, "GET", resourcePath, s.resourceMetadata)
+	add(entryOpen, "GET", resourcePath+"/mcp", s.resourceMetadata)
+	add(entryOpen, "GET", resourcePath+"/v1", s.resourceMetadata)
+	add(entryOpen, "GET", authPath, s.authGuide)
+	add(entryOpen, "GET", appsPath, s.page(s.showApps))
+	add(entryOpen, "POST", appsPath, s.page(s.answerApps))
+	add(entrySession, "GET", "/api/connected-apps", s.listConnectedApps)
+	add(entrySession, "DELETE", "/api/connected-apps/{id}", s.disconnectApp)
 
 	add(entryPublic, "POST", "/api/session", s.signIn)
 	add(entrySession, "GET", "/api/session", s.getSession)

@@ -330,6 +330,12 @@ func (s *Server) Sweep(ctx context.Context) {
 		if _, err := s.opt.Catalog.SweepIdentities(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep tokens of machines; it is tried again", "error", err)
 		}
+		if err := s.opt.Catalog.SweepOAuth(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("sweep codes and tokens of apps; it is tried again", "error", err)
+		}
+		if _, err := s.opt.Catalog.SweepOAuthClients(ctx, s.opt.OAuth.RegisterUnused, s.opt.OAuth.RegisterIdle); err != nil && ctx.Err() == nil {
+			s.log.Warn("sweep clients that registered themselves; it is tried again", "error", err)
+		}
 		s.sweepApprovals(ctx)
 		select {
 		case <-tick.C:

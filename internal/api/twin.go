@@ -14,6 +14,7 @@ var twins = []struct{ v1, api string }{
 	{"/v1/databases", "/api/namespaces/{ns}/databases"},
 	{"/v1/tokens", "/api/namespaces/{ns}/tokens"},
 	{"/v1/actions/bindings", "/api/namespaces/{ns}/actions/bindings"},
+	{"/v1/oauth-apps", "/api/namespaces/{ns}/oauth-apps"},
 	{"/v1/audit", "/api/namespaces/{ns}/audit"},
 	{"/v1/usage", "/api/namespaces/{ns}/usage"},
 	{"/v1/billing", "/api/namespaces/{ns}/billing"},

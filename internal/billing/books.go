@@ -119,14 +119,22 @@ func (b *Books) Filed(database string, rows []store.MeterRow) uint64 {
 		// It has no name yet, or no longer. The file keeps what it has.
 		return store.Untold
 	}
-	a, err := b.Account(context.Background(), ns)
-	if err != nil {
-		b.log.Error("open a namespace's account", "namespace", ns, "error", err)
-		return store.Untold
+	for i := range rows { // all of them can be noted, before the first is
+		if payer := b.payer(ns, rows[i].Token); i == 0 || payer != ns {
+			if _, err := b.Account(context.Background(), payer); err != nil {
+				b.log.Error("open a namespace's account", "namespace", payer, "error", err)
+				return store.Untold
+			}
+		}
 	}
 	for i := range rows {
 		r := &rows[i]
-		key := catalog.UsageKey{NamespaceID: ns, DatabaseID: database, TokenID: r.Token, Day: r.Day, Series: r.Series, Free: r.Free}
+		payer := b.payer(ns, r.Token)
+		a, err := b.Account(context.Background(), payer)
+		if err != nil {
+			return store.Untold
+		}
+		key := catalog.UsageKey{NamespaceID: payer, DatabaseID: database, TokenID: r.Token, Day: r.Day, Series: r.Series, Free: r.Free}
 		a.note(key, catalog.Work(r.Total), catalog.Work{}, catalog.Work(r.Added))
 	}
 	// After the counts, so that a writing that begins with this number has them.
@@ -136,7 +144,15 @@ func (b *Books) Filed(database string, rows []store.MeterRow) uint64 {
 // Taken tells whether what came with a number's call is durable.
 func (b *Books) Taken(number uint64) bool { return number <= b.taken.Load() }
 
-// payerOf is the namespace that a database's work is charged to: its own.
+// payer is the namespace that is charged for what a token did in a database of ns: that one or, of a token that an app got for a user, the app's.
+func (b *Books) payer(ns, token string) string {
+	if p := b.cat.Payer(token); p != "" {
+		return p
+	}
+	return ns
+}
+
+// payerOf is the namespace that a database's work is charged to, unless the token says another: its own.
 func (b *Books) payerOf(database string) (string, bool) {
 	if d, err := b.cat.DatabaseByID(database); err == nil {
 		return d.NamespaceID, true

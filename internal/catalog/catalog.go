@@ -34,6 +34,7 @@ type Options struct {
 	MaxSessions    int           // of a user, the oldest ends; 100 if 0
 	MaxNamespaces  int           // that a user makes; 20 if 0
 	MaxInvitations int           // of a namespace, open at the same time; 100 if 0
+	MaxSignIns     int           // of a user with an app, at the same time, the oldest ends; 100 if 0
 
 	// SealKey is the file of the key that seals what must be recovered; seal.key beside the catalog's file if empty. It is made when it is first needed.
 	SealKey string
@@ -60,6 +61,7 @@ type Catalog struct {
 
 	sessionIdle, sessionLife                   time.Duration
 	maxSessions, maxNamespaces, maxInvitations int
+	maxFamilies                                int
 	reserved                                   string
 }
 
@@ -69,7 +71,7 @@ func Open(ctx context.Context, path string, opts Options) (c *Catalog, err error
 	c = &Catalog{now: opts.Now, logger: opts.Logger,
 		sessionIdle: cmp.Or(opts.SessionIdle, defaultSessionIdle), sessionLife: cmp.Or(opts.SessionLife, defaultSessionLife),
 		maxSessions: cmp.Or(opts.MaxSessions, defaultSessions), maxNamespaces: cmp.Or(opts.MaxNamespaces, defaultNamespaces),
-		maxInvitations: cmp.Or(opts.MaxInvitations, defaultInvitations), reserved: opts.Reserved}
+		maxInvitations: cmp.Or(opts.MaxInvitations, defaultInvitations), maxFamilies: cmp.Or(opts.MaxSignIns, defaultOAuthFamilies), reserved: opts.Reserved}
 	c.seal.path = cmp.Or(opts.SealKey, filepath.Join(filepath.Dir(path), "seal.key"))
 	if c.now == nil {
 		c.now = time.Now

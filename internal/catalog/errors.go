@@ -130,6 +130,29 @@ var (
 	// ErrAssertionUsed is returned for an assertion that was used before.
 	ErrAssertionUsed = errors.New("the assertion was used already")
 
+	// ErrOAuthUnknown is returned for a code or token of OAuth that gets nothing: never issued, expired, ended, or agreed to no more.
+	ErrOAuthUnknown = errors.New("unknown or expired")
+	// ErrOAuthReused is returned for a code or refresh token that was used before.
+	ErrOAuthReused = errors.New("used before")
+	// ErrOAuthGrantNotFound is returned when a connected app is named that the user has none of.
+	ErrOAuthGrantNotFound = errors.New("connected app not found")
+	// ErrOAuthDatabase is returned when an app is to have a database and none was made for it.
+	ErrOAuthDatabase = errors.New("the app has no database")
+	// ErrOAuthClientNotFound is returned for a client_id that no client has, or no app of the namespace.
+	ErrOAuthClientNotFound = errors.New("OAuth client not found")
+	// ErrOAuthClientPublic is returned when the secret of a client is to be rotated that has none.
+	ErrOAuthClientPublic = errors.New("a public client has no secret")
+	// ErrOAuthClientName is returned for a name that people can't be shown.
+	ErrOAuthClientName = errors.New("a client's name has 1 to 200 characters, all of which can be seen")
+	// ErrRedirectURIs is returned for a list of redirect URIs that no client can have.
+	ErrRedirectURIs = errors.New("a client has 1 to 20 redirect URIs, none of them twice")
+	// ErrOAuthScope is returned for scopes that no client can be kept to.
+	ErrOAuthScope = errors.New("scopes are at most 20 words of printable ASCII, each of at most 100 bytes, none of them twice")
+	// ErrTooManyOAuthClients is returned where there are as many apps of a namespace, or clients that registered themselves, as may be.
+	ErrTooManyOAuthClients = errors.New("too many OAuth clients")
+	// ErrTooManyOAuthSecrets is returned when as many secrets of a client work as may.
+	ErrTooManyOAuthSecrets = errors.New("at most 5 secrets of a client work at the same time")
+
 	// ErrNewer is returned by Open for a file that a newer version of the program wrote. The error's text names its schema
 	// and the one that this version knows.
 	ErrNewer = errors.New("the catalog is of a newer version")

@@ -275,13 +275,21 @@ func (c *Catalog) ForgetIdentity(ctx context.Context, issuer, name string) (id *
 
 func (m *mirror) endTokens(dead []Hash) {
 	for _, h := range dead {
+		if t := m.tokens[h]; t != nil && t.OAuth != nil {
+			m.endOAuthToken(t)
+		}
 		delete(m.tokens, h)
 	}
 }
 
 // revokeVia ends the tokens that an identity or a binding got.
 func (c *Catalog) revokeVia(ctx context.Context, tx *sql.Tx, via string) (dead []Hash, err error) {
-	rows, err := tx.QueryContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE via = ? AND revoked_at IS NULL RETURNING hash`, c.moment().UnixMilli(), via)
+	return c.revokeWhere(ctx, tx, `via = ?`, via)
+}
+
+// revokeWhere ends the tokens that a condition on one value is true of.
+func (c *Catalog) revokeWhere(ctx context.Context, tx *sql.Tx, condition, value string) (dead []Hash, err error) {
+	rows, err := tx.QueryContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE `+condition+` AND revoked_at IS NULL RETURNING hash`, c.moment().UnixMilli(), value)
 	if err != nil {
 		return nil, err
 	}
@@ -381,13 +389,13 @@ func (c *Catalog) SweepIdentities(ctx context.Context) (tokens int, err error) {
 	defer c.changing.Unlock()
 	now := c.moment().UnixMilli()
 	var any bool
-	if err := c.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM tokens WHERE via IS NOT NULL AND expires_at <= ?1) OR EXISTS (SELECT 1 FROM used_assertions WHERE expires_at <= ?1)
+	if err := c.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM tokens WHERE via IS NOT NULL AND payer IS NULL AND expires_at <= ?1) OR EXISTS (SELECT 1 FROM used_assertions WHERE expires_at <= ?1)
 		OR EXISTS (SELECT 1 FROM signing_keys WHERE ends_at <= ?1)`, now).Scan(&any); err != nil || !any {
 		return 0, err
 	}
 	var dead []Hash
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `DELETE FROM tokens WHERE via IS NOT NULL AND expires_at <= ? RETURNING hash`, now)
+		rows, err := tx.QueryContext(ctx, `DELETE FROM tokens WHERE via IS NOT NULL AND payer IS NULL AND expires_at <= ? RETURNING hash`, now)
 		if err != nil {
 			return err
 		}

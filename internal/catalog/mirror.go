@@ -22,12 +22,15 @@ type mirror struct {
 	hooked     map[string]struct{}             // ids of living databases that have webhooks
 	leased     map[string]struct{}             // ids of living databases that end by themselves
 	keys       []*SigningKey                   // the newest, which signs, first
+	clients    map[string]*OAuthClient         // by client_id
 
 	users        map[string]*User              // by id
 	byEmail      map[string]*User              // the same, by folded e-mail address
 	sessions     map[Hash]*Session             // one that is over may still be here
 	userSessions map[string][]*Session         // the same, by the user's id, the oldest first
 	memberOf     map[string]map[string]*Member // by the user's id, then the namespace's
+
+	oauth oauthState
 }
 
 // holding is a namespace with what it owns.
@@ -39,6 +42,7 @@ type holding struct {
 	trash   []*Trashed          // in order of deletion
 	ended   map[string]struct{} // slugs
 	members map[string]*Member  // by the user's id
+	clients []*OAuthClient      // in order of creation
 }
 
 func newHolding(ns Namespace) *holding {
@@ -115,6 +119,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	m.sessions = map[Hash]*Session{}
 	m.userSessions = map[string][]*Session{}
 	m.memberOf = map[string]map[string]*Member{}
+	m.oauth = newOAuthState()
 
 	err := each(ctx, db, `SELECT id, coalesce(former_slug, slug), created_at, created_by, deleted_at IS NOT NULL FROM namespaces`, func(rows *sql.Rows) error {
 		var ns Namespace
@@ -192,6 +197,7 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 		m.tokens[t.hash] = t
+		m.oauth.addToken(t)
 		return nil
 	})
 	if err != nil {
@@ -200,8 +206,14 @@ func (m *mirror) load(ctx context.Context, db *sql.DB) error {
 	if err := m.loadPeople(ctx, db); err != nil {
 		return fmt.Errorf("read users: %w", err)
 	}
+	if err := m.loadOAuth(ctx, db); err != nil {
+		return fmt.Errorf("read grants: %w", err)
+	}
 	if m.keys, err = loadSigningKeys(ctx, db); err != nil {
 		return fmt.Errorf("read signing keys: %w", err)
+	}
+	if err := m.loadOAuthClients(ctx, db); err != nil {
+		return fmt.Errorf("read OAuth clients: %w", err)
 	}
 	err = each(ctx, db, `SELECT key, value FROM settings`, func(rows *sql.Rows) error {
 		var key, value string

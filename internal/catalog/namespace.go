@@ -145,7 +145,7 @@ type Deletion struct {
 	Judged map[string]*approval.Rules
 }
 
-// DeleteNamespace ends a namespace: its databases go to the trash, its tokens open nothing any more, its memberships and
+// DeleteNamespace ends a namespace: its databases go to the trash, its tokens open nothing any more, its OAuth apps, memberships and
 // invitations end, all at once. Its slug is free again, for a namespace that has nothing to do with this one. It returns the
 // databases that it ended, and ErrNamespaceNotFound, ErrLadder where By is no owner, ErrNamespaceNotEmpty, or ErrRulesChanged.
 func (c *Catalog) DeleteNamespace(ctx context.Context, d Deletion) (ended []*Database, err error) {
@@ -171,6 +171,7 @@ func (c *Catalog) DeleteNamespace(ctx context.Context, d Deletion) (ended []*Dat
 	h := c.mirror.byID[ns.ID]
 	ended = slices.Clone(h.order)
 	members := slices.Collect(maps.Values(h.members))
+	clients := slices.Clone(h.clients)
 	tokens := 0
 	for _, t := range c.mirror.tokens {
 		if t.NamespaceID == ns.ID {
@@ -188,7 +189,15 @@ func (c *Catalog) DeleteNamespace(ctx context.Context, d Deletion) (ended []*Dat
 	}
 	trashed := make([]*Trashed, len(ended))
 	now := c.moment()
+	var dead []Hash // tokens that its apps got, in namespaces of others
 	err = c.change(ctx, func(tx *sql.Tx) error {
+		for _, cl := range clients {
+			tokens, err := c.endOAuthClient(ctx, tx, cl.ID)
+			if err != nil {
+				return err
+			}
+			dead = append(dead, tokens...)
+		}
 		for i, database := range ended {
 			if trashed[i], err = c.trash(ctx, tx, database, d.Keep); err != nil {
 				return err
@@ -215,8 +224,12 @@ func (c *Catalog) DeleteNamespace(ctx context.Context, d Deletion) (ended []*Dat
 				return err
 			}
 		}
-		return c.audit(ctx, tx, namespaceEvent("namespace.deleted", ns, map[string]any{"databases": len(ended), "tokens": tokens, "members": len(members)}))
+		return c.audit(ctx, tx, namespaceEvent("namespace.deleted", ns, map[string]any{"databases": len(ended), "tokens": tokens, "members": len(members), "oauthClients": len(clients)}))
 	}, func(m *mirror) {
+		m.endTokens(dead)
+		for _, cl := range clients {
+			m.endOAuthClient(cl)
+		}
 		for i, database := range ended {
 			m.endDatabase(database)
 			if !trashed[i].RestorableUntil.IsZero() {

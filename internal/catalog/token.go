@@ -32,9 +32,10 @@ type Token struct {
 	Claims        *Claims   // what policies know of who has it; nil for nothing
 	ExpiresAt     time.Time // zero for never
 	CreatedAt     time.Time
-	RevokedAt     time.Time // zero while it is not revoked
-	Owner         string    // id of the user who made it, or made the token that made it; "" where nobody is known to
-	Via           string    // id of the machine identity or binding that got it; "" for every other token
+	RevokedAt     time.Time   // zero while it is not revoked
+	Owner         string      // id of the user who made it, or made the token that made it; "" where nobody is known to
+	Via           string      // id of the machine identity, the binding or the family of OAuth that got it; "" for every other token
+	OAuth         *TokenOAuth // of one that an app got for a user; nil for every other
 
 	hash   Hash
 	tables TableSet // of TableScope
@@ -106,9 +107,18 @@ type NewToken struct {
 // settingOperatorToken is the setting that holds the id of the token that EnsureOperatorToken made.
 const settingOperatorToken = "operator_token_id"
 
-// Authenticate is the token that a bearer presented. It returns ErrTokenFormat or ErrTokenUnknown. It reads memory
+// Authenticate is the token that a bearer presented at the API: none that is bound to another resource. It returns ErrTokenFormat or ErrTokenUnknown. It reads memory
 // alone and allocates nothing; the moment a revocation has returned, it answers ErrTokenUnknown.
 func (c *Catalog) Authenticate(token string) (*Token, error) {
+	t, err := c.token(token)
+	if err == nil && t.OAuth != nil && (t.OAuth.Resource != "" || !c.oauthTokenLives(t)) {
+		return nil, ErrTokenUnknown
+	}
+	return t, err
+}
+
+// token is the token that a bearer presented, wherever that was.
+func (c *Catalog) token(token string) (*Token, error) {
 	if err := CheckToken(token); err != nil {
 		return nil, err
 	}
@@ -290,6 +300,7 @@ func (c *Catalog) RevokeToken(ctx context.Context, id string) (*Token, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	var t *Token
+	var families []*OAuthFamily // what an app's token belongs to ends with it, or its refresh token would bring another
 	err := c.change(ctx, func(tx *sql.Tx) error {
 		var err error
 		if t, err = tokenByID(ctx, tx, id); err != nil || !t.RevokedAt.IsZero() {
@@ -299,9 +310,22 @@ func (c *Catalog) RevokeToken(ctx context.Context, id string) (*Token, error) {
 		if _, err = tx.ExecContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE id = ?`, t.RevokedAt.UnixMilli(), id); err != nil {
 			return err
 		}
+		if t.OAuth != nil {
+			c.mirror.mu.RLock()
+			if f := c.mirror.oauth.families[t.Via]; f != nil {
+				families = []*OAuthFamily{f}
+			}
+			c.mirror.mu.RUnlock()
+			if err := c.endFamilies(ctx, tx, families); err != nil {
+				return err
+			}
+		}
 		return c.audit(ctx, tx, tokenEvent("token.revoked", t, nil))
 	}, func(m *mirror) {
 		delete(m.tokens, t.hash)
+		for _, f := range families {
+			m.endFamily(f)
+		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("revoke token %q: %w", id, err)
@@ -393,7 +417,7 @@ func (c *Catalog) operatorToken(ctx context.Context) (*Token, error) {
 }
 
 const selectTokens = `SELECT t.id, t.namespace_id, n.slug, t.name, t.hint, t.hash, t.role, t.test, t.database_id,
-	t.table_scope, t.claims, t.expires_at, t.created_at, t.revoked_at, t.owner, t.via FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
+	t.table_scope, t.claims, t.expires_at, t.created_at, t.revoked_at, t.owner, t.via, t.client_id, t.resource, t.scopes, t.payer FROM tokens t JOIN namespaces n ON n.id = t.namespace_id`
 
 func tokenByID(ctx context.Context, tx *sql.Tx, id string) (*Token, error) {
 	return scanOneToken(tx.QueryRowContext(ctx, selectTokens+` WHERE t.id = ?`, id))
@@ -417,16 +441,19 @@ type scanner interface{ Scan(dest ...any) error }
 func scanToken(row scanner) (*Token, error) {
 	var t Token
 	var hash []byte
-	var database, scope, claims, owner, via sql.NullString
+	var database, scope, claims, owner, via, client, resource, scopes, payer sql.NullString
 	var expires, revoked sql.NullInt64
 	var created int64
 	err := row.Scan(&t.ID, &t.NamespaceID, &t.NamespaceSlug, &t.Name, &t.Hint, &hash, &t.Role, &t.Test, &database,
-		&scope, &claims, &expires, &created, &revoked, &owner, &via)
+		&scope, &claims, &expires, &created, &revoked, &owner, &via, &client, &resource, &scopes, &payer)
 	if err != nil {
 		return nil, err
 	}
 	copy(t.hash[:], hash)
 	t.Database, t.Owner, t.Via = database.String, owner.String, via.String
+	if client.Valid {
+		t.OAuth = &TokenOAuth{Client: client.String, Resource: resource.String, Payer: payer.String, Scopes: strings.Fields(scopes.String)}
+	}
 	if scope.Valid {
 		// Whatever is wrong with it: a token must not become one of all tables.
 		var tables []string
@@ -465,11 +492,16 @@ func insertToken(ctx context.Context, tx *sql.Tx, t *Token) error {
 			return fmt.Errorf("insert token: %w", err)
 		}
 	}
+	var o TokenOAuth
+	if t.OAuth != nil {
+		o = *t.OAuth
+	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO tokens
-		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, claims, expires_at, created_at, owner, via)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		(id, namespace_id, name, hint, hash, role, test, database_id, table_scope, claims, expires_at, created_at, owner, via, client_id, resource, scopes, payer)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.NamespaceID, t.Name, t.Hint, t.hash[:], t.Role, t.Test, nullText(t.Database), nullText(scope), nullText(claims),
-		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli(), nullText(t.Owner), nullText(t.Via))
+		nullMillis(t.ExpiresAt), t.CreatedAt.UnixMilli(), nullText(t.Owner), nullText(t.Via),
+		nullText(o.Client), nullText(o.Resource), nullText(strings.Join(o.Scopes, " ")), nullText(o.Payer))
 	if err != nil {
 		return fmt.Errorf("insert token: %w", err)
 	}

@@ -109,12 +109,25 @@ type Settings struct {
 	FeedBuffer          Size     `default:"4MiB" range:"64KiB..1GiB" unit:"bytes" help:"Changes of a database that a listener may be behind before it is cut off." placeholder:"SIZE"`
 	FeedListeners       int      `default:"10000" range:"1..1000000" unit:"listeners" help:"Listeners to changes, of all databases; beyond them 429." placeholder:"N"`
 	FeedListenersHere   int      `name:"feed-listeners-database" default:"2000" range:"1..1000000" unit:"listeners" help:"Listeners to changes, a database; beyond them 429." placeholder:"N"`
-	AllowNetworks       Networks `help:"Networks, with commas between them, that webhooks and look-ups of trusted issuers' keys may reach beside the internet, by http too (keys only on loopback). None if it is empty." placeholder:"CIDR"`
+	AllowNetworks       Networks `help:"Networks, with commas between them, that webhooks, client metadata documents and look-ups of trusted issuers' keys may reach beside the internet, webhooks by http too, keys only on loopback. None if it is empty." placeholder:"CIDR"`
 	TrustedIssuers      string   `help:"Whose tokens let machines in, beside GitHub Actions, GitLab CI and Google: a JSON array, or the path of a file with one, of {issuer, audience, identity, id, ownerId, allow, jwksFile}; see machine-identity.md." placeholder:"JSON"`
 	BuiltinIssuers      bool     `default:"true" negatable:"" help:"Trust GitHub Actions, GitLab CI and Google. Their identities get in where they are bound, and have a namespace of their own where they are bound or anybody may sign up."`
 	IdentityTokenTime   Duration `default:"1h" range:"1m..24h" unit:"time" help:"How long a token works that a machine got by its identity." placeholder:"TIME"`
 	IdentityRate        int      `default:"60" range:"1..100000" unit:"tokens a minute" help:"Tokens a minute and machine identity, then 429." placeholder:"N"`
 	MaxIdentities       int      `default:"10000" range:"1..10000000" unit:"identities" help:"Machine identities of an issuer that have a namespace of their own; beyond them 403. Of an owner at a built-in issuer as many as PERSQLD_MAX_NAMESPACES says." placeholder:"N"`
+	MaxOAuthApps        int      `name:"max-oauth-apps" default:"100" range:"1..100000" unit:"apps" help:"OAuth apps, a namespace; beyond them 409." placeholder:"N"`
+	OAuthSecretOverlap  Duration `name:"oauth-secret-overlap" default:"24h" range:"1s..720h" unit:"time" help:"How long an OAuth app's former secret works after it was rotated, where the call doesn't say." placeholder:"TIME"`
+	OAuthRegistration   bool     `name:"oauth-registration" default:"true" negatable:"" help:"Let programs register themselves as public OAuth clients (RFC 7591, POST /oauth/register), as MCP runtimes do."`
+	OAuthRegisterRate   int      `name:"oauth-registration-rate" default:"20" range:"1..100000" unit:"registrations a minute" help:"Registrations of OAuth clients a minute and address, then 429." placeholder:"N"`
+	MaxOAuthRegistered  int      `name:"max-oauth-registrations" default:"10000" range:"1..1000000" unit:"clients" help:"OAuth clients that registered themselves; beyond them the oldest gives way that nobody let in for an hour, else 503." placeholder:"N"`
+	OAuthRegisterUnused Duration `name:"oauth-registration-unused" default:"24h" range:"1h..8760h" unit:"time" help:"After how long a registration is forgotten that nobody has let in." placeholder:"TIME"`
+	OAuthRegisterIdle   Duration `name:"oauth-registration-idle" default:"4320h" range:"24h..87600h" unit:"time" help:"After how long a registration is forgotten that nobody lets in any more." placeholder:"TIME"`
+	OAuthDocuments      bool     `name:"oauth-client-documents" default:"true" negatable:"" help:"Take https addresses of Client ID Metadata Documents as OAuth client ids."`
+	OAuthTokenTime      Duration `name:"oauth-token-time" default:"1h" range:"1m..24h" unit:"time" help:"How long an access token works that an app got for a user, where it reads only who that is or is refreshed. One of a database works until it is revoked." placeholder:"TIME"`
+	OAuthMCPTime        Duration `name:"oauth-mcp-time" default:"720h" range:"1m..8760h" unit:"time" help:"How long a token of the MCP endpoint works that is not refreshed." placeholder:"TIME"`
+	OAuthRefreshTime    Duration `name:"oauth-refresh-time" default:"720h" range:"1m..87600h" unit:"time" help:"How long a refresh token works that is not used; each use gives another." placeholder:"TIME"`
+	OAuthRequirePKCE    bool     `name:"oauth-require-pkce" help:"Require PKCE of confidential OAuth clients too."`
+	MaxOAuthSignIns     int      `name:"max-oauth-sign-ins" default:"100" range:"1..10000" unit:"sign-ins" help:"Sign-ins of a user with an app whose tokens work at the same time; the oldest ends, with its tokens." placeholder:"N"`
 	MaxWebhooks         int      `default:"20" range:"1..1000" unit:"webhooks" help:"Webhooks, a database; beyond them 409." placeholder:"N"`
 	WebhookTimeout      Duration `default:"15s" range:"100ms..5m" unit:"time" help:"How long a webhook's receiver may take to answer." placeholder:"TIME"`
 	WebhookRetry        Duration `default:"24h" range:"1s..720h" unit:"time" help:"How long a message to a webhook is tried before it is parked." placeholder:"TIME"`

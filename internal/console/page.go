@@ -38,10 +38,16 @@ var style string
 var files embed.FS
 
 // Policy is the Content-Security-Policy of every page: its one style sheet, its forms to this server, and nothing else. Nobody may frame it.
-var Policy = func() string {
+var Policy = policy("'self'")
+
+// PolicyOnward is Policy for a page whose form leads on to an app: browsers hold redirects after a form to form-action, too, and an app's own redirects after that. So it
+// says what kind of address may come, https and the scheme of the app's, not which.
+func PolicyOnward(scheme string) string { return policy("'self' https: " + scheme + ":") }
+
+func policy(formAction string) string {
 	sum := sha256.Sum256([]byte(style))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-}()
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; form-action " + formAction + "; base-uri 'none'; frame-ancestors 'none'"
+}
 
 const layoutFile = "layout.html"
 

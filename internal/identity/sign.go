@@ -77,18 +77,22 @@ type assertion struct {
 	IdentityOwnerID string `json:"identity_owner_id,omitempty"`
 }
 
-// Sign makes an assertion of ours about an identity, for the token endpoint at audience.
-func Sign(k SigningKey, issuer, audience string, id *Identity, now time.Time, ttl time.Duration) (token string, expires time.Time, err error) {
+// Signer signs with the key, RS256, what says in its header that it is of that type. It may be used by many at the same time.
+func (k SigningKey) Signer(kind string) (jose.Signer, error) {
 	der, err := base64.StdEncoding.DecodeString(k.Private)
 	if err != nil {
-		return "", expires, fmt.Errorf("sign assertion: %w", err)
+		return nil, err
 	}
 	private, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
-		return "", expires, fmt.Errorf("sign assertion: %w", err)
+		return nil, err
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: private, KeyID: k.ID}},
-		(&jose.SignerOptions{}).WithType(assertionType))
+	return jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: private, KeyID: k.ID}}, (&jose.SignerOptions{}).WithType(jose.ContentType(kind)))
+}
+
+// Sign makes an assertion of ours about an identity, for the token endpoint at audience.
+func Sign(k SigningKey, issuer, audience string, id *Identity, now time.Time, ttl time.Duration) (token string, expires time.Time, err error) {
+	signer, err := k.Signer(assertionType)
 	if err != nil {
 		return "", expires, fmt.Errorf("sign assertion: %w", err)
 	}

@@ -82,36 +82,59 @@ func NewFetcher(networks Networks, timeout time.Duration, version string) *Fetch
 	}}
 }
 
+// Document is what was at an address, with what its header says of it.
+type Document struct {
+	Body                      []byte
+	ContentType, CacheControl string
+}
+
+// StatusError is the failure of a server that answers with another status than 200.
+type StatusError struct{ Status int }
+
+// Error tells of the status.
+func (e *StatusError) Error() string {
+	if e.Status > 299 && e.Status < 400 {
+		return fmt.Sprintf("it answered %d: redirects are not followed", e.Status)
+	}
+	return fmt.Sprintf("it answered %d", e.Status)
+}
+
+// ErrTooLarge is returned for a document of more bytes than it may have.
+var ErrTooLarge = errors.New("the document is too large")
+
 // Get reads the document at an address, of at most limit bytes. Any other status than 200 is an error.
 func (f *Fetcher) Get(ctx context.Context, address string, limit int64) ([]byte, error) {
+	d, err := f.GetDocument(ctx, address, limit)
+	return d.Body, err
+}
+
+// GetDocument is Get with what the header says of the document. It returns ErrURL, ErrAddress, a StatusError, ErrTooLarge, or why the document can't be had.
+func (f *Fetcher) GetDocument(ctx context.Context, address string, limit int64) (d Document, err error) {
 	if err := f.networks.CheckURL(address); err != nil {
-		return nil, err
+		return d, err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, err
+		return d, err
 	}
 	r.Header.Set("User-Agent", f.agent)
 	r.Header.Set("Accept", "application/json")
 	answer, err := f.client.Do(r)
 	if err != nil {
-		return nil, Reason(err)
+		return d, Reason(err)
 	}
 	defer answer.Body.Close()
-	switch {
-	case answer.StatusCode > 299 && answer.StatusCode < 400:
-		return nil, fmt.Errorf("it answered %d: redirects are not followed", answer.StatusCode)
-	case answer.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("it answered %d", answer.StatusCode)
+	if answer.StatusCode != http.StatusOK {
+		return d, &StatusError{answer.StatusCode}
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, limit+1))
 	if err != nil {
-		return nil, Reason(err)
+		return d, Reason(err)
 	}
 	if int64(len(body)) > limit {
-		return nil, fmt.Errorf("the document is larger than %d bytes", limit)
+		return d, fmt.Errorf("%w: it has more than %d bytes", ErrTooLarge, limit)
 	}
-	return body, nil
+	return Document{body, answer.Header.Get("Content-Type"), strings.Join(answer.Header["Cache-Control"], ",")}, nil
 }
 
 // Reason is why a request failed, without the address that it was for: there may be a secret in that.
