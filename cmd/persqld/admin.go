@@ -32,6 +32,7 @@ type ledgers struct {
 	passwords *password.Hasher
 	billing   *billing.Books // nil where nothing is counted, and without a server
 	served    bool           // a server runs
+	baseURL   string         // its public origin; "" without a server
 }
 
 // operation is something that a subcommand asks of the catalog, in the running server or, without one, in the
@@ -46,6 +47,7 @@ func operations() map[string]operation {
 		"namespace.delete":    typed(deleteNamespace),
 		"user.create":         typed(createUser),
 		"user.reset-password": typed(resetPassword),
+		"user.reset-link":     typed(resetLink),
 		"user.disable":        typed(disableUser),
 		"user.list":           typed(listUsers),
 		"audit":               typed(readAudit),
@@ -126,6 +128,7 @@ var hints = []struct {
 	{catalog.ErrTableScope, "bad_table_scope", "leave --table-scope out for a token of all tables"},
 	{catalog.ErrNamespaceNotEmpty, "namespace_not_empty", "--force moves its databases to the trash"},
 	{catalog.ErrUserNotFound, "not_found", "persqld user list shows those that exist"},
+	{errDisabled, "conflict", "persqld user enable lets the user sign in again"},
 	{catalog.ErrUserExists, "conflict", "persqld user reset-password gives another password"},
 	{catalog.ErrEmail, "bad_email", ""},
 	{catalog.ErrMemberRole, "bad_role", ""},
@@ -196,7 +199,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &ledgers{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{}), nil, false}, raw)
+	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &ledgers{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{}), nil, false, ""}, raw)
 	if err != nil {
 		return err
 	}

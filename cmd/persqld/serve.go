@@ -172,6 +172,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	}
 	options.Identity = api.Identity{TokenTime: cmd.IdentityTokenTime.Duration, MaxIdentities: cmd.MaxIdentities, MaxOwner: cmd.MaxNamespaces, PerMinute: cmd.IdentityRate,
 		Verifier: identity.NewVerifier(identity.Options{Issuers: issuers, Get: outbound.NewFetcher(options.Webhooks.Networks, keysTime, options.Version), Logger: logger})}
+	options.NoLocalSignIn, options.Providers = !cmd.LocalSignIn, cmd.providers(options.Webhooks.Networks, options.Version, logger)
 	if cmd.StripeKey != "" {
 		options.Credit = books.Credit
 		if options.Checkout, err = checkout.New(checkout.Options{Key: cmd.StripeKey, WebhookSecret: cmd.StripeWebhookSecret, Endpoint: cmd.StripeURL, Logger: logger}); err != nil {
@@ -253,7 +254,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, books.Books, true}), cat, st, dir)); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, books.Books, true, cmd.BaseURL}), cat, st, dir)); err != nil {
 			failed <- err
 		}
 	}()
