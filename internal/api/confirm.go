@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -139,6 +140,22 @@ func (x *exchange) linkNewcomer(n *newcomer) error {
 		return errStale
 	}
 	_, err := x.s.opt.Catalog.LinkIdentity(x.lasting(x.user), l)
+	return linkFault(err)
+}
+
+var (
+	errLinked   = newFault(http.StatusConflict, "identity_linked", "This sign-in is linked to an account already", "sign in with it, and unlink it there first")
+	errManyWays = newFault(http.StatusConflict, "too_many_identities", fmt.Sprintf("An account has at most %d linked sign-ins", catalog.MaxUserIdentities), "unlink one first")
+)
+
+// linkFault is what a failure to link means to people, who alone link.
+func linkFault(err error) error {
+	switch {
+	case errors.Is(err, catalog.ErrIdentityLinked):
+		return errLinked
+	case errors.Is(err, catalog.ErrTooManyUserIdentities):
+		return errManyWays
+	}
 	return err
 }
 
@@ -160,7 +177,7 @@ func (x *exchange) createNewcomer(n *newcomer) error {
 		_, err = x.s.opt.Catalog.CreateUser(ctx, user)
 	}
 	if err != nil {
-		return err
+		return linkFault(err)
 	}
 	made, err := x.s.opt.Catalog.UserIdentity(ctx, identity.Issuer, identity.Subject)
 	if err != nil {

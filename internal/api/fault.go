@@ -89,8 +89,6 @@ var table = []struct {
 	{err: catalog.ErrEmail, status: http.StatusBadRequest, code: codeBadRequest, message: "An e-mail address has at most 254 bytes and the form name@example.com"},
 	{err: catalog.ErrUserExists, status: http.StatusConflict, code: "account_exists", message: "There is an account with this e-mail address", hint: "sign in with it first"},
 	{err: catalog.ErrUserIdentityNotFound, status: http.StatusNotFound, code: codeNotFound, message: "The account has no such linked sign-in", hint: "GET /api/identities lists them"},
-	{err: catalog.ErrIdentityLinked, status: http.StatusConflict, code: "identity_linked", message: "This sign-in is linked to an account already", hint: "sign in with it, and unlink it there first"},
-	{err: catalog.ErrTooManyUserIdentities, status: http.StatusConflict, code: "too_many_identities", message: fmt.Sprintf("An account has at most %d linked sign-ins", catalog.MaxUserIdentities), hint: "unlink one first"},
 	{err: catalog.ErrLastWay, status: http.StatusConflict, code: "last_sign_in", message: "It is the last way to sign in to the account", hint: "set a password or link another sign-in first"},
 	{err: catalog.ErrResetNotFound, status: http.StatusNotFound, code: codeNotFound, message: "The link is unknown, used or expired", hint: "ask the operator for another one"},
 	{err: catalog.ErrSessionUnknown, status: http.StatusUnauthorized, code: codeUnauthorized, message: "Not signed in, or no longer", hint: "sign in again"},

@@ -159,7 +159,7 @@ func (s *Server) finishProvider(x *exchange, _ url.Values) error {
 		return err
 	}
 	if state.Link != "" && known.UserID != state.Link {
-		return x.sendFault(&console.Message{Title: "Not linked", Link: &console.Link{URL: accountPath, Text: "Back to your account"}}, catalog.ErrIdentityLinked)
+		return x.sendFault(&console.Message{Title: "Not linked", Link: &console.Link{URL: accountPath, Text: "Back to your account"}}, errLinked)
 	}
 	if state.Link != "" && x.user != nil && x.user.ID == state.Link {
 		return x.goTo(accountPath)

@@ -46,7 +46,9 @@ func (c *Catalog) CreateReset(ctx context.Context, userID string, expires time.T
 
 // Reset is whose password a link's token sets. It returns ErrResetNotFound for one that is unknown, used, expired or followed by another:
 // callers are not told which. It reads the file.
-func (c *Catalog) Reset(ctx context.Context, secret string) (*User, error) { return c.reset(ctx, c.db, secret) }
+func (c *Catalog) Reset(ctx context.Context, secret string) (*User, error) {
+	return c.reset(ctx, c.db, secret)
+}
 
 func (c *Catalog) reset(ctx context.Context, q querier, secret string) (*User, error) {
 	if !strings.HasPrefix(secret, prefixReset) || len(secret) != len(prefixReset)+randomDigits {

@@ -85,7 +85,7 @@ type NewSession struct {
 	// meanwhile, nobody is signed in.
 	Identity *UserIdentity
 	Address  string
-	Former       *Session // ends with the beginning of the new one, if not nil
+	Former   *Session // ends with the beginning of the new one, if not nil
 }
 
 // CreateSession signs a user in, and returns the session with the cookie's value, which is not kept. The oldest sessions of

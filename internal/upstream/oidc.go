@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,9 +100,13 @@ func (p *openID) lookUp(ctx context.Context) (*discovered, error) {
 		return nil, fmt.Errorf("it is of the issuer %s", safe(mismatch.Discovered))
 	}
 	if err != nil {
-		// An answer that is none may be a page of any length, and that is in the error.
-		if r := reason(err); r != err {
-			return nil, r
+		var sent *url.Error
+		if errors.As(err, &sent) {
+			return nil, reason(err)
+		}
+		// Of another status go-oidc's error begins with it, and goes on with what came: it may be a page of any length.
+		if status, _, ok := strings.Cut(err.Error(), " "); ok && len(status) == 3 && status[0] >= '1' && status[0] <= '9' {
+			return nil, errors.New("it answered " + safe(status))
 		}
 		return nil, errors.New("the answer is no such document: " + safeReason(err))
 	}

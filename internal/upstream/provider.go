@@ -128,11 +128,13 @@ func (a *Attempt) code(answer url.Values, says bool, issuers ...string) (string,
 func redeem(ctx context.Context, config *oauth2.Config, a Attempt, code string) (*oauth2.Token, error) {
 	t, err := config.Exchange(ctx, code, oauth2.VerifierOption(a.Verifier))
 	var refused *oauth2.RetrieveError
-	if errors.As(err, &refused) && refused.Response.StatusCode < 500 && refused.ErrorCode != "" {
-		return nil, fmt.Errorf("%w: its token endpoint says %s", ErrRefused, safe(refused.ErrorCode))
-	} else if errors.As(err, &refused) {
-		// What it sent may be anything, and of any length.
-		return nil, fmt.Errorf("%w: its token endpoint answered %d", ErrUnavailable, refused.Response.StatusCode)
+	if errors.As(err, &refused) {
+		// What else it sent may be anything, and of any length.
+		status, kind := refused.Response.StatusCode, ErrRefused
+		if status >= http.StatusInternalServerError {
+			kind = ErrUnavailable
+		}
+		return nil, fmt.Errorf("%w: its token endpoint answered %d %s", kind, status, safe(refused.ErrorCode))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: ask its token endpoint: %w", ErrUnavailable, reason(err))
