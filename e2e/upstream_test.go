@@ -261,7 +261,7 @@ func TestNoTakeover(t *testing.T) {
 	is2.Person(twin)
 	b = newBrowser(t, open)
 	b.signIn("/login/oidc")
-	showsPage(t, b.open("/login/confirm"), http.StatusOK, "Sign in to it as you did until now")
+	showsPage(t, b.open("/login/confirm"), http.StatusOK, "as you did until now")
 	showsPage(t, b.send("/login/confirm", url.Values{"action": {"signin"}, "password": {""}}), http.StatusBadRequest)
 }
 
@@ -406,6 +406,8 @@ func TestProviderFailures(t *testing.T) {
 	if strings.Contains(string(a.Raw), "alert(1)") {
 		t.Error("the page shows what the provider wrote")
 	}
+	is.Deny("temporarily_unavailable")
+	showsPage(t, newBrowser(t, s).signIn("/login/oidc"), http.StatusServiceUnavailable, "Example ID can't be reached now")
 	is.Deny("")
 	if log := s.Log(); strings.Contains(log, upstreamtest.ClientSecret) || strings.Contains(log, "code-1") {
 		t.Error("the log has a secret")
@@ -417,6 +419,27 @@ func TestProviderFailures(t *testing.T) {
 	b.signIn("/login/oidc")
 	back := b.begin("/login/oidc")
 	showsPage(t, b.open(back), http.StatusTooManyRequests, "Too many attempts from this address")
+
+	open, is3 := upstreamHouse(t, "PERSQLD_SIGNUP=open", "PERSQLD_SIGN_IN_PER_ADDRESS=1")
+	is3.Person(claimsOf("ada@example.com", true))
+	b = newBrowser(t, open)
+	leadsTo(t, b.signIn("/login/oidc"), "/login/confirm")
+	showsPage(t, b.send("/login/confirm", create), http.StatusTooManyRequests)
+	showsPage(t, b.send("/login/confirm", url.Values{"x": {strings.Repeat("x", 64_000)}}), http.StatusRequestEntityTooLarge)
+}
+
+// What a flood of requests is answered with, on every page and call.
+func TestFloodOfSignIns(t *testing.T) {
+	row(t, "DP-UP-8")
+	s, _ := upstreamHouse(t, "PERSQLD_RATE_PER_ADDRESS=1")
+	c := s.Client(t, "")
+	for _, path := range []string{"/login/oidc", "/login/oidc/callback", "/login/confirm", "/account", "/reset/x"} {
+		eventually(t, 10*time.Second, func() bool { return c.Get(path).Status == http.StatusTooManyRequests })
+	}
+	eventually(t, 10*time.Second, func() bool { return c.Get("/api/identities").Status == http.StatusTooManyRequests })
+	eventually(t, 10*time.Second, func() bool {
+		return c.Do(http.MethodDelete, "/api/identities/x", nil).Status == http.StatusTooManyRequests
+	})
 }
 
 func TestSignInByGitHub(t *testing.T) {
@@ -480,6 +503,15 @@ func TestOwnAccount(t *testing.T) {
 		t.Errorf("eve became %s", got)
 	}
 
+	// Of two who ask at the same time one gets it.
+	hub.Person(9, "shared", "", upstreamtest.Email{Email: "shared@example.com", Primary: true, Verified: true})
+	for _, who := range []*browser{b, eve} {
+		leadsTo(t, who.signIn("/login/github?link"), "/login/confirm")
+	}
+	leadsTo(t, b.send("/login/confirm", link), "/account")
+	showsPage(t, eve.send("/login/confirm", link), http.StatusConflict, "linked to an account already")
+	showsPage(t, b.send("/account", url.Values{"x": {strings.Repeat("x", 64_000)}}), http.StatusRequestEntityTooLarge)
+
 	// A first password, then another; other sessions end.
 	showsPage(t, b.send("/account", url.Values{"action": {"password"}, "password": {"short"}}), http.StatusBadRequest, "8 to 1024")
 	leadsTo(t, b.send("/account", url.Values{"action": {"password"}, "password": {thePassword}}), "/account")
@@ -502,6 +534,12 @@ func TestOwnAccount(t *testing.T) {
 	if b.session() != "" {
 		t.Error("the cookie is still there")
 	}
+
+	few := people(t, "PERSQLD_SIGN_IN_PER_ADDRESS=2")
+	bob := newBrowser(t, few)
+	enrol(t, few, "bob@example.com", "", "")
+	leadsTo(t, bob.send("/login", url.Values{"email": {"bob@example.com"}, "password": {thePassword}}), "/login")
+	showsPage(t, bob.send("/account", change), http.StatusTooManyRequests)
 }
 
 func TestLocalSignInOff(t *testing.T) {
@@ -654,4 +692,5 @@ func TestResetLink(t *testing.T) {
 	few := people(t, "PERSQLD_SIGN_IN_PER_ADDRESS=1").Client(t, "")
 	few.Get("/reset/prst_x")
 	showsPage(t, few.Get("/reset/prst_x"), http.StatusTooManyRequests)
+	showsPage(t, sendForm(few, "/reset/prst_x", another(thePassword)), http.StatusTooManyRequests)
 }
