@@ -57,6 +57,8 @@ type signIns struct {
 
 	mu   sync.Mutex
 	used map[string]time.Time // ids, until they would be too old anyway
+
+	swept time.Time
 }
 
 func newSignIns(now func() time.Time) *signIns {
@@ -114,12 +116,18 @@ func (s *signIns) use(state *signInState) bool {
 	if _, used := s.used[state.ID]; used {
 		return false
 	}
-	for id, ends := range s.used {
-		if !now.Before(ends) || len(s.used) >= maxUsed {
-			delete(s.used, id)
+	if now.Sub(s.swept) > time.Minute {
+		for id, ends := range s.used {
+			if !now.Before(ends) {
+				delete(s.used, id)
+			}
 		}
-		if len(s.used) < maxUsed/2 {
-			break // enough is known of few
+		s.swept = now
+	}
+	if len(s.used) >= maxUsed {
+		for id := range s.used { // any: its code was redeemed, which the provider does once
+			delete(s.used, id)
+			break
 		}
 	}
 	s.used[state.ID] = time.UnixMilli(state.Ends)
