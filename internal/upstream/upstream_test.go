@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/persqld/persqld/internal/identity/identitytest"
 	"github.com/persqld/persqld/internal/outbound"
 	"github.com/persqld/persqld/internal/upstream"
@@ -139,6 +141,9 @@ func TestOpenIDRefuses(t *testing.T) {
 		"another key": {sign: func(c map[string]any) string {
 			return identitytest.Sign(stranger, map[string]any{"alg": "RS256", "kid": stranger.ID}, c)
 		}},
+		// Of the right key, and good but for what we take.
+		"PS256": {sign: func(c map[string]any) string { return is.SignedAs(jose.PS256, c) }},
+		"RS512": {sign: func(c map[string]any) string { return is.SignedAs(jose.RS512, c) }},
 		"no token": {sign: func(map[string]any) string { return "" }},
 		"garbage":  {sign: func(map[string]any) string { return "<script>alert(1)</script>" }},
 	} {

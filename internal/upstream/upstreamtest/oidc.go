@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/persqld/persqld/internal/identity/identitytest"
 )
@@ -187,6 +190,29 @@ func NewOIDC(t testing.TB) *OIDC {
 // Signed is a token of the provider's key.
 func (p *OIDC) Signed(claims map[string]any) string {
 	return identitytest.Sign(p.Key, map[string]any{"alg": p.Key.Algorithm(), "kid": p.Key.ID, "typ": "JWT"}, claims)
+}
+
+// SignedAs is a good token of the provider's key, under another algorithm.
+func (p *OIDC) SignedAs(algorithm jose.SignatureAlgorithm, claims map[string]any) string {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		p.t.Error(err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: p.Key.Private, KeyID: p.Key.ID}}, nil)
+	if err != nil {
+		p.t.Error(err)
+		return ""
+	}
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		p.t.Error(err)
+		return ""
+	}
+	token, err := signed.CompactSerialize()
+	if err != nil {
+		p.t.Error(err)
+	}
+	return token
 }
 
 // SignedWithPublicKey is a token under HS256, whose secret is the provider's public key as the PEM that everybody can make of it.
