@@ -300,7 +300,7 @@ func TestInvitationByProvider(t *testing.T) {
 
 // A sign-in ends once, in time, in the browser that it began in, with the provider that it began with.
 func TestSignInState(t *testing.T) {
-	row(t, "DP-UP-2")
+	row(t, "DP-UP-2", "DP-UP-10")
 	hub := upstreamtest.NewGitHub(t)
 	s, is := upstreamHouse(t, append(hub.Settings(), "PERSQLD_SIGNUP=open")...)
 	is.SetIss(is.URL)
@@ -366,7 +366,7 @@ func TestSignInState(t *testing.T) {
 
 // What the provider's answers lack of what they must be, is told on a page, without what came.
 func TestProviderFailures(t *testing.T) {
-	row(t, "DP-UP-2", "DP-UP-8")
+	row(t, "DP-UP-2", "DP-UP-8", "DP-UP-10")
 	s, is := upstreamHouse(t, "PERSQLD_SIGNUP=open")
 	enrol(t, s, "local@example.com", "", "")
 	is.Down(true)

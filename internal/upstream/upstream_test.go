@@ -142,8 +142,8 @@ func TestOpenIDRefuses(t *testing.T) {
 			return identitytest.Sign(stranger, map[string]any{"alg": "RS256", "kid": stranger.ID}, c)
 		}},
 		// Of the right key, and good but for what we take.
-		"PS256": {sign: func(c map[string]any) string { return is.SignedAs(jose.PS256, c) }},
-		"RS512": {sign: func(c map[string]any) string { return is.SignedAs(jose.RS512, c) }},
+		"PS256":    {sign: func(c map[string]any) string { return is.SignedAs(jose.PS256, c) }},
+		"RS512":    {sign: func(c map[string]any) string { return is.SignedAs(jose.RS512, c) }},
 		"no token": {sign: func(map[string]any) string { return "" }},
 		"garbage":  {sign: func(map[string]any) string { return "<script>alert(1)</script>" }},
 	} {
