@@ -3,12 +3,14 @@ package e2e_test
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/persqld/persqld/e2e/harness"
 	"github.com/persqld/persqld/e2e/openapi"
+	"github.com/persqld/persqld/internal/upstream/upstreamtest"
 )
 
 // unaudited are the calls that change nothing which the audit log tells of: what they change of rows is the query log's. Those of payments need a Stripe,
@@ -23,7 +25,8 @@ var unaudited = map[string]bool{"previewBranchByPost": true, "query": true, "bat
 // and from where.
 func TestEveryChangeIsAudited(t *testing.T) {
 	row(t, "DP-AUDIT-2", "DP-AUDIT-4")
-	s := people(t, append(prepaid("PERSQLD_SIGNUP=open"), keepsHistory...)...)
+	is := upstreamtest.NewOIDC(t)
+	s := people(t, slices.Concat(prepaid("PERSQLD_SIGNUP=open", "PERSQLD_BASE_URL=http://sql.example.com"), keepsHistory, is.Settings())...)
 	admin := s.Client(t, harness.Token)
 	owner := enrol(t, s, "owner@example.com", "default", "owner")
 	nobody := s.Client(t, "")
@@ -49,6 +52,15 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		admin.Do(http.MethodPut, ref, nil).OK()
 		token := nobody.Post(path, body{"token": admin.Post(ref+"/pin", nil).OK().Str("data.token")}).OK().Str("data.token")
 		return s.Client(t, token).Get("/v1/me").OK().Str("data.tokenId")
+	}
+	linkToOwner := func(t *testing.T) (id string) {
+		is.Person(claimsOf(unused()+"@example.com", true))
+		b := newBrowser(t, s)
+		b.cookies["persql_session"] = owner.Cookie()
+		leadsTo(t, b.signIn("/login/oidc?link"), "/login/confirm")
+		leadsTo(t, b.send("/login/confirm", link), "/account")
+		list := owner.Get("/api/identities").OK().List("data")
+		return list[len(list)-1].(map[string]any)["id"].(string)
 	}
 	changes := map[string]change{
 		"createDatabase":  plain("database.created", body{"slug": "fresh"}),
@@ -282,6 +294,24 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			cookie := cookieOf(t, nobody.Post(path, harness.Raw(form.Encode()), formType))
 			return "session.created", nobody.AsSession(cookie).Get("/api/session").OK().Str("data.session.id")
 		},
+		"answerConfirm": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			linkToOwner(t)
+			return "user.linked", owner.id
+		},
+		"answerAccount": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			leadsTo(t, sendForm(c, path, url.Values{"unlink": {linkToOwner(t)}}), path)
+			return "user.unlinked", owner.id
+		},
+		"unlinkIdentity": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			c.Do(op.Method, strings.Replace(path, "{id}", linkToOwner(t), 1), nil).OK()
+			return "user.unlinked", owner.id
+		},
+		"answerReset": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			p := enrol(t, s, unused()+"@example.com", "", "")
+			made := s.JSONOf(t, "user", "reset-link", "--email", p.email)["url"].(string)
+			showsPage(t, sendForm(nobody, strings.TrimPrefix(made, "http://sql.example.com"), url.Values{"password": {thePassword}}), http.StatusOK)
+			return "user.password_reset", p.id
+		},
 		"answerSignOut": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
 			p := session(t)
 			id := p.Get("/api/session").OK().Str("data.session.id")
@@ -359,7 +389,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 					t.Errorf("%v: no target or address", e)
 				}
 				switch name {
-				case "signUp", "answerSignUp", "acceptInvitation", "answerInvitation", "redeemHandoff", "redeem":
+				case "signUp", "answerSignUp", "acceptInvitation", "answerInvitation", "answerReset", "redeemHandoff", "redeem":
 					who, actor = "anonymous", ""
 				case "signOutEverywhere":
 					actor = by["id"].(string) // another user

@@ -34,6 +34,8 @@ var floors = [][]string{
 		"internal/schedule",              // what runs by time
 		"internal/identity",              // whose machine a token of somebody else's names
 		"internal/oauth/clientdoc",       // OAuth clients that are documents elsewhere
+		"internal/upstream",              // who somebody is at a provider that people sign in with
+		"internal/upstream/upstreamtest", // such providers for tests
 		"internal/sqlite/crashfs",        // the simulated disk that tests lose power on
 		"internal/bucket/buckettest",     // a real S3 server for tests, and what breaks the way to it
 	},
@@ -86,9 +88,10 @@ var reserved = []struct {
 	{"modernc.org/sqlite/lib", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/libc", engines, false, "nothing but the engine sees SQLite's C API"},
 	{"modernc.org/sqlite", engines, false, "databases are opened in one place"},
+	{"golang.org/x/oauth2", []string{"internal/upstream"}, true, "people sign in elsewhere by one place"},
 	{"github.com/stripe/stripe-go/v85", []string{"internal/checkout"}, false, "money comes in by one place"},
 	{"github.com/ory/fosite", []string{"internal/oauth"}, false, "OAuth is one room's matter"},
-	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "internal/checkout", "internal/checkout/", "internal/identity/", "internal/oauth", "internal/outbound", "internal/webhook", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
+	{"net/http", []string{"internal/api", "internal/adminsock", "internal/bucket", "internal/bucket/", "internal/checkout", "internal/checkout/", "internal/identity/", "internal/oauth", "internal/outbound", "internal/upstream", "internal/upstream/", "internal/webhook", "cmd/", "bench", "bench/", "e2e", "e2e/"}, true, "a room never sees an http.Request"},
 }
 
 // engines are the engine, the disk that its tests lose power on, and the floor that the bench judges it by.

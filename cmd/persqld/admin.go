@@ -34,6 +34,7 @@ type ledgers struct {
 	oauthApps int            // that a namespace may have, where a server runs; 0 is the setting's default
 	billing   *billing.Books // nil where nothing is counted, and without a server
 	served    bool           // a server runs
+	baseURL   string         // its public origin; "" without a server
 }
 
 // operation is something that a subcommand asks of the catalog, in the running server or, without one, in the
@@ -48,6 +49,7 @@ func operations() map[string]operation {
 		"namespace.delete":    typed(deleteNamespace),
 		"user.create":         typed(createUser),
 		"user.reset-password": typed(resetPassword),
+		"user.reset-link":     typed(resetLink),
 		"user.disable":        typed(disableUser),
 		"user.list":           typed(listUsers),
 		"audit":               typed(readAudit),
@@ -133,6 +135,7 @@ var hints = []struct {
 	{catalog.ErrTableScope, "bad_table_scope", "leave --table-scope out for a token of all tables"},
 	{catalog.ErrNamespaceNotEmpty, "namespace_not_empty", "--force moves its databases to the trash"},
 	{catalog.ErrUserNotFound, "not_found", "persqld user list shows those that exist"},
+	{errDisabled, "conflict", "persqld user enable lets the user sign in again"},
 	{catalog.ErrUserExists, "conflict", "persqld user reset-password gives another password"},
 	{catalog.ErrEmail, "bad_email", ""},
 	{catalog.ErrMemberRole, "bad_role", ""},
@@ -210,7 +213,7 @@ func askHere(ctx context.Context, layout datadir.Layout, op string, args, result
 	if err != nil {
 		return fmt.Errorf("encode arguments: %w", err)
 	}
-	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &ledgers{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{}), 0, nil, false}, raw)
+	got, err := operations()[op](catalog.WithActor(ctx, catalog.Actor{Type: catalog.ActorOperator}), &ledgers{c, c.UndeleteInto, c.DeleteNamespace, password.New(password.Options{}), 0, nil, false, ""}, raw)
 	if err != nil {
 		return err
 	}

@@ -179,6 +179,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		options.OAuth.Documents = clientdoc.New(clientdoc.Options{Get: outbound.NewFetcher(options.Webhooks.Networks, clientdoc.FetchTime, options.Version), Logger: logger})
 	}
 	options.OAuthTokens = api.OAuthTokens{AccessTime: cmd.OAuthTokenTime.Duration, TokenTime: cmd.OAuthMCPTime.Duration, RefreshTime: cmd.OAuthRefreshTime.Duration, RequirePKCE: cmd.OAuthRequirePKCE}
+	options.NoLocalSignIn, options.Providers = !cmd.LocalSignIn, cmd.providers(options.Webhooks.Networks, options.Version, logger)
 	if cmd.StripeKey != "" {
 		options.Credit = books.Credit
 		if options.Checkout, err = checkout.New(checkout.Options{Key: cmd.StripeKey, WebhookSecret: cmd.StripeWebhookSecret, Endpoint: cmd.StripeURL, Logger: logger}); err != nil {
@@ -260,7 +261,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	socketDone := make(chan struct{})
 	go func() {
 		defer close(socketDone)
-		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, cmd.MaxOAuthApps, books.Books, true}), cat, st, dir)); err != nil {
+		if err := adminsock.Serve(socketCtx, socket, lender(adminHandler(&ledgers{cat, door.Undelete, door.DeleteNamespace, passwords, cmd.MaxOAuthApps, books.Books, true, cmd.BaseURL}), cat, st, dir)); err != nil {
 			failed <- err
 		}
 	}()

@@ -21,6 +21,7 @@ import (
 type userCmd struct {
 	Create        userCreateCmd  `cmd:"" help:"Make a user, who can then sign in."`
 	ResetPassword resetCmd       `cmd:"" help:"Give a user another password; all of the user's sessions end."`
+	ResetLink     resetLinkCmd   `cmd:"" help:"Print a link, once, by which a user sets another password."`
 	Disable       userDisableCmd `cmd:"" help:"Keep a user from signing in; all of the user's sessions and open invitations end. Tokens live on."`
 	Enable        userEnableCmd  `cmd:"" help:"Let a disabled user sign in again."`
 	List          userListCmd    `cmd:"" help:"List the users."`

@@ -16,7 +16,8 @@ func (x *exchange) look(secret string) (*console.Invitation, error) {
 		return &console.Invitation{Title: "Invitation"}, err
 	}
 	return &console.Invitation{Title: "Join " + ns.Slug, Namespace: ns.Slug, Role: in.Role, For: in.Email, Email: in.Email, Open: true,
-		ExpiresAt: in.ExpiresAt, CanSignUp: x.s.opt.SignUp != SignUpClosed, Password: passwordLengths}, nil
+		ExpiresAt: in.ExpiresAt, CanSignUp: x.s.opt.SignUp != SignUpClosed, Password: passwordLengths,
+		Providers: x.s.providerLinks(localPath("/invite/" + secret)), NoPassword: x.s.opt.NoLocalSignIn}, nil
 }
 
 // invitationPage sends the page, with what went wrong if something did.

@@ -263,7 +263,7 @@ func TestDatabaseOfApp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.door.delete(t.Context(), d.Database); err != nil {
+	if _, err := h.door.delete(t.Context(), d.Database, ""); err != nil {
 		t.Fatal(err)
 	}
 	a.exchange(code).refused(t, "invalid_grant")

@@ -157,6 +157,9 @@ func localPath(next string) string {
 	case signInPath, signUpPath, "/logout":
 		return "" // round and round
 	}
+	if strings.HasPrefix(u.Path, signInPath+"/") {
+		return "" // likewise: what begins and ends sign-ins
+	}
 	return next
 }
 
@@ -186,7 +189,7 @@ func (x *exchange) arrive() error {
 
 func (x *exchange) signInPage() *console.SignIn {
 	next := x.nextPath()
-	p := &console.SignIn{Password: passwordLengths, Onward: next != "", Email: x.loginHint()}
+	p := &console.SignIn{Password: passwordLengths, Onward: next != "", Email: x.loginHint(), Providers: x.s.providerLinks(next), NoPassword: x.s.opt.NoLocalSignIn}
 	if x.s.opt.SignUp == SignUpOpen {
 		p.SignUpURL = onward(signUpPath, next)
 	}
@@ -201,7 +204,7 @@ func (s *Server) showSignIn(x *exchange, _ url.Values) error {
 	if x.nextPath() != "" {
 		return x.arrive()
 	}
-	p := &console.Account{}
+	p := &console.Account{AccountURL: accountPath}
 	for _, m := range s.opt.Catalog.Memberships(x.user.ID) {
 		p.Places = append(p.Places, console.Place{Slug: m.Slug, Role: m.Role})
 	}
@@ -232,7 +235,8 @@ func (s *Server) answerSignOut(x *exchange, _ url.Values) error {
 }
 
 func (x *exchange) signUpPage() *console.SignUp {
-	return &console.SignUp{Password: passwordLengths, SignInURL: onward(signInPath, x.nextPath())}
+	next := x.nextPath()
+	return &console.SignUp{Password: passwordLengths, SignInURL: onward(signInPath, next), Providers: x.s.providerLinks(next), NoPassword: x.s.opt.NoLocalSignIn}
 }
 
 // showSignUp serves GET /signup. Who has an invitation makes an account on that one's page.

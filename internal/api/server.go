@@ -24,6 +24,7 @@ import (
 	"github.com/persqld/persqld/internal/schedule"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/store"
+	"github.com/persqld/persqld/internal/upstream"
 	"github.com/persqld/persqld/internal/wire"
 )
 
@@ -52,6 +53,8 @@ type Options struct {
 	MaxTransfers     int           // exports and imports at the same time; 4
 	TransferTimeout  time.Duration // of one of them; 1 h
 	Passwords        Passwords     // of the people who sign in; one with the defaults if nil
+	Providers        []upstream.Provider
+	NoLocalSignIn    bool          // nobody signs in, or up, with a password
 	SignUp           string        // who may make an account: one of the SignUp words; SignUpInvite if empty
 	FirstNamespace   string        // slug of the namespace whose owners are the operator's people: they credit any namespace
 	SignInPerAddress int           // attempts to sign in or up a minute and address; 20
@@ -119,6 +122,8 @@ type Server struct {
 	refusals     *attempts // entries of the audit log about failed sign-ins
 	payers       *attempts // beginning payments, by user
 	machines     *attempts // tokens for machines, by identity
+	signIns      *signIns  // by providers, under way
+	complaints   *attempts // lines of the log about providers
 	signer       signer
 
 	oauth      *oauth.Provider
@@ -237,6 +242,7 @@ func New(opt Options) *Server {
 	s.registrations = newAttempts(opt.OAuth.RegisterRate, opt.Now)
 	s.documentAddresses, s.documentHosts = newAttempts(documentsPerAddress, opt.Now), newAttempts(documentsPerHost, opt.Now)
 	s.denials = newAttempts(refusalsPerMinute, opt.Now)
+	s.signIns, s.complaints = newSignIns(opt.Now), newAttempts(refusalsPerMinute, opt.Now)
 	s.refusals = newAttempts(refusalsPerMinute, opt.Now)
 	s.payers, s.strays = newAttempts(checkoutsPerMinute, opt.Now), newAttempts(straysPerMinute, opt.Now)
 	s.limits = wire.Limits{SQLBytes: opt.MaxSQL, Statements: opt.MaxStatements}
@@ -474,6 +480,16 @@ func (s *Server) routes() {
 	add(entryOpen, "POST", "/invite/{token}", s.page(s.answerInvitation))
 	add(entryOpen, "GET", signInPath, s.page(s.showSignIn))
 	add(entryOpen, "POST", signInPath, s.page(s.answerSignIn))
+	add(entryOpen, "GET", confirmPath, s.page(s.showConfirm))
+	add(entryOpen, "POST", confirmPath, s.page(s.answerConfirm))
+	add(entryOpen, "GET", signInPath+"/{provider}", s.page(s.beginProvider))
+	add(entryOpen, "GET", signInPath+"/{provider}/callback", s.page(s.finishProvider))
+	add(entryOpen, "GET", accountPath, s.page(s.showAccount))
+	add(entryOpen, "POST", accountPath, s.page(s.answerAccount))
+	add(entryOpen, "GET", "/reset/{token}", s.page(s.showReset))
+	add(entryOpen, "POST", "/reset/{token}", s.page(s.answerReset))
+	add(entrySession, "GET", "/api/identities", s.listIdentities)
+	add(entrySession, "DELETE", "/api/identities/{id}", s.unlinkIdentity)
 	add(entryOpen, "POST", "/logout", s.page(s.answerSignOut))
 	add(entryOpen, "GET", signUpPath, s.page(s.showSignUp))
 	add(entryOpen, "POST", signUpPath, s.page(s.answerSignUp))

@@ -50,6 +50,9 @@ func (s *Server) signIn(x *exchange) error {
 
 // signInAs checks a password and begins a session.
 func (x *exchange) signInAs(req *signInRequest) error {
+	if x.s.opt.NoLocalSignIn {
+		return errLocalOff
+	}
 	email, err := catalog.FoldEmail(req.Email)
 	if err != nil {
 		email = "" // nobody's, and found out to be so in the same time
@@ -100,14 +103,22 @@ func (x *exchange) recordRefusal(u *catalog.User) {
 // beginSession signs a user in whose password fits that hash. A session that the request has already ends: its cookie may have been put there by
 // somebody who knows it.
 func (x *exchange) beginSession(u *catalog.User, hash string) error {
+	return x.begin(u, catalog.NewSession{UserID: u.ID, PasswordHash: hash})
+}
+
+// begin begins a session, of a user who has just shown to be who it is.
+func (x *exchange) begin(u *catalog.User, n catalog.NewSession) error {
 	s := x.s
 	ctx := x.actingAs(context.WithoutCancel(x.r.Context()), u)
 	if err := s.ensureHome(ctx, u); err != nil {
 		return err
 	}
-	former, _ := s.sessionOf(x.r)
-	session, secret, err := s.opt.Catalog.CreateSession(ctx, catalog.NewSession{UserID: u.ID, PasswordHash: hash, Former: former,
-		Address: addressName(s.clientAddress(x.r))})
+	n.Former, _ = s.sessionOf(x.r)
+	n.Address = addressName(s.clientAddress(x.r))
+	session, secret, err := s.opt.Catalog.CreateSession(ctx, n)
+	if errors.Is(err, catalog.ErrUserNotFound) && n.Identity != nil {
+		return errNoAccount
+	}
 	if errors.Is(err, catalog.ErrUserNotFound) {
 		return errWrongPassword // it was right a moment ago
 	}

@@ -52,6 +52,9 @@ func (x *exchange) signUpAs(req *signUpRequest) error {
 
 // newUser is the user that a request asks for, with the password hashed. What can be refused without that work is.
 func (x *exchange) newUser(req *signUpRequest) (n catalog.NewUser, err error) {
+	if x.s.opt.NoLocalSignIn {
+		return n, errLocalOff
+	}
 	if err := x.admitAttempt(); err != nil {
 		return n, err
 	}

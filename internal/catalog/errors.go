@@ -87,6 +87,18 @@ var (
 	ErrUserExists = errors.New("a user with this e-mail address exists already")
 	// ErrSessionUnknown is returned for a cookie's value that opens nothing: never issued, ended, or over its time.
 	ErrSessionUnknown = errors.New("not signed in")
+	// ErrUserIdentity is returned for what no provider knows somebody as.
+	ErrUserIdentity = errors.New("an identity has an issuer and a subject of 1 to 255 bytes")
+	// ErrUserIdentityNotFound is returned for an identity that is linked to nobody, or not to the user.
+	ErrUserIdentityNotFound = errors.New("linked sign-in not found")
+	// ErrIdentityLinked is returned when an identity is to be linked that is linked already.
+	ErrIdentityLinked = errors.New("the sign-in is linked to an account already")
+	// ErrTooManyUserIdentities is returned when a user has as many identities as one may.
+	ErrTooManyUserIdentities = errors.New("an account has at most 20 linked sign-ins")
+	// ErrLastWay is returned when the last way to sign in is to be taken away.
+	ErrLastWay = errors.New("it is the last way to sign in to the account")
+	// ErrResetNotFound is returned for a link to reset a password that is unknown, used, expired, or followed by another.
+	ErrResetNotFound = errors.New("reset link not found")
 	// ErrMemberRole is returned for a word that is no role of a member.
 	ErrMemberRole = errors.New("a member's role is viewer, editor, admin or owner")
 	// ErrMemberNotFound is returned when a user is no member of the namespace.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -80,17 +81,27 @@ type NewSession struct {
 	// PasswordHash is what the password was verified against. If it is no longer the user's, nobody is signed in: the
 	// password was reset in between.
 	PasswordHash string
-	Address      string
-	Former       *Session // ends with the beginning of the new one, if not nil
+	// Identity is what a provider knows the user as, where that is how the user comes and no password is. If it was unlinked
+	// meanwhile, nobody is signed in.
+	Identity *UserIdentity
+	Address  string
+	Former   *Session // ends with the beginning of the new one, if not nil
 }
 
 // CreateSession signs a user in, and returns the session with the cookie's value, which is not kept. The oldest sessions of
-// a user who has too many end. It returns ErrUserNotFound, also for one who is disabled or has another password by now.
+// a user who has too many end. It returns ErrUserNotFound, also for one who is disabled, has another password by now, or comes by an identity that
+// is no longer the user's.
 func (c *Catalog) CreateSession(ctx context.Context, n NewSession) (s *Session, secret string, err error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	u, err := c.User(n.UserID)
-	if err == nil && (u.password != n.PasswordHash || !u.DisabledAt.IsZero()) {
+	var metadata map[string]any
+	if n.Identity != nil {
+		metadata = map[string]any{"identityId": n.Identity.ID, "issuer": n.Identity.Issuer}
+	} else if err == nil && (n.PasswordHash == "" || u.password != n.PasswordHash) {
+		err = ErrUserNotFound
+	}
+	if err == nil && !u.DisabledAt.IsZero() {
 		err = ErrUserNotFound
 	}
 	if err != nil {
@@ -106,6 +117,11 @@ func (c *Catalog) CreateSession(ctx context.Context, n NewSession) (s *Session, 
 		ended = append(ended, n.Former)
 	}
 	err = c.change(ctx, func(tx *sql.Tx) error {
+		if n.Identity != nil {
+			if list, err := userIdentities(ctx, tx, `id = ? AND user_id = ?`, n.Identity.ID, u.ID); err != nil || len(list) == 0 {
+				return errors.Join(err, ErrUserNotFound)
+			}
+		}
 		if err := c.deleteSessions(ctx, tx, ended, map[string]any{"signedInAgain": true}); err != nil {
 			return err
 		}
@@ -113,7 +129,7 @@ func (c *Catalog) CreateSession(ctx context.Context, n NewSession) (s *Session, 
 			s.hash[:], s.ID, s.UserID, s.Address, s.CreatedAt.UnixMilli(), s.used.Load()); err != nil {
 			return err
 		}
-		return c.audit(ctx, tx, sessionEvent("session.created", s, u, nil))
+		return c.audit(ctx, tx, sessionEvent("session.created", s, u, metadata))
 	}, func(m *mirror) {
 		for _, e := range ended {
 			m.endSession(e)

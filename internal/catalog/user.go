@@ -24,9 +24,10 @@ type User struct {
 
 	password string
 	seq      int64
+	first    *UserIdentity // that a new user begins with; nil for none
 }
 
-// PasswordHash is what the password is verified against.
+// PasswordHash is what the password is verified against; "" for a user without one, whom no password signs in.
 func (u *User) PasswordHash() string { return u.password }
 
 // maxEmail is the greatest length of an e-mail address in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
@@ -50,7 +51,10 @@ func unseen(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
 type NewUser struct {
 	Email        string // folded by CreateUser
 	Name         string // up to 200 characters; the part of Email before the @ if empty
-	PasswordHash string
+	PasswordHash string // "" for a user who signs in by Identity alone
+	// Identity is what a provider knows the user as, linked from the start; nil for none. EmailVerified is what it says of Email.
+	Identity      *NewUserIdentity
+	EmailVerified bool
 	// NamespaceID and Role make the user a member from the start, unless they are empty.
 	NamespaceID string
 	Role        string
@@ -71,10 +75,16 @@ func (c *Catalog) describeUser(n NewUser) (*User, error) {
 	if _, err := c.UserByEmail(email); err == nil {
 		return nil, ErrUserExists
 	}
-	return &User{ID: NewID("usr"), Email: email, Name: n.Name, CreatedAt: c.moment(), password: n.PasswordHash}, nil
+	u := &User{ID: NewID("usr"), Email: email, Name: n.Name, EmailVerified: n.EmailVerified, CreatedAt: c.moment(), password: n.PasswordHash}
+	if n.Identity != nil {
+		if u.first, err = c.describeIdentity(*n.Identity, u.ID); err != nil {
+			return nil, err
+		}
+	}
+	return u, nil
 }
 
-// CreateUser makes a user. It returns ErrEmail, ErrName, ErrUserExists, ErrNamespaceNotFound or ErrMemberRole.
+// CreateUser makes a user. It returns ErrEmail, ErrName, ErrUserExists, ErrNamespaceNotFound, ErrMemberRole, ErrUserIdentity or ErrIdentityLinked.
 func (c *Catalog) CreateUser(ctx context.Context, n NewUser) (*User, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -114,7 +124,10 @@ func (c *Catalog) insertUser(ctx context.Context, tx *sql.Tx, u *User) error {
 	if u.seq, err = result.LastInsertId(); err != nil {
 		return fmt.Errorf("insert user: %w", err)
 	}
-	return c.audit(ctx, tx, userEvent("user.created", "", u, nil))
+	if err := c.audit(ctx, tx, userEvent("user.created", "", u, nil)); err != nil || u.first == nil {
+		return err
+	}
+	return c.insertIdentity(ctx, tx, u.first, u, nil)
 }
 
 // userEvent is an entry about a user, in a namespace or, if namespaceID is empty, of the server.
@@ -154,7 +167,7 @@ func (c *Catalog) Users() []*User {
 	return list
 }
 
-// ResetPassword gives a user another password and ends all of the user's sessions. It returns ErrUserNotFound.
+// ResetPassword gives a user another password and ends all of the user's sessions, and an open link to reset it. It returns ErrUserNotFound.
 func (c *Catalog) ResetPassword(ctx context.Context, id, passwordHash string) (ended int, err error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -162,27 +175,10 @@ func (c *Catalog) ResetPassword(ctx context.Context, id, passwordHash string) (e
 	if err != nil {
 		return 0, fmt.Errorf("reset password: %w", err)
 	}
-	v := *u
-	v.password = passwordHash
-	sessions := c.sessionsOf(id)
-	err = c.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE users SET password = ? WHERE id = ?`, passwordHash, id); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = ?`, id); err != nil {
-			return err
-		}
-		return c.audit(ctx, tx, userEvent("user.password_reset", "", u, map[string]any{"sessionsEnded": len(sessions)}))
-	}, func(m *mirror) {
-		m.addUser(&v)
-		for _, s := range sessions {
-			m.endSession(s)
-		}
-	})
-	if err != nil {
+	if ended, err = c.setPassword(ctx, u, passwordHash, nil, "user.password_reset", map[string]any{}); err != nil {
 		return 0, fmt.Errorf("reset password: %w", err)
 	}
-	return len(sessions), nil
+	return ended, nil
 }
 
 // Rehash keeps another hash of the same password, unless that was changed since. It returns ErrUserNotFound.
@@ -291,7 +287,7 @@ func (m *mirror) addUser(u *User) {
 	m.byEmail[u.Email] = u
 }
 
-// SetDisabled keeps a user from signing in, or lets the user again; disabling ends all sessions, and the open invitations that
+// SetDisabled keeps a user from signing in, or lets the user again; disabling ends all sessions, an open link to reset the password, and the open invitations that
 // the user made, which would let in whoever has their links. It returns ErrUserNotFound.
 func (c *Catalog) SetDisabled(ctx context.Context, id string, disabled bool) (*User, error) {
 	c.changing.Lock()
@@ -314,6 +310,7 @@ func (c *Catalog) SetDisabled(ctx context.Context, id string, disabled bool) (*U
 		_, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = ? WHERE id = ?`, nullMillis(v.DisabledAt), id)
 		if err == nil && disabled {
 			_, err = tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = ?`, id)
+			err = errors.Join(err, endReset(ctx, tx, id))
 			for _, m := range c.Memberships(id) {
 				err = errors.Join(err, c.endGrants(ctx, tx, &Member{NamespaceID: m.ID, UserID: id}))
 			}

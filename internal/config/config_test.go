@@ -51,7 +51,7 @@ func TestDefaults(t *testing.T) {
 		ParkTimeout: config.Duration{Duration: 30 * time.Second},
 		MaxImport:   1e9, MaxCSV: 10e6, MaxCSVRows: 100_000, MaxTransfers: 4, TransferTimeout: config.Duration{Duration: time.Hour},
 		MaxRequest: 10e6, MaxResult: 32e6, MaxSQL: 100e3, MaxDatabase: 10e9, MaxStatements: 100, Log: "info",
-		SignUp: "invite", SessionIdle: config.Duration{Duration: 168 * time.Hour}, SessionLife: config.Duration{Duration: 720 * time.Hour},
+		LocalSignIn: true, GitHubURL: "https://github.com", SignUp: "invite", SessionIdle: config.Duration{Duration: 168 * time.Hour}, SessionLife: config.Duration{Duration: 720 * time.Hour},
 		MaxSessions: 100, MaxNamespaces: 20, MaxInvitations: 100, SignInPerAddress: 20, SignInPerAccount: 10,
 		ApprovalTime: config.Duration{Duration: 24 * time.Hour}, RedeemTime: config.Duration{Duration: time.Hour}, MaxApprovals: 100, MaxSchedules: 100, ScheduleRuns: 4, ScheduleTime: config.Duration{Duration: 5 * time.Minute},
 		FeedKeep: 100_000, FeedKeptFor: config.Duration{Duration: 24 * time.Hour}, FeedRequest: 10_000, FeedBuffer: 4 << 20, FeedListeners: 10_000, FeedListenersHere: 2_000,

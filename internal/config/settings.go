@@ -9,11 +9,14 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/checkout"
 	"github.com/persqld/persqld/internal/identity"
 	"github.com/persqld/persqld/internal/password"
+	"github.com/persqld/persqld/internal/upstream"
 )
 
 // Group is the kong group that marks a flag as a setting. It must be the group of the embedded field where Settings,
@@ -46,6 +49,15 @@ type Settings struct {
 	AdminEmail          string   `help:"E-mail address of the first user of the console, who becomes owner of that namespace; made at a start if there is no such user, then left as it is. Without one the first start prints a sign-up link." placeholder:"EMAIL"`
 	AdminPassword       string   `secret:"true" help:"That user's first password, 8 to 1,024 bytes." placeholder:"PASSWORD"`
 	SignUp              string   `name:"signup" default:"invite" enum:"open,invite,closed" help:"Who may make an account: anybody (open), who has an invitation (invite), or the operator alone (closed)." placeholder:"WHO"`
+	LocalSignIn         bool     `default:"true" negatable:"" help:"People sign in, and up, with an e-mail address and a password. Off, only sign-in providers are left, of which one must be set; a password then opens nothing."`
+	OIDCIssuer          string   `name:"oidc-issuer" help:"Issuer of the OpenID Connect provider that people may sign in with, https (http on loopback alone). Its callback is /login/oidc/callback; a private address must be in PERSQLD_ALLOW_NETWORKS." placeholder:"URL"`
+	OIDCClientID        string   `name:"oidc-client-id" help:"Client id of this server at that provider." placeholder:"ID"`
+	OIDCClientSecret    string   `name:"oidc-client-secret" secret:"true" help:"Client secret of this server at that provider." placeholder:"SECRET"`
+	OIDCLabel           string   `name:"oidc-label" auto:"the issuer's host" help:"What the sign-in page calls that provider, up to 60 characters." placeholder:"TEXT"`
+	GitHubClientID      string   `name:"github-client-id" help:"Client id of this server's OAuth app at GitHub, with which people may sign in. Its callback is /login/github/callback." placeholder:"ID"`
+	GitHubClientSecret  string   `name:"github-client-secret" secret:"true" help:"Client secret of that OAuth app." placeholder:"SECRET"`
+	GitHubURL           string   `name:"github-url" default:"https://github.com" help:"Where GitHub is: another address for a GitHub Enterprise Server." placeholder:"URL"`
+	GitHubAPIURL        string   `name:"github-api-url" auto:"of that GitHub" help:"Where its API is: https://api.github.com, or /api/v3 of an Enterprise Server." placeholder:"URL"`
 	SessionIdle         Duration `default:"168h" range:"1m..8760h" unit:"time" help:"A session ends that long after its last request." placeholder:"TIME"`
 	SessionLife         Duration `default:"720h" range:"1m..8760h" unit:"time" help:"A session ends that long after its sign-in, however much it is used." placeholder:"TIME"`
 	MaxSessions         int      `default:"100" range:"1..10000" unit:"sessions" help:"Sessions a user; the oldest ends for the next." placeholder:"N"`
@@ -161,6 +173,9 @@ func (s *Settings) Validate() error {
 	if _, err := identity.ParseIssuers(s.TrustedIssuers, s.BuiltinIssuers); err != nil {
 		return fmt.Errorf("%s: %w", name("trusted-issuers"), err)
 	}
+	if err := s.checkProviders(); err != nil {
+		return err
+	}
 	if s.AdminListen != "" {
 		if err := checkAddress("admin-listen", s.AdminListen); err != nil {
 			return err
@@ -233,6 +248,31 @@ func (s *Settings) checkStripe() error {
 	}
 	if err := checkout.Check(s.StripeKey, s.StripeWebhookSecret, s.StripeURL); err != nil {
 		return fmt.Errorf("%s, %s, %s: %w", name("stripe-key"), name("stripe-webhook-secret"), name("stripe-url"), err)
+	}
+	return nil
+}
+
+// maxLabel is the longest label of a provider, in characters.
+const maxLabel = 60
+
+// checkProviders returns an error where people could not sign in.
+func (s *Settings) checkProviders() error {
+	if (s.OIDCIssuer == "") != (s.OIDCClientID == "") || (s.OIDCIssuer == "") != (s.OIDCClientSecret == "") {
+		return fmt.Errorf("%s, %s and %s go together; give all or none", name("oidc-issuer"), name("oidc-client-id"), name("oidc-client-secret"))
+	}
+	if (s.GitHubClientID == "") != (s.GitHubClientSecret == "") {
+		return fmt.Errorf("%s and %s go together; give both or neither", name("github-client-id"), name("github-client-secret"))
+	}
+	for flag, address := range map[string]string{"oidc-issuer": s.OIDCIssuer, "github-url": s.GitHubURL, "github-api-url": s.GitHubAPIURL} {
+		if err := upstream.CheckURL(address); address != "" && err != nil {
+			return fmt.Errorf("%s: %w", name(flag), err)
+		}
+	}
+	if utf8.RuneCountInString(s.OIDCLabel) > maxLabel || strings.ContainsFunc(s.OIDCLabel, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("%s has up to %d characters that can be seen", name("oidc-label"), maxLabel)
+	}
+	if !s.LocalSignIn && s.OIDCIssuer == "" && s.GitHubClientID == "" {
+		return fmt.Errorf("%s is off, and there is no provider to sign in with; set %s or %s, or leave it on", name("local-sign-in"), name("oidc-issuer"), name("github-client-id"))
 	}
 	return nil
 }

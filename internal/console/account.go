@@ -12,6 +12,9 @@ type SignIn struct {
 	Password  Lengths
 	Onward    bool   // something waits behind the sign-in
 	SignUpURL string // where accounts are made; empty where nobody makes one alone
+	Providers []Link // sign-ins elsewhere
+	// NoPassword is where nobody signs in with a password.
+	NoPassword bool
 }
 
 func (p *SignIn) title() string       { return "Sign in" }
@@ -23,6 +26,8 @@ type SignUp struct {
 	Email, Name string // as they were sent
 	Password    Lengths
 	SignInURL   string
+	Providers   []Link
+	NoPassword  bool
 }
 
 func (p *SignUp) title() string       { return "Make an account" }
@@ -34,8 +39,9 @@ type Place struct{ Slug, Role string }
 // Account is what somebody sees who has signed in and wants nothing else.
 type Account struct {
 	Frame
-	Name   string
-	Places []Place
+	Name       string
+	Places     []Place
+	AccountURL string // of the page about the account; empty for none
 }
 
 func (p *Account) title() string       { return "You are signed in" }
@@ -74,6 +80,9 @@ type Invitation struct {
 	Email     string // as it was sent
 	Name      string
 	Password  Lengths
+	Providers []Link
+	// NoPassword is where nobody signs in with a password.
+	NoPassword bool
 }
 
 func (p *Invitation) title() string       { return p.Title }

@@ -28,19 +28,32 @@ func seen(page string) string {
 func pages() map[string]console.Page {
 	lengths := console.Lengths{Min: 8, Max: 1024}
 	signedIn := console.Frame{SignedIn: "ada@example.com"}
+	providers := []console.Link{{URL: "/login/oidc?next=%2Fx", Text: "id.example.com"}, {URL: "/login/github", Text: "GitHub"}}
 	approved, denied, expired, redeemed := pending(), pending(), pending(), pending()
 	for p, status := range map[*console.ApprovalPage]console.Status{approved: console.Approved, denied: console.Denied, expired: console.Expired, redeemed: console.Redeemed} {
 		p.Status, p.MayDecide = status, false
 	}
 	return map[string]console.Page{
-		"sign in": &console.SignIn{Email: "ada@example.com", Password: lengths, Onward: true, SignUpURL: "/signup?next=%2Fx"},
-		"sign up": &console.SignUp{Password: lengths, SignInURL: "/login"},
-		"account": &console.Account{Frame: signedIn, Places: []console.Place{{Slug: "acme", Role: "owner"}}},
-		"message": &console.Message{Title: "Not found", Frame: console.Frame{Problem: "There is no such path", Hint: "look elsewhere"}},
-		"out":     console.SignedOut(),
-		"invited": &console.Invitation{Title: "Join acme", Namespace: "acme", Role: "editor", Open: true, CanSignUp: true, Password: lengths, ExpiresAt: asked},
-		"joined":  &console.Invitation{Frame: signedIn, Title: "You joined acme", Namespace: "acme", Role: "editor", Accepted: true},
-		"pending": pending(), "approved": approved, "denied": denied, "expired": expired, "redeemed": redeemed,
+		"sign in":             &console.SignIn{Email: "ada@example.com", Password: lengths, Onward: true, SignUpURL: "/signup?next=%2Fx"},
+		"providers":           &console.SignIn{NoPassword: true, Providers: providers},
+		"invited by provider": &console.Invitation{Title: "Join acme", Namespace: "acme", Role: "editor", Open: true, NoPassword: true, Providers: providers, ExpiresAt: asked},
+		"confirm link":        &console.Confirm{Frame: signedIn, Kind: console.ConfirmLink, Provider: "id.example.com", Email: "ada@work.example"},
+		"confirm password":    &console.Confirm{Kind: console.ConfirmPassword, Provider: "id.example.com", Email: "ada@work.example", Password: lengths},
+		"confirm elsewhere":   &console.Confirm{Kind: console.ConfirmElsewhere, Provider: "id.example.com", Email: "ada@work.example"},
+		"confirm create":      &console.Confirm{Kind: console.ConfirmCreate, Provider: "id.example.com", Name: "Ada", Namespace: "acme", Role: "editor"},
+		"own account": &console.AccountPage{Frame: signedIn, Name: "Ada", Email: "ada@example.com", EmailVerified: true, Since: asked, Others: 2, Places: []console.Place{{Slug: "acme", Role: "owner"}}, TakesPasswords: true, HasPassword: true, Password: lengths,
+			Linked: []console.LinkedSignIn{{ID: "uid_1", Provider: "GitHub", Name: "ada@example.com", At: asked}}, Linkable: providers},
+		"reset":      &console.Reset{Email: "ada@example.com", Open: true, Password: lengths},
+		"reset over": &console.Reset{Frame: console.Frame{Problem: "The link is over"}},
+		"set":        console.PasswordSet("ada@example.com"),
+		"everywhere": console.SignedOutEverywhere(),
+		"sign up":    &console.SignUp{Password: lengths, SignInURL: "/login"},
+		"account":    &console.Account{Frame: signedIn, Places: []console.Place{{Slug: "acme", Role: "owner"}}},
+		"message":    &console.Message{Title: "Not found", Frame: console.Frame{Problem: "There is no such path", Hint: "look elsewhere"}},
+		"out":        console.SignedOut(),
+		"invited":    &console.Invitation{Title: "Join acme", Namespace: "acme", Role: "editor", Open: true, CanSignUp: true, Password: lengths, ExpiresAt: asked},
+		"joined":     &console.Invitation{Frame: signedIn, Title: "You joined acme", Namespace: "acme", Role: "editor", Accepted: true},
+		"pending":    pending(), "approved": approved, "denied": denied, "expired": expired, "redeemed": redeemed,
 	}
 }
 

@@ -155,9 +155,13 @@ func TestSound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var latest int64
+	if _, err := fmt.Sscanf(files[len(files)-1], "%d_", &latest); err != nil {
+		t.Fatal(err)
+	}
 	for _, full := range []bool{false, true} {
 		r := h.examine(t, noon, full)
-		if !r.Sound || len(r.Findings) != 0 || r.Databases != 3 || r.Format != 1 || int(r.CatalogSchema) != len(files) || r.Bytes == 0 || r.Full != full {
+		if !r.Sound || len(r.Findings) != 0 || r.Databases != 3 || r.Format != 1 || int64(r.CatalogSchema) != latest || r.Bytes == 0 || r.Full != full {
 			t.Errorf("got %+v", r)
 		}
 	}
