@@ -159,7 +159,9 @@ func (o *office) flush() {
 
 func (o *office) totals(q catalog.UsageQuery) billing.Used {
 	o.t.Helper()
-	q.NamespaceID = o.ns.ID
+	if q.NamespaceID == "" {
+		q.NamespaceID = o.ns.ID
+	}
 	if q.To == 0 {
 		q.To = catalog.Day(o.clock.Now())
 	}

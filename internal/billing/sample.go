@@ -69,17 +69,45 @@ func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files File
 		}
 		return nil
 	}
-	for _, ns := range b.cat.Namespaces() {
-		// Before what is charged, since its first look at the balance would have that twice.
-		if _, err := b.Account(ctx, ns.ID); err != nil {
-			return err
+	// Before what is charged, since an account's first look at the balance would have that twice.
+	lastOf := map[string]map[string]catalog.Sample{}
+	lastSamples := func(namespace string) (map[string]catalog.Sample, error) {
+		if last, ok := lastOf[namespace]; ok {
+			return last, nil
 		}
-		last, err := b.cat.LastSamples(ctx, ns.ID)
+		if _, err := b.Account(ctx, namespace); err != nil {
+			return nil, err
+		}
+		last, err := b.cat.LastSamples(ctx, namespace)
+		if err == nil {
+			lastOf[namespace] = last
+		}
+		return last, err
+	}
+	apps := b.cat.AppDatabases()
+	pays := map[string]bool{}
+	for _, app := range apps {
+		pays[app.NamespaceID] = true
+	}
+	for _, ns := range b.cat.Namespaces() {
+		last, err := lastSamples(ns.ID)
 		if err != nil {
 			return err
 		}
 		for _, d := range b.cat.DatabasesOf(ns.ID) {
-			was := last[d.ID]
+			payer, was := ns.ID, last[d.ID]
+			if app, ok := apps[d.ID]; ok {
+				if app.Connected {
+					payer = app.NamespaceID
+				}
+				others, err := lastSamples(app.NamespaceID)
+				if err != nil {
+					return err
+				}
+				if s := others[d.ID]; s.Day >= was.Day { // whoever pays for the day, nobody else does
+					was = s
+				}
+			}
 			if was.Day == day && was.DatabaseID != "" {
 				continue
 			}
@@ -96,7 +124,7 @@ func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files File
 				// Opening it may have changed its files' times.
 				modified = files.Modified(d.ID).UnixNano()
 			}
-			s := catalog.Sample{NamespaceID: ns.ID, DatabaseID: d.ID, Day: day, Bytes: bytes, Modified: modified}
+			s := catalog.Sample{NamespaceID: payer, DatabaseID: d.ID, Day: day, Bytes: bytes, Modified: modified}
 			if !d.Test {
 				s.Nanos = b.storageDay(bytes)
 			}
@@ -105,6 +133,9 @@ func (b *Books) SampleNow(ctx context.Context, owner store.Placement, files File
 					return err
 				}
 			}
+		}
+		if !pays[ns.ID] {
+			delete(lastOf, ns.ID)
 		}
 	}
 	return keep()

@@ -194,3 +194,70 @@ func TestSamples(t *testing.T) {
 	o.balance()
 	o.ledger()
 }
+
+// What a connected app's database stores is the app's to pay, and nobody pays a day twice.
+func TestSamplesOfApps(t *testing.T) {
+	o := newOffice(t, billing.Options{Prepaid: true, Welcome: dollar})
+	s := real(t, o.clock)
+	ctx := t.Context()
+	u, err := o.cat.CreateUser(ctx, catalog.NewUser{Email: "ada@example.com", PasswordHash: "x"})
+	if err == nil {
+		_, err = o.cat.CreateHome(ctx, catalog.NewHome{UserID: u.ID, Slug: "ada", DatabaseID: catalog.NewID("db"), Database: "main"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := o.cat.HomeOf(u.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, _, err := o.cat.CreateOAuthClient(ctx, catalog.NewOAuthClient{NamespaceID: o.ns.ID, Name: "App", RedirectURIs: []string{"https://app.example/"}, Most: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &catalog.NewDatabase{ID: catalog.NewID("db"), NamespaceID: home.ID, Slug: "app"}
+	other := o.cat.DatabasesOf(home.ID)[0]
+	if err := s.Create(ctx, other.ID); err != nil {
+		t.Fatal(err)
+	}
+	own := func() int64 { return o.totals(catalog.UsageQuery{NamespaceID: home.ID, DatabaseID: other.ID}).StorageBytes }
+	if err := s.Create(ctx, n.ID); err != nil {
+		t.Fatal(err)
+	}
+	consent := func(n *catalog.NewDatabase) *catalog.OAuthGrant {
+		t.Helper()
+		g, _, err := o.cat.ConsentOAuth(ctx, catalog.OAuthConsent{Code: catalog.NewOAuthCode(), UserID: u.ID, ClientID: app.ID, Name: "App", Scopes: []string{catalog.OAuthDatabase},
+			RedirectURI: "https://app.example/", AuthAt: o.clock.Now(), Database: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	g := consent(n)
+	stored := func(namespace string) int64 {
+		t.Helper()
+		if err := o.SampleNow(ctx, s, s); err != nil {
+			t.Fatal(err)
+		}
+		return o.totals(catalog.UsageQuery{NamespaceID: namespace}).StorageBytes
+	}
+	if app, user := stored(o.ns.ID), stored(home.ID); app == 0 || user != own() {
+		t.Errorf("connected: %d bytes are the app's, %d the user's", app, user)
+	}
+	if _, err := o.cat.DisconnectOAuth(ctx, u.ID, g.ID); err != nil {
+		t.Fatal(err)
+	}
+	if user := stored(home.ID); user != own() {
+		t.Errorf("disconnected on the same day: %d bytes are the user's, who would pay the day again", user)
+	}
+	o.clock.set(o.clock.Now().Add(24 * time.Hour))
+	if user := stored(home.ID); user <= own() {
+		t.Error("disconnected: nobody pays")
+	}
+	consent(nil)
+	before := o.totals(catalog.UsageQuery{NamespaceID: o.ns.ID}).Nanos
+	stored(o.ns.ID)
+	if after := o.totals(catalog.UsageQuery{NamespaceID: o.ns.ID}).Nanos; after != before {
+		t.Errorf("connected again on the same day: %d, %d before", after, before)
+	}
+}

@@ -254,6 +254,25 @@ func (c *Catalog) Payer(tokenID string) string {
 	return c.mirror.oauth.payers[tokenID]
 }
 
+// AppDatabase is a database that an app has in its user's namespace, or had until it was disconnected.
+type AppDatabase struct {
+	NamespaceID string // the app's, which is charged for what the database stores while the app is connected
+	Connected   bool
+}
+
+// AppDatabases are those of the apps that have a namespace, by the databases' ids.
+func (c *Catalog) AppDatabases() map[string]AppDatabase {
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	list := map[string]AppDatabase{}
+	for _, g := range c.mirror.oauth.grants {
+		if cl := c.mirror.clients[g.ClientID]; g.Database != "" && cl != nil && cl.NamespaceID != "" {
+			list[g.Database] = AppDatabase{cl.NamespaceID, g.EndedAt.IsZero()}
+		}
+	}
+	return list
+}
+
 // roleRung is a token role's place on the ladder, from 1; 0 for no role.
 func roleRung(role string) int {
 	switch role {
