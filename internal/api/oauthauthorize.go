@@ -366,8 +366,17 @@ func (x *exchange) sendAway(to string) error {
 // policy is the page's Content-Security-Policy: the form of one that leads on to an app may end there.
 func (x *exchange) policy() string {
 	to := x.leads
-	if p := x.r.URL.Path; p == signInPath || p == signUpPath {
-		if u, err := url.Parse(x.nextPath()); err == nil && u.Path == authorizePath {
+	next := ""
+	switch x.r.URL.Path {
+	case signInPath, signUpPath:
+		next = x.nextPath()
+	case confirmPath:
+		if state := x.signInUnderWay(); state != nil {
+			next = state.Next
+		}
+	}
+	if next != "" {
+		if u, err := url.Parse(next); err == nil && u.Path == authorizePath {
 			to = u.Query().Get("redirect_uri")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -88,12 +89,17 @@ func (s *Server) beginProvider(x *exchange, _ url.Values) error {
 	if p == nil {
 		return errNoProvider
 	}
+	next := x.nextPath()
+	if len(next) > maxCarried {
+		return newFault(http.StatusBadRequest, codeBadRequest, fmt.Sprintf("What you were about to do is longer than the limit of %d bytes that a sign-in by %s can take along", maxCarried, p.Label()),
+			"sign in first, then begin again in the app; it should send a shorter state")
+	}
 	a := upstream.NewAttempt(s.callback(p))
 	address, err := p.Begin(x.r.Context(), a)
 	if err != nil {
 		return x.providerFailed(p, err)
 	}
-	state := s.signIns.begin(p.Name(), x.nextPath())
+	state := s.signIns.begin(p.Name(), next)
 	state.State, state.Nonce, state.Verifier = a.State, a.Nonce, a.Verifier
 	if x.user != nil && x.r.URL.Query().Has("link") {
 		state.Link = x.user.ID

@@ -25,6 +25,9 @@ const (
 	signInCookie     = "persql_signin"
 	signInCookieHost = "__Host-" + signInCookie
 
+	// maxCarried is the longest path, in bytes, that a sign-in by a provider goes on to: browsers keep cookies of 4096 bytes.
+	maxCarried = 2_000
+
 	// maxUsed bounds the memory of what was used, to some 10 MB.
 	maxUsed = 100_000
 )

@@ -93,7 +93,7 @@ func TestLongestSignIn(t *testing.T) {
 		{State: upstream.NewAttempt("").State, Nonce: upstream.NewAttempt("").Nonce, Verifier: upstream.NewAttempt("").Verifier},
 		{Person: personOf(&upstream.Person{Subject: strings.Repeat("s", 255), Email: email, EmailVerified: true, Name: strings.Repeat("é", 500)})},
 	} {
-		full := s.begin("github", "/"+strings.Repeat("n", maxNextPath-1))
+		full := s.begin("github", "/"+strings.Repeat("n", maxCarried-1))
 		full.Link, full.State, full.Nonce, full.Verifier, full.Person = "usr_"+strings.Repeat("x", 26), state.State, state.Nonce, state.Verifier, state.Person
 		value, err := s.seal(full)
 		if err != nil || len(signInCookieHost)+1+len(value) > 4096 {

@@ -465,16 +465,17 @@ func recent(cl *OAuthClient, now time.Time) bool {
 	return !cl.UsedAt.IsZero() && passed >= 0 && passed < usedEvery
 }
 
-// holdingTokens are the clients that registered themselves and have got tokens that still work: apps keep those for good, and go on without sending anybody here.
-func (c *Catalog) holdingTokens(ctx context.Context, now time.Time) (map[string]bool, error) {
+// holdingTokens are the clients that have got tokens that still work: apps keep those for good, and go on without sending anybody here.
+func (c *Catalog) holdingTokens(now time.Time) map[string]bool {
 	holding := map[string]bool{}
-	err := each(ctx, c.db, `SELECT DISTINCT via FROM tokens WHERE via >= ?1 AND via < ?2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?3)`, func(rows *sql.Rows) error {
-		var id string
-		err := rows.Scan(&id)
-		holding[id] = true
-		return err
-	}, prefixOAuthClient+"_", prefixOAuthClient+"`", now.UnixMilli()) // what begins with it: ` comes after _
-	return holding, err
+	c.mirror.mu.RLock()
+	defer c.mirror.mu.RUnlock()
+	for _, f := range c.mirror.oauth.families {
+		if !c.mirror.oauth.over(f, now) {
+			holding[f.ClientID] = true
+		}
+	}
+	return holding
 }
 
 // SweepOAuthClients forgets the clients that registered themselves and that nobody let in for unused since, or that nobody lets in any more for idle and that have no tokens. It
@@ -494,10 +495,7 @@ func (c *Catalog) SweepOAuthClients(ctx context.Context, unused, idle time.Durat
 		}
 	}
 	if slices.ContainsFunc(over, func(cl *OAuthClient) bool { return !cl.UsedAt.IsZero() }) {
-		holding, err := c.holdingTokens(ctx, now)
-		if err != nil {
-			return 0, fmt.Errorf("sweep OAuth clients: %w", err)
-		}
+		holding := c.holdingTokens(now)
 		over = slices.DeleteFunc(over, func(cl *OAuthClient) bool { return holding[cl.ID] })
 	}
 	if len(over) == 0 {
