@@ -14,7 +14,10 @@ import (
 // unaudited are the calls that change nothing which the audit log tells of: what they change of rows is the query log's. Those of payments need a Stripe,
 // and are looked at in checkout_test.go; those of machines an issuer, in identity_test.go.
 var unaudited = map[string]bool{"previewBranchByPost": true, "query": true, "batch": true, "validate": true, "explain": true, "searchByBody": true, "propose": true, "apply": true, "startCheckout": true, "stripeEvent": true,
-	"federate": true, "connectRepository": true, "agentIdentity": true, "requestToken": true}
+	"federate": true, "connectRepository": true, "agentIdentity": true, "requestToken": true,
+	// Of people's apps: oauth_test.go.
+	"authorizeByPost": true, "answerConsent": true, "revokeOAuthToken": true, "introspectOAuthToken": true, "postUserInfo": true, "answerConnectedApps": true, "disconnectApp": true,
+	"registerClient": true} // of what strangers register the log tells when somebody lets it in
 
 // TestEveryChangeIsAudited makes each call of the OpenAPI document that changes something, and looks for its entry: whose it is, of what,
 // and from where.
@@ -90,6 +93,24 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			id := admin.Post("/v1/actions/bindings", body{"repository": "audited/" + unused()}).OK().Str("data.id")
 			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
 			return "identity.unbound", id
+		},
+		"createOAuthApp": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			return "oauth_client.created", c.Post(path, body{"name": "app", "redirectUris": []string{"https://app.example.com/callback"}}).OK().Str("data.clientId")
+		},
+		"updateOAuthApp": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := anApp(t, admin, "")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), body{"name": "other"}).OK()
+			return "oauth_client.updated", id
+		},
+		"deleteOAuthApp": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := anApp(t, admin, "")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "oauth_client.deleted", id
+		},
+		"rotateOAuthSecret": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {
+			id := anApp(t, admin, "")
+			c.Do(op.Method, strings.Replace(path, "{id}", id, 1), nil).OK()
+			return "oauth_client.secret_rotated", id
 		},
 		"createNamespace": plain("member.added", body{"slug": "fresh"}),
 		"createUser": func(t *testing.T, op *openapi.Operation, c *harness.Client, path string) (string, string) {

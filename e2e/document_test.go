@@ -22,36 +22,41 @@ var requests = map[string]struct {
 	query string
 	body  any
 }{
-	"createDatabase":     {body: body{"slug": "made"}},
-	"createToken":        {body: body{"database": "made"}},
-	"createSnapshot":     {body: body{"label": "x"}},
-	"restoreDatabase":    {body: body{"timestamp": "2100-01-01"}},
-	"createPolicy":       {body: body{"name": "p", "tableName": "t", "expression": "a = 1"}},
-	"createApprovalRule": {body: body{"tableGlob": "unheard_of", "action": "deny"}},
-	"propose":            {body: harness.Body("SELECT a FROM v8")},
-	"updateWebhook":      {body: body{"enabled": false}},
-	"replayWebhook":      {body: body{}},
-	"createWebhook":      {body: body{"name": "w", "url": "https://example.com/"}},
-	"createSchedule":     {body: body{"name": "s", "sql": "SELECT a FROM v8", "intervalSec": 60}},
-	"changeSchedule":     {body: body{"enabled": true}},
-	"createBinding":      {body: body{"repository": "documented/shop"}},
-	"agentIdentity":      {body: body{"type": "identity_assertion", "assertion": "x"}},
-	"requestToken":       {body: body{"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "client_secret": "x"}},
-	"createUser":         {body: body{"subject": "u", "template": "made"}},
-	"listDatabases":      {query: "?deleted=true"},
-	"listChanges":        {query: "?wait=0"},
-	"query":              {body: harness.Body(endless)},
-	"batch":              {body: harness.BatchBody(false, endless)},
-	"validate":           {body: harness.Body("SELECT 1")},
-	"explain":            {body: harness.Body("SELECT a FROM v8")},
-	"search":             {query: "?q=table&limit=200"},
-	"searchByBody":       {body: body{"q": "table", "limit": 200}},
-	"importDatabase":     {body: harness.Raw(endless + ";")},
-	"loadCSV":            {query: "?table=t", body: harness.Raw("a\n1\n")},
-	"putDescriptions":    {body: body{"databaseDescription": "x"}},
-	"forkDatabase":       {body: body{"slug": "made"}},
-	"getUsage":           {query: "?groupBy=database"},
-	"setCaps":            {body: harness.Raw(`[]`)},
+	"createDatabase":       {body: body{"slug": "made"}},
+	"createToken":          {body: body{"database": "made"}},
+	"createSnapshot":       {body: body{"label": "x"}},
+	"restoreDatabase":      {body: body{"timestamp": "2100-01-01"}},
+	"createPolicy":         {body: body{"name": "p", "tableName": "t", "expression": "a = 1"}},
+	"createApprovalRule":   {body: body{"tableGlob": "unheard_of", "action": "deny"}},
+	"propose":              {body: harness.Body("SELECT a FROM v8")},
+	"updateWebhook":        {body: body{"enabled": false}},
+	"replayWebhook":        {body: body{}},
+	"createWebhook":        {body: body{"name": "w", "url": "https://example.com/"}},
+	"createSchedule":       {body: body{"name": "s", "sql": "SELECT a FROM v8", "intervalSec": 60}},
+	"changeSchedule":       {body: body{"enabled": true}},
+	"createBinding":        {body: body{"repository": "documented/shop"}},
+	"createOAuthApp":       {body: body{"name": "app", "redirectUris": []string{"https://app.example.com/callback"}}},
+	"updateOAuthApp":       {body: body{"name": "other"}},
+	"registerClient":       {body: body{"redirect_uris": []string{"https://app.example.com/callback"}}},
+	"agentIdentity":        {body: body{"type": "identity_assertion", "assertion": "x"}},
+	"requestToken":         {body: body{"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "client_secret": "x"}},
+	"revokeOAuthToken":     {body: body{"client_id": "psqlrp_none", "token": "x"}},
+	"introspectOAuthToken": {body: body{"client_id": "psqlrp_none", "token": "x"}},
+	"createUser":           {body: body{"subject": "u", "template": "made"}},
+	"listDatabases":        {query: "?deleted=true"},
+	"listChanges":          {query: "?wait=0"},
+	"query":                {body: harness.Body(endless)},
+	"batch":                {body: harness.BatchBody(false, endless)},
+	"validate":             {body: harness.Body("SELECT 1")},
+	"explain":              {body: harness.Body("SELECT a FROM v8")},
+	"search":               {query: "?q=table&limit=200"},
+	"searchByBody":         {body: body{"q": "table", "limit": 200}},
+	"importDatabase":       {body: harness.Raw(endless + ";")},
+	"loadCSV":              {query: "?table=t", body: harness.Raw("a\n1\n")},
+	"putDescriptions":      {body: body{"databaseDescription": "x"}},
+	"forkDatabase":         {body: body{"slug": "made"}},
+	"getUsage":             {query: "?groupBy=database"},
+	"setCaps":              {body: harness.Raw(`[]`)},
 }
 
 // ask sends a call of the document; send replaces its body unless it is nil.
@@ -74,7 +79,7 @@ func copyOf(op *openapi.Operation, slug string) any {
 
 // forPeople tells whether a cookie opens a call, or leads to one. What is under /api/billing is Stripe's, and where its page sends people.
 func forPeople(op *openapi.Operation) bool {
-	if slices.Contains([]string{"/login", "/logout", "/signup"}, op.Path) || strings.HasPrefix(op.Path, "/invite/") || strings.HasPrefix(op.Path, "/approve/") {
+	if slices.Contains([]string{"/login", "/logout", "/signup", "/oauth/authorize", "/oauth/consent", "/account/apps"}, op.Path) || strings.HasPrefix(op.Path, "/invite/") || strings.HasPrefix(op.Path, "/approve/") {
 		return true
 	}
 	return !strings.HasPrefix(op.Path, "/api/billing/") && strings.HasPrefix(op.Path, "/api/") && op.Path != "/api/openapi.json"
@@ -89,7 +94,7 @@ func TestDocumentedStatuses(t *testing.T) {
 	each := func(t *testing.T, status int, f func(op *openapi.Operation) *harness.Answer) {
 		met := false
 		for _, op := range harness.Operations() {
-			if forPeople(op) && status != http.StatusUnauthorized || op.ID == "answerInvitation" || op.ID == "answerSignIn" {
+			if forPeople(op) && status != http.StatusUnauthorized || op.ID == "answerInvitation" || op.ID == "answerSignIn" || op.Path == "/userinfo" && status == http.StatusForbidden { // oauth_test.go
 				continue // twins_test.go, session_test.go, members_test.go, invitations_test.go and pages_test.go
 			}
 			if !slices.Contains(op.Statuses, status) || op.Path == "/metrics" || op.Path == "/readyz" || unprovoked[fmt.Sprint(op.ID, " ", status)] != "" {
@@ -114,7 +119,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		c := client(t).As("")
 		each(t, http.StatusUnauthorized, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", nil) })
 		for _, op := range harness.Operations() {
-			if signsIn := slices.Contains([]string{"signIn", "answerInvitation", "answerSignIn", "agentIdentity", "requestToken"}, op.ID); !signsIn && op.Secured != slices.Contains(op.Statuses, http.StatusUnauthorized) {
+			if signsIn := slices.Contains([]string{"signIn", "answerInvitation", "answerSignIn", "agentIdentity", "requestToken", "revokeOAuthToken", "introspectOAuthToken"}, op.ID); !signsIn && op.Secured != slices.Contains(op.Statuses, http.StatusUnauthorized) {
 				t.Errorf("%s needs a token: %v, and documents the statuses %v", op.ID, op.Secured, op.Statuses)
 			}
 		}
@@ -129,7 +134,13 @@ func TestDocumentedStatuses(t *testing.T) {
 		own, other := db(t), db(t)
 		_, token := newToken(t, s, "--namespace", "default", "--database", own.Slug)
 		c := s.Client(t, token)
-		each(t, http.StatusForbidden, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", other.Slug, nil) })
+		closed := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_OAUTH_REGISTRATION=false"}}).Client(t, "")
+		each(t, http.StatusForbidden, func(op *openapi.Operation) *harness.Answer {
+			if op.ID == "registerClient" { // open to whoever asks, unless it is to nobody
+				return ask(closed, op, "default", other.Slug, nil)
+			}
+			return ask(c, op, "default", other.Slug, nil)
+		})
 	})
 	t.Run("404 for a database that isn't there", func(t *testing.T) {
 		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_AUTO_CREATE=false", "PERSQLD_BILLING=off"}})
@@ -161,6 +172,7 @@ func TestDocumentedStatuses(t *testing.T) {
 		for range 3 {
 			d.Post(d.Path("schedules"), body{"name": unused(), "sql": "SELECT '" + strings.Repeat("x", 400) + "'", "intervalSec": 60}).OK()
 			c.Post("/v1/actions/bindings", body{"repository": "documented/" + strings.Repeat("x", 200) + unused()}).OK()
+			anApp(t, c, "")
 		}
 		large := harness.Raw(`{"x":"` + strings.Repeat("x", 5000) + `"}`)
 		each(t, http.StatusRequestEntityTooLarge, func(op *openapi.Operation) *harness.Answer {

@@ -62,6 +62,13 @@ var twinCalls = map[string]struct {
 	"deleteBinding": {role: "admin", before: func(t testing.TB, admin *harness.Client, _ string) string {
 		return admin.Post("/v1/actions/bindings", body{"repository": "twins/" + unused()}).OK().Str("data.id")
 	}},
+	"listOAuthApps":     {role: "admin"},
+	"createOAuthApp":    {body: body{"name": "{t}", "redirectUris": []string{"https://app.example.com/callback"}}, role: "admin"},
+	"getOAuthApp":       {role: "admin", before: anApp},
+	"updateOAuthApp":    {body: body{"name": "{t}"}, role: "admin", before: anApp},
+	"deleteOAuthApp":    {role: "admin", before: anApp},
+	"rotateOAuthSecret": {role: "admin", before: anApp},
+
 	"getAuditLog": {role: "admin"},
 	"getUsage":    {query: "?groupBy=meter", role: "viewer"},
 	"getBalance":  {role: "viewer"},
@@ -128,6 +135,11 @@ var twinCalls = map[string]struct {
 // aWebhook makes a webhook that is told of nothing here.
 func aWebhook(t testing.TB, admin *harness.Client, database string) string {
 	return admin.Post("/v1/db/default/"+database+"/webhooks", body{"name": "w", "url": "https://example.com/", "events": []string{"balance_low"}}).OK().Str("data.id")
+}
+
+// anApp makes an OAuth app, whose client id stands for {id}.
+func anApp(t testing.TB, admin *harness.Client, _ string) string {
+	return admin.Post("/v1/oauth-apps", body{"name": "app", "redirectUris": []string{"https://app.example.com/callback"}}).OK().Str("data.clientId")
 }
 
 // ownTwins are the calls that only who made what they name can make: see TestTwinsOfApprovals.

@@ -3,9 +3,12 @@ package api
 import (
 	"context"
 	"maps"
+	"net/http"
 	"slices"
 
 	"github.com/go-chi/chi/v5"
+
+	"github.com/persqld/persqld/internal/catalog"
 )
 
 // Routes are the router's, for the comparison with the OpenAPI document.
@@ -41,3 +44,16 @@ func (s *Server) SweepOnce(ctx context.Context) {
 
 // BranchPath is branchPath.
 var BranchPath = branchPath
+
+// OAuthClient is the client of a client_id, for a request.
+func (s *Server) OAuthClient(r *http.Request, id string) (*catalog.OAuthClient, error) {
+	return (&exchange{s: s, r: r}).oauthClient(id)
+}
+
+// UseOAuthClient notes that somebody has let a client in, by a request.
+func (s *Server) UseOAuthClient(r *http.Request, cl *catalog.OAuthClient) error {
+	return (&exchange{s: s, r: r}).useOAuthClient(cl)
+}
+
+// StatusOf is the status of an error's answer.
+func (s *Server) StatusOf(err error) int { return s.faultOf(err).status }

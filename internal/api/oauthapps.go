@@ -193,7 +193,7 @@ func (s *Server) getOAuthApp(x *exchange) error {
 	if err := x.mayApps("GET /v1/oauth-apps", false); err != nil {
 		return err
 	}
-	cl, err := s.opt.Catalog.OAuthClient(unescape(x.param("clientId")))
+	cl, err := s.opt.Catalog.OAuthClient(unescape(x.param("id")))
 	if err == nil && cl.NamespaceID != x.token.NamespaceID {
 		err = catalog.ErrOAuthClientNotFound
 	}
@@ -215,7 +215,7 @@ func (s *Server) updateOAuthApp(x *exchange) error {
 	if req.Type != nil {
 		return badApp("The type of an app stays what it is", "make another one")
 	}
-	cl, err := s.opt.Catalog.UpdateOAuthClient(x.acting(x.r.Context()), x.token.NamespaceID, unescape(x.param("clientId")), req.put)
+	cl, err := s.opt.Catalog.UpdateOAuthClient(x.acting(x.r.Context()), x.token.NamespaceID, unescape(x.param("id")), req.put)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func (s *Server) rotateOAuthSecret(x *exchange) error {
 		}
 		overlap = time.Duration(*req.OverlapSec) * time.Second
 	}
-	cl, secret, err := s.opt.Catalog.RotateOAuthClientSecret(x.acting(x.r.Context()), x.token.NamespaceID, unescape(x.param("clientId")), overlap)
+	cl, secret, err := s.opt.Catalog.RotateOAuthClientSecret(x.acting(x.r.Context()), x.token.NamespaceID, unescape(x.param("id")), overlap)
 	if err != nil {
 		return err
 	}
@@ -263,7 +263,7 @@ func (s *Server) deleteOAuthApp(x *exchange) error {
 	if err := x.mayApps("DELETE /v1/oauth-apps", true); err != nil {
 		return err
 	}
-	cl, err := s.opt.Catalog.DeleteOAuthClient(x.acting(x.r.Context()), x.token.NamespaceID, unescape(x.param("clientId")))
+	cl, err := s.opt.Catalog.DeleteOAuthClient(x.acting(x.r.Context()), x.token.NamespaceID, unescape(x.param("id")))
 	if err != nil {
 		return err
 	}

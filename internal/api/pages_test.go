@@ -22,7 +22,7 @@ func TestLocalPath(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "approve", "//evil.example", "///evil.example", `/\evil.example`, `\/evil.example`, `/a\b`, "https://evil.example", "http:/evil.example", "javascript:alert(1)",
-		"/\t/evil.example", "/\n/evil.example", "\t//evil.example", " //evil.example", "/a b", "/\x00", "/é", "/\x7f", "/a\r\nSet-Cookie: x=y", "/login", "/login?next=/login", "/logout", "/signup", "/%zz", "/" + strings.Repeat("x", 2000)} {
+		"/\t/evil.example", "/\n/evil.example", "\t//evil.example", " //evil.example", "/a b", "/\x00", "/é", "/\x7f", "/a\r\nSet-Cookie: x=y", "/login", "/login?next=/login", "/logout", "/signup", "/%zz", "/" + strings.Repeat("x", maxNextPath)} {
 		if got := localPath(bad); got != "" {
 			t.Errorf("%q becomes %q", bad, got)
 		}

@@ -47,7 +47,7 @@ type Event struct {
 	NamespaceID string // "" for what concerns the server as a whole, such as users and sessions
 	Action      string // for example "database.created"
 	Actor       Actor
-	TargetType  string // "database", "token", "namespace", "user", "session", "invitation", "policy", "schedule", "identity", "binding" or "signing_key"
+	TargetType  string // "database", "token", "namespace", "user", "session", "invitation", "policy", "schedule", "identity", "binding", "signing_key", "oauth_client" or "oauth_grant"
 	TargetID    string
 	TargetName  string // a slug, the name of a token, or the e-mail address of a user
 	Test        bool   // the target is a test database or a test token

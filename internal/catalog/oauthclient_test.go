@@ -176,7 +176,8 @@ func TestOAuthClientEnds(t *testing.T) {
 	foreign, foreignSecret := mustApp(t, c, catalog.NewOAuthClient{NamespaceID: other.ID})
 	dynamic, _ := mustApp(t, c, catalog.NewOAuthClient{})
 	// A token that it got, in the namespace of somebody else.
-	_, token := mustToken(t, c, catalog.NewToken{NamespaceID: other.ID, Role: "admin", Via: app.ID})
+	ada := aPerson(t, c, "ada")
+	token := granted(t, c, ada, app.ID, acme.ID)
 	for _, id := range []string{foreign.ID, dynamic.ID, "psqlrp_x"} {
 		if _, err := c.DeleteOAuthClient(t.Context(), acme.ID, id); !errors.Is(err, catalog.ErrOAuthClientNotFound) {
 			t.Errorf("delete %s: %v", id, err)
@@ -206,7 +207,7 @@ func TestOAuthClientEnds(t *testing.T) {
 		}
 		c = reopen(t, c, clock, path)
 	}
-	_, token = mustToken(t, c, catalog.NewToken{NamespaceID: other.ID, Role: "admin", Via: kept.ID})
+	token = granted(t, c, ada, kept.ID, acme.ID)
 	if _, err := c.DeleteNamespace(t.Context(), catalog.Deletion{NamespaceID: acme.ID}); err != nil {
 		t.Fatal(err)
 	}
