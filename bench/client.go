@@ -90,6 +90,15 @@ func (c *client) close() { c.conn.Close() }
 // do sends the request and returns the answer's body, good until the next
 // call. Anything but a 200 with "success":true is an error.
 func (c *client) do(request []byte) ([]byte, error) {
+	body, err := c.post(request)
+	if err == nil && !succeeded(body) {
+		err = fmt.Errorf("%w: 200 %.300s", errRefused, body)
+	}
+	return body, err
+}
+
+// post is do where an answer has no envelope.
+func (c *client) post(request []byte) ([]byte, error) {
 	if _, err := c.conn.Write(request); err != nil {
 		return nil, fmt.Errorf("send request: %w", err)
 	}
@@ -97,7 +106,7 @@ func (c *client) do(request []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
-	if status != 200 || !succeeded(c.body) {
+	if status != 200 {
 		return nil, fmt.Errorf("%w: %d %.300s", errRefused, status, c.body)
 	}
 	return c.body, nil

@@ -18,6 +18,7 @@ type traffic struct {
 	keys        int // keys keyFrom…keyFrom+keys-1
 	check       func(body []byte, key int) error
 	limit       int64 // requests in all; 0: as long as the window lasts
+	plain       bool  // the answers have no envelope
 }
 
 // keyFrom is the least key; all have the same number of digits.
@@ -135,7 +136,11 @@ func (t *traffic) drive(address string, phase *atomic.Int32, next *atomic.Int64)
 				return nil, err
 			}
 		}
-		body, err := c.do(request.bytes)
+		send := c.do
+		if t.plain {
+			send = c.post
+		}
+		body, err := send(request.bytes)
 		if err != nil {
 			return nil, err
 		}

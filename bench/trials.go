@@ -31,6 +31,7 @@ func trials() []trial {
 		{"usage", measureUsage},
 		{"branches", measureBranches},
 		{"feed", measureFeed},
+		{"sign-in", measureSignIn},
 	}
 }
 
