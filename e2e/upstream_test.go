@@ -694,3 +694,29 @@ func TestResetLink(t *testing.T) {
 	showsPage(t, few.Get("/reset/prst_x"), http.StatusTooManyRequests)
 	showsPage(t, sendForm(few, "/reset/prst_x", another(thePassword)), http.StatusTooManyRequests)
 }
+
+// An app's request outlives a sign-in by a provider, and the page in between lets the browser go on to the app.
+func TestAppByProvider(t *testing.T) {
+	row(t, "DP-UP-1")
+	s, is := upstreamHouse(t, "PERSQLD_SIGNUP=open")
+	app := s.Client(t, harness.Token).Post("/v1/oauth-apps", body{"name": "Notes", "redirectUris": []string{"com.example.notes:/callback"}, "type": "public"}).OK().Str("data.clientId")
+	request := func(state string) string {
+		return "/oauth/authorize?" + url.Values{"response_type": {"code"}, "client_id": {app}, "redirect_uri": {"com.example.notes:/callback"}, "scope": {"openid"}, "state": {state},
+			"code_challenge": {strings.Repeat("c", 43)}, "code_challenge_method": {"S256"}}.Encode()
+	}
+	b := newBrowser(t, s)
+	is.Person(claimsOf("eve@example.com", true))
+	next := url.Values{"next": {request("some-state")}}.Encode()
+	leadsTo(t, b.signIn("/login/oidc?"+next), "/login/confirm")
+	if policy := b.open("/login/confirm").Header.Get("Content-Security-Policy"); !strings.Contains(policy, "form-action 'self' com.example.notes:") {
+		t.Errorf("the form may not lead on to the app: %s", policy)
+	}
+	a := b.send("/login/confirm", create)
+	if to := a.Header.Get("Location"); a.Status != http.StatusSeeOther || !strings.HasPrefix(to, "/oauth/authorize?") || !strings.Contains(to, "some-state") {
+		t.Errorf("%d to %s", a.Status, to)
+	}
+	showsPage(t, b.open(a.Header.Get("Location")), http.StatusOK, "Notes")
+	// A cookie has an end.
+	long := url.Values{"next": {request(strings.Repeat("s", 3000))}}.Encode()
+	showsPage(t, newBrowser(t, s).open("/login/oidc?"+long), http.StatusBadRequest, "limit of 2000 bytes")
+}
