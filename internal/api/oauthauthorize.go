@@ -105,7 +105,7 @@ func (x *exchange) ask(form url.Values) (r *oauth.Request, done bool, err error)
 	case errors.Is(err, catalog.ErrOAuthClientNotFound):
 		return nil, false, errNoApp
 	case errors.As(err, &told) && r == nil:
-		return nil, false, newFault(http.StatusBadRequest, codeBadRequest, "The app's request is wrong: "+told.Description, "ask whoever runs the app")
+		return nil, false, newFault(http.StatusBadRequest, codeBadRequest, "The app's request is wrong: "+told.Description, "the app got nothing, and you were not sent on to it; tell whoever runs the app")
 	case errors.As(err, &told):
 		return nil, true, x.sendAway(s.oauth.Refuse(r, told))
 	case err != nil:
