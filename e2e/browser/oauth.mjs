@@ -17,9 +17,13 @@ const browser = await chromium.launch({
 try {
   const out = { problems: [], stops: [], wider: [], pages: {}, posted: [] };
   const context = await browser.newContext({ javaScriptEnabled: false, viewport: { width: 390, height: 844 }, colorScheme: "dark" });
-  const page = await context.newPage();
-  page.on("console", (message) => out.problems.push(message.text()));
-  page.on("request", (r) => r.method() === "POST" && out.posted.push({ path: new URL(r.url()).pathname, origin: r.headers().origin, site: r.headers()["sec-fetch-site"] ?? "" }));
+  let page;
+  const another = async () => {
+    page = await context.newPage();
+    page.on("console", (message) => out.problems.push(message.text()));
+    page.on("request", (r) => r.method() === "POST" && out.posted.push({ path: new URL(r.url()).pathname, origin: r.headers().origin, site: r.headers()["sec-fetch-site"] ?? "" }));
+  };
+  await another();
 
   // tab presses the key until it is on what is wanted: a name, a value or a text.
   const tab = async (want) => {
@@ -117,6 +121,8 @@ try {
   const [answer] = await Promise.all([page.waitForResponse((r) => new URL(r.url()).pathname === "/oauth/consent"), page.keyboard.press("Enter")]);
   out.scheme = { status: answer.status(), to: (await answer.headerValue("location")) ?? "" };
 
+  // The keyboard of that page is with the browser's question now.
+  await another();
   // What is connected can be ended, and its tokens end at once.
   await opens("/account/apps", "apps");
   const code = new URL(out.pages["allowed-database"].at).searchParams.get("code");
