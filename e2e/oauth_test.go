@@ -336,5 +336,5 @@ func TestOAuthDocuments(t *testing.T) {
 	if got := app.agrees("openid", "resource", "https://other.example").Get("error"); got != "invalid_target" {
 		t.Errorf("%s", got)
 	}
-	showsPage(t, app.ada.Get(app.begins("", "resource", "https://sql.example.com/mcp")), http.StatusOK, "In which namespace", "default")
+	showsPage(t, app.ada.Get(app.begins("", "resource", "https://sql.example.com/mcp")), http.StatusOK, "Which namespace may it use?", "default")
 }

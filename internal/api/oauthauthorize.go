@@ -105,7 +105,7 @@ func (x *exchange) ask(form url.Values) (r *oauth.Request, done bool, err error)
 	case errors.Is(err, catalog.ErrOAuthClientNotFound):
 		return nil, false, errNoApp
 	case errors.As(err, &told) && r == nil:
-		return nil, false, newFault(http.StatusBadRequest, codeBadRequest, "The app's request is wrong: "+told.Description, "ask whoever runs the app")
+		return nil, false, newFault(http.StatusBadRequest, codeBadRequest, "The app's request is wrong: "+told.Description, "the app got nothing, and you were not sent on to it; tell whoever runs the app")
 	case errors.As(err, &told):
 		return nil, true, x.sendAway(s.oauth.Refuse(r, told))
 	case err != nil:
@@ -235,20 +235,20 @@ func mayThere(role string) string {
 // gets is what an app gets, in plain words.
 func gets(scopes []string, resource string) (list []string) {
 	if resource != "" {
-		list = append(list, "All databases of one namespace that you pick, as far as you may use them yourself")
+		list = append(list, "All databases of one namespace, which you pick below: what you may do there, it may do")
 	}
 	for _, scope := range scopes {
 		switch scope {
 		case oauth.ScopeOpenID:
-			list = append(list, "That it is you: a name for you that stays the same")
+			list = append(list, "Who you are: a number that stands for you, the same at each sign-in")
 		case oauth.ScopeEmail:
 			list = append(list, "Your e-mail address")
 		case oauth.ScopeProfile:
 			list = append(list, "Your name")
 		case oauth.ScopeDatabase:
-			list = append(list, "A database of its own in your namespace, which nobody else gets: it reads and writes there, and makes tables. Your other databases stay closed to it")
+			list = append(list, "A private database in your namespace, which no other app gets: it can read, write and make tables there. Your other databases stay closed to it")
 		case oauth.ScopeOffline:
-			list = append(list, "All this also while you are away, until you disconnect it")
+			list = append(list, "All this also while you are away, until you disconnect the app")
 		}
 	}
 	return list

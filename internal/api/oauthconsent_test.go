@@ -19,7 +19,7 @@ func TestConsentPage(t *testing.T) {
 	a := h.app(true)
 	w := h.authorize(a.request("openid email database"))
 	text := w.Body.String()
-	for _, word := range []string{"App Data", "app.example", "Your e-mail address", "A database of its own", "ada@example.com", `action="/oauth/consent"`} {
+	for _, word := range []string{"App Data", "app.example", "Your e-mail address", "A private database", "ada@example.com", `action="/oauth/consent"`} {
 		if !strings.Contains(text, word) {
 			t.Errorf("the page lacks %q", word)
 		}
