@@ -40,6 +40,13 @@ func visits(t testing.TB, email string) *visitor {
 	return &visitor{t: t, email: email, http: &http.Client{Jar: jar, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
+// with is the same person in a subtest.
+func (v *visitor) with(t testing.TB) *visitor {
+	w := *v
+	w.t = t
+	return &w
+}
+
 var (
 	formTag   = regexp.MustCompile(`<form method="post"( action="([^"]*)")?>`)
 	hiddenTag = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)

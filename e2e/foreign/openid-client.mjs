@@ -24,7 +24,7 @@ async function make(secret) {
   } else {
     rp = await client.discovery(server, config.method === "none" && !right ? "psqlrp_none" : config.clientId, undefined, authentication(secret), options);
   }
-  const withClaims = (tokens) => Object.assign(tokens, { claims: tokens.claims() });
+  const withClaims = (tokens) => ({ ...tokens, claims: tokens.claims() });
   return {
     issuer: rp.serverMetadata().issuer,
     async begin(params) {
