@@ -588,7 +588,8 @@ func TestOAuthErrors(t *testing.T) {
 	}{
 		{url.Values{}, http.StatusBadRequest, "invalid_request"},
 		{url.Values{"grant_type": {"password"}, "username": {"a"}}, http.StatusBadRequest, "unsupported_grant_type"},
-		{url.Values{"grant_type": {"authorization_code"}}, http.StatusBadRequest, "unsupported_grant_type"},
+		{url.Values{"grant_type": {"client_credentials"}}, http.StatusBadRequest, "unsupported_grant_type"},
+		{url.Values{"grant_type": {"authorization_code"}}, http.StatusBadRequest, "invalid_request"},
 		{url.Values{"grant_type": {jwtBearer}}, http.StatusBadRequest, "invalid_request"},
 		{url.Values{"grant_type": {jwtBearer, jwtBearer}, "assertion": {mine}}, http.StatusBadRequest, "invalid_request"},
 		{url.Values{"grant_type": {jwtBearer}, "assertion": {mine}, "a\"b": {"1", "2"}}, http.StatusBadRequest, "invalid_request"},

@@ -155,7 +155,11 @@ func (x *exchange) appendEmpty(b []byte, e *billing.EmptyError) []byte {
 		}
 		b = append(b, catalog.DollarText(left)...)
 		b = append(b, `,"topUpUrl":`...)
-		b = wire.AppendString(b, x.s.opt.BaseURL+"/"+x.token.NamespaceSlug+"/billing")
+		slug := x.token.NamespaceSlug
+		if payer, err := x.s.opt.Catalog.NamespaceByID(payerOf(x.token)); err == nil {
+			slug = payer.Slug // whose balance it is
+		}
+		b = wire.AppendString(b, x.s.opt.BaseURL+"/"+slug+"/billing")
 		return append(b, '}')
 	}
 	b = append(b, `,"cap":`...)

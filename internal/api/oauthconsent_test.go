@@ -412,9 +412,13 @@ func TestGrantFollowsCatalog(t *testing.T) {
 	}
 	code := ""
 	h.cookie = h.signIn("")
+	plain := a.exchange(a.code("openid")).ok(t)
 	code = a.code("openid")
 	if _, err := h.cat.DeleteOAuthClient(t.Context(), h.acme.ID, a.ID); err != nil || works() {
 		t.Errorf("a deleted app's token works: %v", err)
+	}
+	if status, _ := h.userinfo(plain.Access); status != http.StatusUnauthorized {
+		t.Errorf("a deleted app's sign-in works: %d", status)
 	}
 	a.exchange(code).refused(t, "invalid_client")
 	if err := h.cat.SweepOAuth(t.Context()); err != nil || len(h.cat.ConnectedApps(h.ada.ID)) != 0 {
