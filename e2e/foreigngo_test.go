@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
 )
 
 // goApp is a relying party made of go-oidc and golang.org/x/oauth2, as their documentation has it.
@@ -124,8 +125,7 @@ func (a *goApp) userInfo(of *goTokens) (*oidc.UserInfo, error) {
 }
 
 // asks is what the libraries leave to the app: RFC 7009 and RFC 7662.
-func (a *goApp) asks(at, token string) (map[string]any, error) {
-	form := url.Values{"token": {token}}
+func (a *goApp) asks(at string, form url.Values) (map[string]any, error) {
 	if a.f.Method != "client_secret_basic" {
 		form.Set("client_id", a.f.ID)
 	}
@@ -200,7 +200,7 @@ func goRelyingParty(t testing.TB, f *foreign, v *visitor) map[string]any {
 		return got
 	}
 	active := func(token string) any {
-		got, err := a.asks(a.meta.Introspect, token)
+		got, err := a.asks(a.meta.Introspect, url.Values{"token": {token}})
 		switch {
 		case err != nil:
 			return err.Error()
@@ -228,9 +228,21 @@ func goRelyingParty(t testing.TB, f *foreign, v *visitor) map[string]any {
 	for _, got := range []*goTokens{first, second, third} {
 		secrets[got.AccessToken], secrets[got.RefreshToken] = true, true
 	}
+	// The library sends neither scope nor resource along with a refresh: that is the app's to do.
+	verdict["wider"] = []any{}
+	for _, more := range []url.Values{{"scope": {"openid database"}}, {"resource": {f.Issuer + "/mcp"}}} {
+		more["grant_type"], more["refresh_token"] = []string{"refresh_token"}, []string{third.RefreshToken}
+		got, err := a.asks(a.conf.Endpoint.TokenURL, more)
+		if err != nil {
+			t.Fatal(err)
+		}
+		verdict["wider"] = append(verdict["wider"].([]any), got["error"])
+	}
+	itself := clientcredentials.Config{ClientID: f.ID, ClientSecret: f.Secret, TokenURL: a.conf.Endpoint.TokenURL, AuthStyle: a.conf.Endpoint.AuthStyle}
+	verdict["wider"] = append(verdict["wider"].([]any), codeOf(itself.Token(a.ctx)))
 	verdict["refreshed"] = len(secrets) == 6 && third.subject == info.Subject
 	verdict["active"] = []any{active(third.AccessToken), active(third.RefreshToken)}
-	if got, err := a.asks(a.meta.Revoke, third.RefreshToken); err != nil || got["error"] != nil {
+	if got, err := a.asks(a.meta.Revoke, url.Values{"token": {third.RefreshToken}}); err != nil || got["error"] != nil {
 		t.Errorf("revoke: %v %v", got, err)
 	}
 	verdict["revoked"] = []any{active(third.AccessToken), codeOf(a.userInfo(third)), codeOf(a.refresh(third))}

@@ -65,8 +65,8 @@ class RelyingParty:
         assert claims["at_hash"]
         return claims
 
-    def refresh(self, token):
-        new = self.session().refresh_token(self.meta["token_endpoint"], refresh_token=token["refresh_token"])
+    def refresh(self, token, **params):
+        new = self.session().refresh_token(self.meta["token_endpoint"], refresh_token=token["refresh_token"], **params)
         new["claims"] = self.verified(new)
         return dict(new)
 
@@ -117,6 +117,8 @@ def scenario():
 
     second = rp.refresh(first)
     third = rp.refresh(second)
+    verdict["wider"] = [code_of(lambda: rp.refresh(third, scope="openid database")), code_of(lambda: rp.refresh(third, resource=rp.meta["issuer"] + "/mcp")),
+                        code_of(lambda: rp.session().fetch_token(grant_type="client_credentials"))]
     verdict["refreshed"] = len({t[k] for t in (first, second, third) for k in ("access_token", "refresh_token")}) == 6 and third["claims"]["sub"] == info["sub"]
     verdict["active"] = [rp.active(third["access_token"]), rp.active(third["refresh_token"])]
     rp.revoke(third["refresh_token"])

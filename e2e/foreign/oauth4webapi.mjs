@@ -52,10 +52,11 @@ async function make(secret) {
         },
       };
     },
-    async refresh(token) {
-      const response = await oauth.refreshTokenGrantRequest(as, rp, auth, token, options);
+    async refresh(token, params) {
+      const response = await oauth.refreshTokenGrantRequest(as, rp, auth, token, { ...options, additionalParameters: params });
       return verified(response, await oauth.processRefreshTokenResponse(as, rp, response));
     },
+    asItself: async () => oauth.processClientCredentialsResponse(as, rp, await oauth.clientCredentialsGrantRequest(as, rp, auth, {}, options)),
     userInfo: async (token, sub) => oauth.processUserInfoResponse(as, rp, sub, await oauth.userInfoRequest(as, rp, token, options)),
     revoke: async (token) => oauth.processRevocationResponse(await oauth.revocationRequest(as, rp, auth, token, options)),
     introspect: async (token) => oauth.processIntrospectionResponse(as, rp, await oauth.introspectionRequest(as, rp, auth, token, options)),

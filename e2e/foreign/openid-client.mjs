@@ -20,7 +20,8 @@ async function make(secret) {
   const right = secret === config.clientSecret;
   let rp;
   if (config.register && right) {
-    rp = await client.dynamicClientRegistration(server, { client_name: "App Data", redirect_uris: [config.redirectUri], token_endpoint_auth_method: "none" }, client.None(), { ...options, algorithm: "oauth2" });
+    rp = await client.dynamicClientRegistration(server, { client_name: "App Data", redirect_uris: [config.redirectUri] }, undefined, { ...options, algorithm: "oauth2" }); // it takes what it is given
+    if (rp.clientMetadata().client_secret !== undefined) throw new Error("a registration has a secret");
   } else {
     rp = await client.discovery(server, config.method === "none" && !right ? "psqlrp_none" : config.clientId, undefined, authentication(secret), options);
   }
@@ -37,7 +38,8 @@ async function make(secret) {
           withClaims(await client.authorizationCodeGrant(rp, callback, { pkceCodeVerifier, expectedState: state, expectedNonce: nonce, idTokenExpected: true, maxAge })),
       };
     },
-    refresh: async (token) => withClaims(await client.refreshTokenGrant(rp, token)),
+    refresh: async (token, params) => withClaims(await client.refreshTokenGrant(rp, token, params)),
+    asItself: () => client.clientCredentialsGrant(rp),
     userInfo: (token, sub) => client.fetchUserInfo(rp, token, sub),
     revoke: (token) => client.tokenRevocation(rp, token),
     introspect: (token) => client.tokenIntrospection(rp, token),

@@ -28,7 +28,7 @@ async function codeOf(promise) {
   return `no failure: ${inspect(got)}`;
 }
 
-// rp has begin(params), which is {url, finish(callback, verifier)}, and refresh, userInfo, revoke, introspect and query. stranger is the same client
+// rp has begin(params), which is {url, state, finish(callback, verifier)}, and refresh, asItself (the grant client_credentials), userInfo, revoke, introspect and query. stranger is the same client
 // with credentials that are wrong.
 async function scenario(rp, stranger) {
   const signIn = async (params) => {
@@ -45,6 +45,7 @@ async function scenario(rp, stranger) {
 
   const second = await rp.refresh(first.refresh_token);
   const third = await rp.refresh(second.refresh_token);
+  verdict.wider = [await codeOf(rp.refresh(third.refresh_token, { scope: "openid database" })), await codeOf(rp.refresh(third.refresh_token, { resource: `${rp.issuer}/mcp` })), await codeOf(rp.asItself())];
   verdict.refreshed = new Set([first, second, third].flatMap((t) => [t.access_token, t.refresh_token])).size === 6 && third.claims.sub === info.sub;
   const active = async (token) => (config.clientSecret ? (await rp.introspect(token)).active : codeOf(rp.introspect(token)));
   verdict.active = [await active(third.access_token), await active(third.refresh_token)];
