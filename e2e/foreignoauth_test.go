@@ -46,6 +46,7 @@ func (v *visitor) with(t testing.TB) *visitor {
 
 var (
 	formTag   = regexp.MustCompile(`<form method="post"( action="([^"]*)")?>`)
+	radioTag  = regexp.MustCompile(`<input type="radio" name="([^"]*)" value="([^"]*)"`)
 	hiddenTag = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
 )
 
@@ -86,6 +87,9 @@ func (v *visitor) sees(authorize, callback, decision string) string {
 			form.Set("password", thePassword)
 		} else {
 			form.Set("decision", decision)
+			if m := radioTag.FindStringSubmatch(page); m != nil { // the first namespace that there is to pick
+				form.Set(m[1], html.UnescapeString(m[2]))
+			}
 		}
 		if m[2] != "" {
 			to, err := resp.Request.URL.Parse(html.UnescapeString(m[2]))
@@ -162,6 +166,9 @@ func (f *foreign) sees(ada *person) map[string]any {
 	}
 	if f.Secret == "" { // may not ask about tokens, and is not remembered
 		v["active"], v["revoked"], v["silent"] = []any{"invalid_client", "invalid_client"}, []any{"invalid_client", "invalid_token", invalid}, "consent_required"
+	}
+	if f.Register {
+		v["mcp"] = []any{true, "", 30 * 86400.0, "invalid_token", "Invalid or expired token"}
 	}
 	return v
 }
@@ -246,7 +253,7 @@ func pythonFolder(ctx context.Context, t testing.TB, python string) string {
 func TestForeignRelyingParties(t *testing.T) {
 	row(t, "DP-OAU-17", "DP-OAC-4")
 	s := harness.Start(t, binary, harness.Options{Public: true, Env: quick})
-	s.JSONOf(t, "user", "create", "--email", "ada@example.com", "--password", thePassword, "--name", "Ada")
+	s.JSONOf(t, "user", "create", "--email", "ada@example.com", "--password", thePassword, "--name", "Ada", "--namespace", "default", "--role", "owner")
 	ada := signIn(t, s, "ada@example.com")
 	const basic, post, none = "client_secret_basic", "client_secret_post", "none"
 	try := func(t *testing.T, name, method string, register bool, run func(t testing.TB, f *foreign, v *visitor) map[string]any, but ...string) {

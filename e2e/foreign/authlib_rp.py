@@ -5,7 +5,9 @@ import time
 import warnings
 from urllib.parse import parse_qs, urlsplit
 
-warnings.simplefilter("ignore")  # authlib.jose announces that joserfc comes after it
+import authlib.deprecate
+
+warnings.simplefilter("ignore", authlib.deprecate.AuthlibDeprecationWarning)  # authlib.jose announces that joserfc comes after it
 from authlib.common.security import generate_token
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session

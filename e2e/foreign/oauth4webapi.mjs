@@ -32,7 +32,7 @@ async function make(secret) {
   }
   const auth = authentication(secret);
   const verified = async (response, tokens) => {
-    await oauth.validateApplicationLevelSignature(as, response, options);
+    if (tokens.id_token) await oauth.validateApplicationLevelSignature(as, response, options);
     return { ...tokens, claims: oauth.getValidatedIdTokenClaims(tokens) };
   };
   return {
@@ -43,12 +43,13 @@ async function make(secret) {
       url.search = new URLSearchParams({ client_id: rp.client_id, redirect_uri: config.redirectUri, response_type: "code", state, nonce,
         code_challenge: await oauth.calculatePKCECodeChallenge(verifier), code_challenge_method: "S256", ...params });
       const maxAge = params.max_age === undefined ? undefined : Number(params.max_age);
+      const [ofOpenID, more] = params.resource ? [{}, { resource: params.resource }] : [{ expectedNonce: nonce, maxAge, requireIdToken: true }];
       return {
         url, state,
         async finish(callback, codeVerifier = verifier) {
           const answer = oauth.validateAuthResponse(as, rp, callback, state);
-          const response = await oauth.authorizationCodeGrantRequest(as, rp, auth, answer, config.redirectUri, codeVerifier, options);
-          return verified(response, await oauth.processAuthorizationCodeResponse(as, rp, response, { expectedNonce: nonce, maxAge, requireIdToken: true }));
+          const response = await oauth.authorizationCodeGrantRequest(as, rp, auth, answer, config.redirectUri, codeVerifier, { ...options, additionalParameters: more });
+          return verified(response, await oauth.processAuthorizationCodeResponse(as, rp, response, ofOpenID));
         },
       };
     },

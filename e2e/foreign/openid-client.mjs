@@ -32,10 +32,11 @@ async function make(secret) {
       const verifier = client.randomPKCECodeVerifier(), state = client.randomState(), nonce = client.randomNonce();
       const url = client.buildAuthorizationUrl(rp, { redirect_uri: config.redirectUri, state, nonce, code_challenge: await client.calculatePKCECodeChallenge(verifier), code_challenge_method: "S256", ...params });
       const maxAge = params.max_age === undefined ? undefined : Number(params.max_age);
+      const [ofOpenID, more] = params.resource ? [{}, { resource: params.resource }] : [{ expectedNonce: nonce, idTokenExpected: true, maxAge }];
       return {
         url, state,
         finish: async (callback, pkceCodeVerifier = verifier) =>
-          withClaims(await client.authorizationCodeGrant(rp, callback, { pkceCodeVerifier, expectedState: state, expectedNonce: nonce, idTokenExpected: true, maxAge })),
+          withClaims(await client.authorizationCodeGrant(rp, callback, { pkceCodeVerifier, expectedState: state, ...ofOpenID }, more)),
       };
     },
     refresh: async (token, params) => withClaims(await client.refreshTokenGrant(rp, token, params)),

@@ -93,6 +93,12 @@ async function scenario(rp, stranger) {
   await rp.query(own.access_token, at, "INSERT INTO notes VALUES ('by an app')");
   const next = await signIn({ scope: "openid database" });
   verdict.rows = (await rp.query(next.access_token, at, "SELECT a FROM notes")).data.rows;
+  if (config.register) {
+    // As an MCP runtime: without a scope, for one resource. Its token opens nothing else.
+    const mcp = await rp.begin({ resource: `${rp.issuer}/mcp` });
+    const opens = await mcp.finish(await visit(mcp.url));
+    verdict.mcp = [opens.claims === undefined, opens.scope ?? "", opens.expires_in, await codeOf(rp.userInfo(opens.access_token, info.sub)), await codeOf(rp.query(opens.access_token, at, "SELECT 1"))];
+  }
   Object.assign(verdict, { database: next.database === own.database, userEmail: own.user_email, expires: own.expires_in ?? "never" });
   return verdict;
 }
