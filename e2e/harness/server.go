@@ -29,6 +29,7 @@ type Options struct {
 	Data    string   // the data directory; a new one in the test's temporary folder if empty
 	Env     []string // settings, "PERSQLD_X=y"
 	NoToken bool     // leave PERSQLD_TOKEN out, so that the first start makes one
+	Public  bool     // PERSQLD_BASE_URL is where it listens, for those who hold the one against the other
 }
 
 // Server is a running persqld.
@@ -55,6 +56,9 @@ func Run(bin string, o Options) (*Server, error) {
 	s.cmd.Env = append(Environ(), "PERSQLD_LISTEN="+addr, "PERSQLD_DATA="+o.Data)
 	if !o.NoToken {
 		s.cmd.Env = append(s.cmd.Env, "PERSQLD_TOKEN="+Token)
+	}
+	if o.Public {
+		s.cmd.Env = append(s.cmd.Env, "PERSQLD_BASE_URL="+s.URL)
 	}
 	s.cmd.Env = append(s.cmd.Env, o.Env...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.log
