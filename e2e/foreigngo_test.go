@@ -240,7 +240,7 @@ func goRelyingParty(t testing.TB, f *foreign, v *visitor) map[string]any {
 	}
 	itself := clientcredentials.Config{ClientID: f.ID, ClientSecret: f.Secret, TokenURL: a.conf.Endpoint.TokenURL, AuthStyle: a.conf.Endpoint.AuthStyle}
 	verdict["wider"] = append(verdict["wider"].([]any), codeOf(itself.Token(a.ctx)))
-	verdict["refreshed"] = len(secrets) == 6 && third.subject == info.Subject
+	verdict["refreshed"] = len(secrets) == 6 && third.subject == info.Subject && third.claims.AuthTime == first.claims.AuthTime
 	verdict["active"] = []any{active(third.AccessToken), active(third.RefreshToken)}
 	if got, err := a.asks(a.meta.Revoke, url.Values{"token": {third.RefreshToken}}); err != nil || got["error"] != nil {
 		t.Errorf("revoke: %v %v", got, err)

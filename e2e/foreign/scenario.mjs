@@ -46,7 +46,7 @@ async function scenario(rp, stranger) {
   const second = await rp.refresh(first.refresh_token);
   const third = await rp.refresh(second.refresh_token);
   verdict.wider = [await codeOf(rp.refresh(third.refresh_token, { scope: "openid database" })), await codeOf(rp.refresh(third.refresh_token, { resource: `${rp.issuer}/mcp` })), await codeOf(rp.asItself())];
-  verdict.refreshed = new Set([first, second, third].flatMap((t) => [t.access_token, t.refresh_token])).size === 6 && third.claims.sub === info.sub;
+  verdict.refreshed = new Set([first, second, third].flatMap((t) => [t.access_token, t.refresh_token])).size === 6 && third.claims.sub === info.sub && third.claims.auth_time === first.claims.auth_time;
   const active = async (token) => (config.clientSecret ? (await rp.introspect(token)).active : codeOf(rp.introspect(token)));
   verdict.active = [await active(third.access_token), await active(third.refresh_token)];
   await rp.revoke(third.refresh_token);
