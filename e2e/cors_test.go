@@ -27,7 +27,7 @@ func TestPreflight(t *testing.T) {
 				t.Errorf("%s: Access-Control-Allow-Methods %q lacks %s", a.What, allow, method)
 			}
 			allowed := strings.ToLower(a.Header.Get("Access-Control-Allow-Headers"))
-			for _, h := range []string{"authorization", "content-type", "idempotency-key", "plan-key", "plan-step", "x-request-id"} {
+			for _, h := range []string{"authorization", "content-type", "idempotency-key", "last-event-id", "mcp-protocol-version", "plan-key", "plan-step", "x-approval-token", "x-request-id"} {
 				if !strings.Contains(allowed, h) {
 					t.Errorf("%s: Access-Control-Allow-Headers %q lacks %s", a.What, allowed, h)
 				}

@@ -33,7 +33,7 @@ func (s *Server) preflight(w http.ResponseWriter, r *http.Request) {
 	if openPath(r.URL.Path) {
 		crossOrigin(h)
 		h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS")
-		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Plan-Key, Plan-Step, X-Request-Id")
+		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, MCP-Protocol-Version, Plan-Key, Plan-Step, X-Approval-Token, X-Request-Id")
 		h.Set("Access-Control-Max-Age", "86400")
 	}
 	h.Set("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
