@@ -220,7 +220,9 @@ func TestSamplesOfApps(t *testing.T) {
 	if err := s.Create(ctx, other.ID); err != nil {
 		t.Fatal(err)
 	}
-	own := func() int64 { return o.totals(catalog.UsageQuery{NamespaceID: home.ID, DatabaseID: other.ID}).StorageBytes }
+	own := func() int64 {
+		return o.totals(catalog.UsageQuery{NamespaceID: home.ID, DatabaseID: other.ID}).StorageBytes
+	}
 	if err := s.Create(ctx, n.ID); err != nil {
 		t.Fatal(err)
 	}
