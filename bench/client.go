@@ -92,7 +92,7 @@ func (c *client) close() { c.conn.Close() }
 func (c *client) do(request []byte) ([]byte, error) {
 	body, err := c.post(request)
 	if err == nil && !succeeded(body) {
-		err = fmt.Errorf("%w: 200 %.300s", errRefused, body)
+		return nil, fmt.Errorf("%w: 200 %.300s", errRefused, body)
 	}
 	return body, err
 }
