@@ -493,7 +493,7 @@ func (s *Server) bearer(ctx context.Context, requester, namespaceID string) (*ca
 		return nil, errRequesterGone
 	}
 	t, err := c.Token(ctx, requester)
-	if err != nil || !t.RevokedAt.IsZero() || t.Expired(s.opt.Now()) {
+	if err != nil || !t.RevokedAt.IsZero() || t.Expired(s.opt.Now()) || !c.TokenHolds(t) {
 		return nil, errRequesterGone
 	}
 	return t, nil

@@ -82,13 +82,13 @@ func (s *Server) authorize(x *exchange, _ url.Values) error {
 		return err
 	}
 	if r.None && r.IDTokenHint != "" && !s.oauth.HintIs(r.IDTokenHint, x.user.ID) {
-		return x.sendAway(s.oauth.Refuse(r, &oauth.Error{Code: "login_required", Description: "somebody else is signed in"}))
+		return x.refuse(r, &oauth.Error{Code: "login_required", Description: "somebody else is signed in"})
 	}
 	if x.agreed(r) {
 		return x.grant(r, "")
 	}
 	if r.None {
-		return x.sendAway(s.oauth.Refuse(r, &oauth.Error{Code: "consent_required", Description: "the user has to be asked"}))
+		return x.refuse(r, &oauth.Error{Code: "consent_required", Description: "the user has to be asked"})
 	}
 	return x.sendPage(http.StatusOK, x.consentPage(r, form))
 }
@@ -107,7 +107,7 @@ func (x *exchange) ask(form url.Values) (r *oauth.Request, done bool, err error)
 	case errors.As(err, &told) && r == nil:
 		return nil, false, newFault(http.StatusBadRequest, codeBadRequest, "The app's request is wrong: "+told.Description, "the app got nothing, and you were not sent on to it; tell whoever runs the app")
 	case errors.As(err, &told):
-		return nil, true, x.sendAway(s.oauth.Refuse(r, told))
+		return nil, true, x.refuse(r, told)
 	case err != nil:
 		return nil, false, err
 	}
@@ -115,9 +115,30 @@ func (x *exchange) ask(form url.Values) (r *oauth.Request, done bool, err error)
 		return r, false, nil
 	}
 	if r.None {
-		return nil, true, x.sendAway(s.oauth.Refuse(r, &oauth.Error{Code: "login_required", Description: "the user has to sign in"}))
+		return nil, true, x.refuse(r, &oauth.Error{Code: "login_required", Description: "the user has to sign in"})
 	}
 	return nil, true, x.signInFor(r, form)
+}
+
+// refuse answers an app's request with a failure before its user has agreed to anything. An app that no namespace answers for has nobody sent to a host of its own choice: whoever
+// asks registers one, and an address of this server would be as good as one of that host (RFC 9700, section 4.11.2). There a page says what is wrong, and links to the app. Programs on
+// the user's own machine wait for their answer, and get it.
+func (x *exchange) refuse(r *oauth.Request, e *oauth.Error) error {
+	to := x.s.oauth.Refuse(r, e)
+	if r.Client.NamespaceID != "" || !strings.HasPrefix(r.RedirectURI, "https://") || x.connected(r) {
+		return x.sendAway(to)
+	}
+	return x.sendFault(&console.Message{Link: &console.Link{URL: to, Text: "Go on to " + hostOfRedirect(r.RedirectURI)}},
+		newFault(http.StatusBadRequest, e.Code, "An app sent you here with a request that is refused: "+e.Description, "this server doesn't know the app; go on only where you came from it"))
+}
+
+// connected tells whether who is signed in has connected the app.
+func (x *exchange) connected(r *oauth.Request) bool {
+	if x.user == nil {
+		return false
+	}
+	g, err := x.s.opt.Catalog.OAuthGrantOf(x.user.ID, r.Client.ID)
+	return err == nil && g.EndedAt.IsZero()
 }
 
 // signedInBefore tells whether the user's sign-in is too old for the request.
@@ -250,6 +271,9 @@ func gets(scopes []string, resource string) (list []string) {
 		case oauth.ScopeOffline:
 			list = append(list, "All this also while you are away, until you disconnect the app")
 		}
+	}
+	if slices.Contains(scopes, oauth.ScopeDatabase) && !slices.Contains(scopes, oauth.ScopeEmail) {
+		list = append(list, "Your e-mail address") // user_email comes with the database's token
 	}
 	return list
 }

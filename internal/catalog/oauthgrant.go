@@ -23,6 +23,10 @@ const (
 	oauthCodeKept = 10 * time.Minute
 )
 
+// oauthFamilyTokens is how many access tokens of one sign-in live at the same time. Each refresh makes another: with one more the oldest ends, or whoever refreshes without end would
+// fill the memory, and the lists of the namespace's tokens.
+const oauthFamilyTokens = 10
+
 // defaultOAuthFamilies is how many sign-ins of one user with one app live at the same time, where Options names no number.
 const defaultOAuthFamilies = 100
 
@@ -389,6 +393,9 @@ func (c *Catalog) AuthenticateFor(token, resource string) (*Token, error) {
 	}
 	return t, nil
 }
+
+// TokenHolds tells whether what was agreed to still holds for a token that an app got. Any other token hangs on no agreement.
+func (c *Catalog) TokenHolds(t *Token) bool { return t.OAuth == nil || c.oauthTokenLives(t) }
 
 // oauthTokenLives tells whether what was agreed to still holds for a token.
 func (c *Catalog) oauthTokenLives(t *Token) bool {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -252,17 +253,17 @@ func (c *Catalog) IssueOAuth(ctx context.Context, n OAuthIssue) (*OAuthFamily, e
 	}
 	var a *oauthAccess
 	var t *Token
-	var dead []*Token
+	c.mirror.mu.RLock()
+	former := slices.Clone(c.mirror.oauth.ofFamily[f.ID])
+	dead := slices.Collect(maps.Values(c.mirror.oauth.granted[f.ID]))
+	c.mirror.mu.RUnlock()
+	former = oldest(former, func(a *oauthAccess) time.Time { return a.created })
 	if strings.HasPrefix(n.Access, prefixOAuthAccess) {
 		a = &oauthAccess{family: f.ID, scopes: n.Scopes, created: now, expires: expires, hash: hashToken(n.Access)}
 	} else if t, err = c.oauthToken(f, n, expires); err != nil {
 		return nil, fmt.Errorf("issue token: %w", err)
-	} else if expires.IsZero() {
-		c.mirror.mu.RLock()
-		for _, before := range c.mirror.oauth.granted[f.ID] {
-			dead = append(dead, before) // one that has no end of its own
-		}
-		c.mirror.mu.RUnlock()
+	} else if !expires.IsZero() { // else all: they have no end of their own
+		dead = oldest(dead, func(t *Token) time.Time { return t.CreatedAt })
 	}
 	g, err := c.OAuthGrant(f.UserID, f.GrantID)
 	if err != nil {
@@ -290,6 +291,11 @@ func (c *Catalog) IssueOAuth(ctx context.Context, n OAuthIssue) (*OAuthFamily, e
 		}
 		metadata := map[string]any{"userId": f.UserID, "scopes": n.Scopes, "refreshed": n.Code == ""}
 		if a != nil {
+			for _, before := range former {
+				if _, err := tx.ExecContext(ctx, `DELETE FROM oauth_access WHERE hash = ?`, before.hash[:]); err != nil {
+					return err
+				}
+			}
 			if _, err := tx.ExecContext(ctx, `INSERT INTO oauth_access (hash, family_id, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?)`,
 				a.hash[:], a.family, strings.Join(a.scopes, " "), a.created.UnixMilli(), a.expires.UnixMilli()); err != nil {
 				return fmt.Errorf("insert access token: %w", err)
@@ -312,6 +318,9 @@ func (c *Catalog) IssueOAuth(ctx context.Context, n OAuthIssue) (*OAuthFamily, e
 		}
 		m.oauth.addFamily(f)
 		if a != nil {
+			for _, before := range former {
+				m.oauth.endAccess(before)
+			}
 			m.oauth.addAccess(a)
 			return
 		}
@@ -325,6 +334,12 @@ func (c *Catalog) IssueOAuth(ctx context.Context, n OAuthIssue) (*OAuthFamily, e
 		return nil, fmt.Errorf("issue token: %w", err)
 	}
 	return f, nil
+}
+
+// oldest are those of a sign-in's access tokens that end where another is made.
+func oldest[T any](list []T, at func(T) time.Time) []T {
+	slices.SortStableFunc(list, func(a, b T) int { return at(a).Compare(at(b)) })
+	return list[:max(0, len(list)-oauthFamilyTokens+1)]
 }
 
 // issueFor is the family that a code or a refresh token is for, to be changed, and those that have to end for a new one. With ErrOAuthReused it is the family that has to end; nil

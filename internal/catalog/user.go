@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // User is a person who signs in. It is not changed after it was handed out.
@@ -37,6 +38,10 @@ const maxEmail = 254
 // ErrEmail for what is no address, and for one with characters that can't be seen or that turn the text around: it would look
 // like another person's in a list of members.
 func FoldEmail(email string) (string, error) {
+	// The Kelvin sign and the I with a dot would become letters of somebody else's address.
+	if strings.ContainsFunc(email, func(r rune) bool { return r >= utf8.RuneSelf && unicode.ToLower(r) < utf8.RuneSelf }) {
+		return "", ErrEmail
+	}
 	email = strings.ToLower(strings.TrimSpace(email))
 	a, err := mail.ParseAddress(email)
 	if err != nil || a.Name != "" || a.Address != email || len(email) > maxEmail || strings.ContainsAny(email, "\"<>") || strings.ContainsFunc(email, unseen) {

@@ -318,3 +318,15 @@ func TestChangePassword(t *testing.T) {
 		t.Errorf("by a session of a former life: %v", err)
 	}
 }
+
+// No address becomes another person's by being folded.
+func TestFoldedEmailIsNobodyElses(t *testing.T) {
+	for _, email := range []string{"\u212aate@example.com", "kate@\u212aey.example", "m\u0130a@example.com", "\u212a@example.com"} {
+		if got, err := catalog.FoldEmail(email); !errors.Is(err, catalog.ErrEmail) {
+			t.Errorf("%q is %q: %v", email, got, err)
+		}
+	}
+	if got, err := catalog.FoldEmail("Ärger.KATE@Example.com"); err != nil || got != "ärger.kate@example.com" {
+		t.Errorf("%q %v", got, err)
+	}
+}

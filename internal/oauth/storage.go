@@ -139,7 +139,7 @@ func (s *storage) CreateAccessTokenSession(ctx context.Context, token string, _ 
 	n.Access, n.Scopes = token, c.scopes
 	n.Name = "app " + c.client.Name
 	switch {
-	case c.resource() != "" && !slices.Contains(c.scopes, ScopeOffline):
+	case c.resource() != "" && c.family == nil && !slices.Contains(c.scopes, ScopeOffline): // what is refreshed is short-lived, also where the app asks for less
 		n.AccessLife = s.p.opt.TokenLife
 	case c.resource() == "" && slices.Contains(c.scopes, ScopeDatabase):
 		n.Payer = c.client.NamespaceID // it lives until it is revoked: apps store it

@@ -32,6 +32,9 @@ func post(form url.Values) *http.Request {
 	return &http.Request{Method: http.MethodPost, Form: form, PostForm: form}
 }
 
+// errOthers is the failure of a code or token of another client.
+var errOthers = fail("invalid_grant", "the code or refresh token was given to another client")
+
 // Exchange answers a request of a client, which is verified, for tokens: for a code or for a refresh token.
 func (p *Provider) Exchange(ctx context.Context, cl *catalog.OAuthClient, form url.Values) (*Answer, error) {
 	// Before anything is used up.
@@ -53,12 +56,18 @@ func (p *Provider) Exchange(ctx context.Context, cl *catalog.OAuthClient, form u
 		}
 		// A client of OAuth 2.1 leaves the redirect URI out: the challenge binds the code to whoever began.
 		c.code, c.codeErr = p.opt.Catalog.OAuthCode(ctx, given.Get("code"))
+		if errors.Is(c.codeErr, catalog.ErrOAuthReused) && c.code.ClientID != cl.ID { // no other app may end what it got
+			return nil, errOthers
+		}
 		if c.codeErr == nil && given.Get("redirect_uri") == "" && c.code.Challenge != "" {
 			given.Set("redirect_uri", c.code.RedirectURI)
 		}
 	case "refresh_token":
 		if given.Get("refresh_token") == "" {
 			return nil, fail("invalid_request", "the refresh_token is missing")
+		}
+		if t, _ := p.opt.Catalog.OAuthRefresh(given.Get("refresh_token")); t != nil && t.Family.ClientID != cl.ID { // an old one too: its reuse ends the family
+			return nil, errOthers
 		}
 	}
 	access, err := p.fosite.NewAccessRequest(ctx, post(given), &session{})
