@@ -228,8 +228,12 @@ func TestSamplesOfApps(t *testing.T) {
 	}
 	consent := func(n *catalog.NewDatabase) *catalog.OAuthGrant {
 		t.Helper()
-		g, _, err := o.cat.ConsentOAuth(ctx, catalog.OAuthConsent{Code: catalog.NewOAuthCode(), UserID: u.ID, ClientID: app.ID, Name: "App", Scopes: []string{catalog.OAuthDatabase},
+		code := catalog.NewOAuthCode()
+		g, _, err := o.cat.ConsentOAuth(ctx, catalog.OAuthConsent{Code: code, UserID: u.ID, ClientID: app.ID, Name: "App", Scopes: []string{catalog.OAuthDatabase},
 			RedirectURI: "https://app.example/", AuthAt: o.clock.Now(), Database: n})
+		if err == nil {
+			_, err = o.cat.IssueOAuth(ctx, catalog.OAuthIssue{Code: code, Scopes: []string{catalog.OAuthDatabase}, Access: catalog.NewTokenSecret(), Name: "app", Payer: o.ns.ID})
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -261,17 +261,19 @@ func (c *Catalog) Payer(tokenID string) string {
 // AppDatabase is a database that an app has in its user's namespace, or had until it was disconnected.
 type AppDatabase struct {
 	NamespaceID string // the app's, which is charged for what the database stores while the app is connected
-	Connected   bool
+	Connected   bool   // and it has a sign-in that works: an app that has revoked its tokens pays for nothing that its former user stores
 }
 
 // AppDatabases are those of the apps that have a namespace, by the databases' ids.
 func (c *Catalog) AppDatabases() map[string]AppDatabase {
+	now := c.now()
 	c.mirror.mu.RLock()
 	defer c.mirror.mu.RUnlock()
 	list := map[string]AppDatabase{}
 	for _, g := range c.mirror.oauth.grants {
 		if cl := c.mirror.clients[g.ClientID]; g.Database != "" && cl != nil && cl.NamespaceID != "" {
-			list[g.Database] = AppDatabase{cl.NamespaceID, g.EndedAt.IsZero()}
+			lives := slices.ContainsFunc(c.mirror.oauth.byGrant[g.ID], func(f *OAuthFamily) bool { return !c.mirror.oauth.over(f, now) })
+			list[g.Database] = AppDatabase{cl.NamespaceID, g.EndedAt.IsZero() && lives}
 		}
 	}
 	return list
