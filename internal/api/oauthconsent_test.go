@@ -296,6 +296,23 @@ func TestDoubleClickMakesOneDatabase(t *testing.T) {
 	}
 }
 
+// Who has no namespace has no place for an app's database.
+func TestConsentWithoutNamespace(t *testing.T) {
+	h := newAppHouse(t)
+	a := h.app(false)
+	form := consentForm(t, h.authorize(a.request("database")))
+	home, err := h.cat.HomeOf(h.ada.ID)
+	if err == nil {
+		_, err = h.cat.DeleteNamespace(t.Context(), catalog.Deletion{NamespaceID: home.ID, By: h.ada.ID, Force: true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := h.send(http.MethodPost, consentPath, h.cookie, form); w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "no namespace of your own") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // What an app's token does is charged to the app, across a restart of the books too.
 func TestAppPays(t *testing.T) {
 	h := newAppHouse(t)
