@@ -94,6 +94,7 @@ func TestOAuthApps(t *testing.T) {
 	s = harness.Start(t, binary, harness.Options{Data: s.Data, Env: quick})
 	admin = s.Client(t, harness.Token)
 	admin.Get(appsPath+"/"+id).OK().Is("data.name", "other").Is("data.requirePkce", "true").Tells(secret[len(secret)-4:])
+	admin.Do(http.MethodDelete, appsPath+"/"+id, nil, "Plan-Key: some-plan", "Plan-Step: 1").Fails(http.StatusBadRequest, "")
 	admin.Do(http.MethodDelete, appsPath+"/"+id, nil).OK().Is("data.deleted", "true").Is("data.clientId", id)
 	admin.Get(appsPath+"/"+id).Fails(http.StatusNotFound, "not_found")
 	admin.Do(http.MethodDelete, appsPath+"/"+id, nil).Fails(http.StatusNotFound, "not_found")
