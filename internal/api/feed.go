@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -80,7 +81,7 @@ type listener struct {
 
 	ctx  context.Context // ends when listening does, with its cause
 	end  context.CancelCauseFunc
-	ping func() // nil where there is none
+	ping atomic.Pointer[func()] // nil where there is none, and until the socket is there: others look at listeners meanwhile
 	due  time.Time
 
 	looked sync.Mutex // held by who looks
@@ -217,9 +218,9 @@ func (s *Server) look() {
 		for _, l := range all {
 			if err := l.look(); err != nil {
 				l.end(err)
-			} else if l.ping != nil && !now.Before(l.due) {
+			} else if ping := l.ping.Load(); ping != nil && !now.Before(l.due) {
 				l.due = now.Add(pingEvery)
-				go l.ping()
+				go (*ping)()
 			}
 		}
 	}

@@ -127,7 +127,8 @@ func (s *Server) subscribe(x *exchange) error {
 	x.status = http.StatusSwitchingProtocols
 	conn.SetReadLimit(-1) // read keeps to maxMessage: the library would end the connection with the rest unread, and the reset may overtake the word about why
 	k := &socket{l: l, r: r, conn: conn, wire: w.conn, rows: q.rows, said: make(chan clientWord)}
-	l.ping = k.ping
+	ping := k.ping
+	l.ping.Store(&ping)
 	go k.run()
 	return nil
 }
