@@ -484,6 +484,13 @@ func TestOwnAccount(t *testing.T) {
 	hub.Person(7, "ada", "Ada", upstreamtest.Email{Email: "private@example.com", Primary: true, Verified: true})
 	leadsTo(t, b.signIn("/login/github?link"), "/login/confirm")
 	showsPage(t, b.open("/login/confirm"), http.StatusOK, "Link it to my account", "private@example.com", "ada@example.com")
+	// By nobody else who has signed in at this browser meanwhile.
+	mine, eves := b.session(), enrol(t, s, "eva@example.com", "", "")
+	b.cookies["persql_session"] = eves.Cookie()
+	showsPage(t, b.open("/login/confirm"), http.StatusBadRequest, "This sign-in is over")
+	showsPage(t, b.send("/login/confirm", link), http.StatusBadRequest, "This sign-in is over")
+	eves.Get("/api/identities").OK().Is("data", "[]")
+	b.cookies["persql_session"] = mine
 	leadsTo(t, b.send("/login/confirm", link), "/account")
 	if list := me().Get("/api/identities").OK().List("data"); len(list) != 2 {
 		t.Errorf("linked: %v", list)

@@ -36,6 +36,9 @@ func (x *exchange) newcomer() (*newcomer, error) {
 	if state == nil || state.Person == nil {
 		return nil, errStale
 	}
+	if state.Link != "" && (x.user == nil || x.user.ID != state.Link) {
+		return nil, errStale // somebody else is at the browser by now, or nobody
+	}
 	n := &newcomer{state: state, provider: s.provider(state.Provider)}
 	who := state.Person
 	n.page = &console.Confirm{Provider: n.provider.Label(), Email: who.Email, Name: who.Name, Password: passwordLengths}

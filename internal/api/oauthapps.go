@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/oauth"
 	"github.com/persqld/persqld/internal/oauth/redirect"
 )
 
@@ -91,8 +92,8 @@ func (req *oauthAppRequest) put(cl *catalog.OAuthClient) error {
 	}
 	if req.Scopes != nil {
 		for _, scope := range *req.Scopes {
-			if !slices.Contains(oauthScopes, scope) {
-				return badApp("There is no such scope", "the scopes are "+strings.Join(oauthScopes, ", ")+"; an empty list is all of them")
+			if !slices.Contains(oauth.Scopes(), scope) {
+				return badApp("There is no such scope", "the scopes are "+strings.Join(oauth.Scopes(), ", ")+"; an empty list is all of them")
 			}
 		}
 		cl.Scopes = *req.Scopes

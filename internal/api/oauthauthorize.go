@@ -365,7 +365,7 @@ func (x *exchange) grant(r *oauth.Request, namespace string) error {
 			}()
 		}
 	}
-	if err := s.opt.Catalog.UseOAuthClient(ctx, r.Client.ID); err != nil && !errors.Is(err, catalog.ErrOAuthClientNotFound) {
+	if err := x.useOAuthClient(r.Client); err != nil {
 		return err
 	}
 	to, err := s.oauth.Grant(ctx, r, n)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/oauth"
 	"github.com/persqld/persqld/internal/oauth/clientdoc"
 )
 
@@ -51,9 +52,6 @@ const (
 	documentsPerHost    = 60
 )
 
-// oauthScopes are the scopes that there are.
-var oauthScopes = []string{"openid", "email", "profile", "database", "offline_access"}
-
 var errDocumentUnavailable = &fault{status: http.StatusServiceUnavailable, code: "client_metadata_unavailable", message: "The client's metadata document can't be had now",
 	hint: "the client_id is its address; try again after the time in Retry-After", retry: 10 * time.Second, index: -1}
 
@@ -93,13 +91,13 @@ func (x *exchange) useOAuthClient(cl *catalog.OAuthClient) error {
 	if clientdoc.Is(cl.ID) {
 		return nil
 	}
-	return x.s.opt.Catalog.UseOAuthClient(x.actingAs(x.r.Context(), x.user), cl.ID)
+	return x.s.opt.Catalog.UseOAuthClient(x.lasting(x.user), cl.ID)
 }
 
 // knownScopes are those of a client's words that are scopes here; nil, which is all, where there are none.
 func knownScopes(words []string) (list []string) {
 	seen := map[string]bool{}
-	for _, known := range oauthScopes {
+	for _, known := range oauth.Scopes() {
 		seen[known] = true
 	}
 	for _, w := range words {

@@ -7,6 +7,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/persqld/persqld/internal/catalog"
+	"github.com/persqld/persqld/internal/identity"
 )
 
 // idTokenOf are the claims of an id_token, unverified.
@@ -59,5 +64,53 @@ func TestSignInWithApp(t *testing.T) {
 		if status, _ := h.userinfo(got.Access); status != http.StatusUnauthorized {
 			t.Errorf("after its time: %d", status)
 		}
+	}
+}
+
+// A key that is replaced is told of for the overlap: id_tokens that it signed are good until they end by themselves.
+func TestKeysRotateUnderApps(t *testing.T) {
+	h := newAppHouse(t)
+	a := h.app(false)
+	signedBy := func(token string) string {
+		t.Helper()
+		signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys jose.JSONWebKeySet
+		if err := json.Unmarshal(h.send(http.MethodGet, "/.well-known/jwks.json", "", nil).Body.Bytes(), &keys); err != nil {
+			t.Fatal(err)
+		}
+		id := signed.Signatures[0].Header.KeyID
+		list := keys.Key(id)
+		if len(list) != 1 {
+			t.Fatalf("no key %s is told of", id)
+		}
+		if _, err := signed.Verify(list[0].Key); err != nil {
+			t.Error(err)
+		}
+		return id
+	}
+	before := a.exchange(a.code("openid")).ok(t)
+	first := signedBy(before.IDToken)
+	k, err := identity.NewSigningKey()
+	if err == nil {
+		_, err = h.cat.AddSigningKey(t.Context(), catalog.NewSigningKey{ID: k.ID, Public: k.Public, Private: k.Private, Overlap: time.Hour, Replace: true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := signedBy(a.exchange(a.code("openid")).ok(t).IDToken); after != k.ID || signedBy(before.IDToken) != first {
+		t.Errorf("signed by %s, want %s; before by %s", after, k.ID, first)
+	}
+	hint := func() string {
+		return h.away(h.authorize(a.request("openid", "prompt", "none", "id_token_hint", before.IDToken))).Query().Get("error")
+	}
+	if got := hint(); got != "" {
+		t.Errorf("within the overlap: %s", got)
+	}
+	h.pass(time.Hour)
+	if got := hint(); got != "login_required" {
+		t.Errorf("after it: %q", got)
 	}
 }

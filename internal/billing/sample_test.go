@@ -266,4 +266,13 @@ func TestSamplesOfApps(t *testing.T) {
 	if after := o.totals(catalog.UsageQuery{NamespaceID: o.ns.ID}).Nanos; after != before {
 		t.Errorf("connected again on the same day: %d, %d before", after, before)
 	}
+	// An app that has ended its tokens doesn't pay for what its former user stores.
+	o.clock.set(o.clock.Now().Add(24 * time.Hour))
+	if err := o.cat.EndOAuthFamily(ctx, o.cat.ConnectedApps(u.ID)[0].Families[0].ID, false); err != nil {
+		t.Fatal(err)
+	}
+	before = o.totals(catalog.UsageQuery{NamespaceID: o.ns.ID}).Nanos
+	if stored(o.ns.ID); o.totals(catalog.UsageQuery{NamespaceID: o.ns.ID}).Nanos != before || stored(home.ID) <= own() {
+		t.Error("an app without a token pays")
+	}
 }

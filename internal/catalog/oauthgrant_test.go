@@ -212,3 +212,31 @@ func TestSweepOfGrants(t *testing.T) {
 		c = reopen(t, c, clock, path)
 	}
 }
+
+// What is asked for often needs no disk: a token of either kind, what it is, and a refresh token.
+func TestOAuthReadsMemory(t *testing.T) {
+	c, _, _ := fresh(t)
+	acme := mustNamespace(t, c, "acme")
+	app, _ := mustApp(t, c, catalog.NewOAuthClient{NamespaceID: acme.ID})
+	u := aPerson(t, c, "ada")
+	token := granted(t, c, u, app.ID, acme.ID)
+	n := catalog.OAuthIssue{Code: agree(t, c, u, app.ID, "openid", catalog.OAuthOffline), Scopes: []string{"openid"}, Access: catalog.NewOAuthAccess(), AccessLife: time.Hour, RefreshLife: time.Hour}
+	o, err := c.OAuthCode(t.Context(), n.Code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.NewRefresh = catalog.NewOAuthRefresh(o.FamilyID)
+	if _, err := c.IssueOAuth(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Authenticate(token)
+	_, kind := c.OAuthAccess(token)
+	_, access := c.OAuthAccess(n.Access)
+	_, refresh := c.OAuthRefresh(n.NewRefresh)
+	if err := errors.Join(err, kind, access, refresh); err != nil || c.Payer("none") != "" {
+		t.Error(err)
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/go-json-experiment/json"
 	"github.com/ory/fosite"
 
@@ -216,28 +215,24 @@ func (p *Provider) answer(r *Request, values url.Values) string {
 
 // HintIs tells whether an id_token of ours, be it expired, is of a user. What is none of ours names nobody.
 func (p *Provider) HintIs(hint, user string) bool {
-	signed, err := jwt.ParseSigned(hint, []jose.SignatureAlgorithm{jose.RS256})
-	if err != nil || len(signed.Headers) != 1 {
+	signed, err := jose.ParseSigned(hint, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil || len(signed.Signatures) != 1 {
 		return false
 	}
 	for _, k := range p.opt.Keys() {
+		if k.ID != signed.Signatures[0].Header.KeyID {
+			continue
+		}
 		var public jose.JSONWebKey
 		var c struct {
 			Issuer  string `json:"iss"`
 			Subject string `json:"sub"`
 		}
-		var raw []byte
-		if k.ID != signed.Headers[0].KeyID || json.Unmarshal([]byte(k.Public), &public) != nil {
-			continue
-		}
-		object, err := jose.ParseSigned(hint, []jose.SignatureAlgorithm{jose.RS256})
-		if err != nil {
+		if json.Unmarshal([]byte(k.Public), &public) != nil {
 			return false
 		}
-		if raw, err = object.Verify(public.Key); err != nil {
-			return false
-		}
-		return json.Unmarshal(raw, &c) == nil && c.Issuer == p.opt.Issuer && c.Subject == user
+		raw, err := signed.Verify(public.Key)
+		return err == nil && json.Unmarshal(raw, &c) == nil && c.Issuer == p.opt.Issuer && c.Subject == user
 	}
 	return false
 }

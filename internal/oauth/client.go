@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/ory/fosite"
 
@@ -37,15 +38,7 @@ func (c *client) GetScopes() (list fosite.Arguments) {
 
 // allows tells whether a client may ask for a scope.
 func allows(c *catalog.OAuthClient, scope string) bool {
-	if len(c.Scopes) == 0 {
-		return true
-	}
-	for _, s := range c.Scopes {
-		if s == scope {
-			return true
-		}
-	}
-	return false
+	return len(c.Scopes) == 0 || slices.Contains(c.Scopes, scope)
 }
 
 // call is what one request to fosite knows, by its context.

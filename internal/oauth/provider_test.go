@@ -2,12 +2,21 @@ package oauth_test
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/identity"
@@ -22,6 +31,7 @@ type house struct {
 	cat *catalog.Catalog
 	app *catalog.OAuthClient
 	ada *catalog.User
+	key identity.SigningKey
 }
 
 func newHouse(t *testing.T) *house {
@@ -40,7 +50,7 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{cat: c}
+	h := &house{cat: c, key: key}
 	if h.app, _, err = c.CreateOAuthClient(t.Context(), catalog.NewOAuthClient{NamespaceID: ns.ID, Name: "app", RedirectURIs: []string{"https://app.example/cb?a=b"}, Most: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +59,57 @@ func newHouse(t *testing.T) *house {
 	}
 	h.Provider = oauth.New(oauth.Options{Catalog: c, Issuer: issuer + "/", Now: now, Key: func(context.Context) (identity.SigningKey, error) { return key, nil }, Keys: func() []identity.SigningKey { return []identity.SigningKey{key} }})
 	return h
+}
+
+// forged are id_tokens that say the same as ours and that we have not signed.
+func (h *house) forged(t *testing.T, ours string) map[string]string {
+	t.Helper()
+	parts := strings.Split(ours, ".")
+	var public jose.JSONWebKey
+	if err := json.Unmarshal([]byte(h.key.Public), &public); err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) + "." + parts[1] }
+	byMAC := func(signed string, key []byte) string {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(signed))
+		return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	}
+	other, err := identity.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.ID = h.key.ID // as its header says
+	signer, err := other.Signer("JWT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, err := signer.Sign(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := object.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs := head(fmt.Sprintf(`{"alg":"HS256","kid":%q}`, h.key.ID))
+	return map[string]string{
+		"none":                  head(fmt.Sprintf(`{"alg":"none","kid":%q}`, h.key.ID)) + ".",
+		"HS256 with public DER": byMAC(hs, der), "HS256 with public PEM": byMAC(hs, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), "HS256 with the JWK": byMAC(hs, []byte(h.key.Public)),
+		"another key":   stranger,
+		"no key id":     head(`{"alg":"RS256"}`) + "." + parts[2],
+		"other key id":  head(`{"alg":"RS256","kid":"../../dev/null"}`) + "." + parts[2],
+		"own key":       head(fmt.Sprintf(`{"alg":"RS256","kid":%q,"jwk":%s}`, h.key.ID, other.Public)) + "." + strings.Split(stranger, ".")[2],
+		"other payload": parts[0] + "." + base64.RawURLEncoding.EncodeToString(append(payload, ' ')) + "." + parts[2],
+	}
 }
 
 func (h *house) ask(t *testing.T, changes ...string) (*oauth.Request, error) {
@@ -112,6 +173,11 @@ func TestExchangeByClock(t *testing.T) {
 	}
 	if !h.HintIs(got.IDToken, h.ada.ID) || h.HintIs(got.IDToken, "usr_other") || h.HintIs(got.IDToken+"x", h.ada.ID) || h.HintIs("a.b.c", h.ada.ID) {
 		t.Error("the id_token is not known for what it is")
+	}
+	for name, hint := range h.forged(t, got.IDToken) {
+		if h.HintIs(hint, h.ada.ID) {
+			t.Errorf("%s passes for ours", name)
+		}
 	}
 	if info, err := h.UserInfo(t.Context(), got.AccessToken); err != nil || info.Subject != h.ada.ID {
 		t.Errorf("%+v %v", info, err)
