@@ -22,7 +22,7 @@ METER = $(strip $(GOFLAGS) $(or $(shell GOFLAGS= GOOS= GOARCH= $(GO) run ./inter
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
 # What runs once more against a server that has the race detector.
-CONCURRENT = Crash|Racing|UnderLoad|AtOnce|Restart|Termination|QueueFull|StatementTimeout
+CONCURRENT = Crash|Racing|UnderLoad|AtOnce|Restart|Termination|QueueFull|StatementTimeout|FeedUnderFire
 
 .PHONY: run build image test bench lint fuzz torture
 

@@ -133,14 +133,14 @@ func TestSDKConnects(t *testing.T) {
 				if resp.StatusCode != http.StatusOK || resp.Header.Get("Cache-Control") != "no-store" || resp.Header.Get("Content-Type") != "application/json" {
 					t.Fatalf("%d %v %v", resp.StatusCode, resp.Header, got)
 				}
-				members := []string{"access_token", "api_url", "database", "id_token", "scope", "token_type", "user_email"}
+				members := []string{"access_token", "api_url", "database", "id_token", "scope", "token_type", "user_email", "user_email_verified"}
 				if scope == "database" {
 					members = slices.DeleteFunc(members, func(m string) bool { return m == "id_token" })
 				}
 				if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, members) {
 					t.Errorf("%v, want %v", names, members)
 				}
-				if got["token_type"] != "Bearer" || got["scope"] != scope || got["api_url"] != s.URL || got["user_email"] != ada.email || !strings.HasPrefix(harness.Text(got["access_token"]), "psql_live_") {
+				if got["token_type"] != "Bearer" || got["scope"] != scope || got["api_url"] != s.URL || got["user_email"] != ada.email || got["user_email_verified"] != false || !strings.HasPrefix(harness.Text(got["access_token"]), "psql_live_") {
 					t.Errorf("%v", got)
 				}
 				return got

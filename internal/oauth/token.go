@@ -25,6 +25,8 @@ type Answer struct {
 	Database  string `json:"database,omitempty"` // namespace/slug
 	APIURL    string `json:"api_url,omitempty"`
 	UserEmail string `json:"user_email,omitempty"`
+	// EmailVerified is false where nobody has shown that the address is the user's own: no app may take it for an identity then.
+	EmailVerified *bool `json:"user_email_verified,omitempty"`
 }
 
 // post is a form as fosite takes it.
@@ -107,7 +109,7 @@ func (p *Provider) Exchange(ctx context.Context, cl *catalog.OAuthClient, form u
 		if err != nil {
 			return nil, toldError(catalog.ErrOAuthUnknown)
 		}
-		a.Database, a.APIURL, a.UserEmail = t.Token.NamespaceSlug+"/"+d.Slug, p.opt.Issuer, u.Email
+		a.Database, a.APIURL, a.UserEmail, a.EmailVerified = t.Token.NamespaceSlug+"/"+d.Slug, p.opt.Issuer, u.Email, &u.EmailVerified
 	}
 	return a, nil
 }
