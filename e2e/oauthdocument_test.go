@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -45,7 +46,7 @@ func TestClientIsADocument(t *testing.T) {
 		return &connecting{t: t, s: s, admin: s.Client(t, harness.Token), anyone: s.Client(t, ""), ada: enrol(t, s, "ada@example.com", "", ""), public: true, id: site.URL + document}
 	}
 	c := client("/client.json", "PERSQLD_ALLOW_NETWORKS=127.0.0.0/8")
-	showsPage(t, c.ada.Get(c.begins("openid database")), http.StatusOK, "An editor", "app.example.com")
+	showsPage(t, c.ada.Get(c.begins("openid database")), http.StatusOK, "An editor", "app.example.com", "the word of", strings.TrimPrefix(site.URL, "https://"))
 	got := c.signsIn("openid database offline_access")
 	if a := c.anyone.As(got.Str("access_token")).Post("/v1/db/"+got.Str("database")+"/query", harness.Body("CREATE TABLE t(a)")); a.Status != http.StatusOK {
 		t.Errorf("%d %s", a.Status, a.Raw)

@@ -18,6 +18,7 @@ import (
 	"github.com/persqld/persqld/internal/catalog"
 	"github.com/persqld/persqld/internal/console"
 	"github.com/persqld/persqld/internal/oauth"
+	"github.com/persqld/persqld/internal/oauth/clientdoc"
 )
 
 const (
@@ -221,7 +222,7 @@ func (x *exchange) consentSeal(request, moment string, r *oauth.Request) string 
 func (x *exchange) consentPage(r *oauth.Request, form url.Values) *console.Consent {
 	x.leads = r.RedirectURI
 	request, moment := form.Encode(), strconv.FormatInt(x.s.opt.Now().UnixMilli(), 10)
-	p := &console.Consent{App: r.Client.Name, Host: hostOfRedirect(r.RedirectURI), Unknown: r.Client.NamespaceID == "", Gets: gets(r.Scopes, r.Resource), Action: consentPath,
+	p := &console.Consent{App: r.Client.Name, Host: hostOfRedirect(r.RedirectURI), Unknown: r.Client.NamespaceID == "", Site: documentHost(r.Client.ID), Gets: gets(r.Scopes, r.Resource), Action: consentPath,
 		Request: request, Seal: moment + "." + x.consentSeal(request, moment, r)}
 	if next := localPath(authorizePath + "?" + request); next != "" {
 		p.Switch = onward(signInPath, next) + "&" + againParam + "=1"
@@ -276,6 +277,18 @@ func gets(scopes []string, resource string) (list []string) {
 		list = append(list, "Your e-mail address") // user_email comes with the database's token
 	}
 	return list
+}
+
+// documentHost is the host of the document that a client is known by: who it is for sure. It is "" for a client of another kind.
+func documentHost(clientID string) string {
+	if !clientdoc.Is(clientID) {
+		return ""
+	}
+	u, err := url.Parse(clientID)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // hostOfRedirect is where an app's answer goes, for people.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/persqld/persqld/internal/catalog"
@@ -69,11 +68,7 @@ func (x *exchange) oauthClient(id string) (*catalog.OAuthClient, error) {
 		if err := tooMany(x.s.documentAddresses.try(addressName(x.s.clientAddress(x.r))), "to look client metadata up, from this address"); err != nil || known {
 			return err // what others make of its host's other addresses is no harm to a client that is known
 		}
-		host := ""
-		if u, err := url.Parse(id); err == nil {
-			host = u.Host
-		}
-		return tooMany(x.s.documentHosts.try(host), "to look client metadata up, at this host")
+		return tooMany(x.s.documentHosts.try(documentHost(id)), "to look client metadata up, at this host")
 	})
 	switch {
 	case errors.Is(err, clientdoc.ErrDocument):

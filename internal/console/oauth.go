@@ -8,6 +8,7 @@ type Consent struct {
 	App        string   // its name, by its own word
 	Host       string   // where the answer goes
 	Unknown    bool     // nobody here knows whose app it is: it registered itself, or its name is by its own word alone
+	Site       string   // the host that describes the app, whose word its name is then; "" for none
 	Gets       []string // what it gets, each a sentence without its full stop
 	Namespaces []NamespaceChoice
 	Switch     string // where to sign in as somebody else

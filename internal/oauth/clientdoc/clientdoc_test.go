@@ -156,7 +156,7 @@ func TestDocument(t *testing.T) {
 	d := clientdoc.New(clientdoc.Options{Get: fetcher(loopback)})
 	c, err := d.Client(t.Context(), s.URL+"/fine?v=1", admitted)
 	host := strings.TrimPrefix(s.URL, "https://")
-	if err != nil || c.Name != "An editor" || c.Host != host || c.ID != s.URL+"/fine?v=1" || len(c.RedirectURIs) != 2 || strings.Join(c.Scopes, " ") != "openid database" {
+	if err != nil || c.Name != "An editor" || c.ID != s.URL+"/fine?v=1" || len(c.RedirectURIs) != 2 || strings.Join(c.Scopes, " ") != "openid database" {
 		t.Fatalf("%+v, %v", c, err)
 	}
 	if c, err := d.Client(t.Context(), s.URL+"/nameless", admitted); err != nil || c.Name != host {
@@ -201,7 +201,7 @@ func TestReach(t *testing.T) {
 	}
 	// Where the operator has named the network, the same name leads there.
 	d = clientdoc.New(clientdoc.Options{Get: fetcher(loopback)})
-	if c, err := d.Client(t.Context(), "https://client.example"+port+"/client", admitted); err != nil || c.Host != "client.example"+port {
+	if c, err := d.Client(t.Context(), "https://client.example"+port+"/client", admitted); err != nil || c.ID != "https://client.example"+port+"/client" {
 		t.Errorf("%+v, %v", c, err)
 	}
 	// A network that is named opens no plain http.

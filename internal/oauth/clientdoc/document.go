@@ -28,7 +28,6 @@ const (
 type Client struct {
 	ID           string // its address
 	Name         string // client_name, or the host
-	Host         string // who it is for sure: the name is what it says of itself
 	RedirectURIs []string
 	Scopes       []string // scope; nil where it names none
 }
@@ -107,7 +106,7 @@ func parse(id string, d outbound.Document) (*Client, error) {
 	if err != nil {
 		return nil, refuse("its address can't be read")
 	}
-	c := &Client{ID: id, Name: u.Host, Host: u.Host, RedirectURIs: doc.RedirectURIs}
+	c := &Client{ID: id, Name: u.Host, RedirectURIs: doc.RedirectURIs}
 	if doc.Name != nil && strings.TrimSpace(*doc.Name) != "" {
 		if !redirect.ShownName(*doc.Name) {
 			return nil, refuse(fmt.Sprintf("its client_name has more than %d characters, or some that can't be seen", redirect.MaxName))
