@@ -307,7 +307,7 @@ func TestCache(t *testing.T) {
 	}
 	for cache, want := range map[string]time.Duration{"": 15 * time.Minute, "max-age=3600": time.Hour, "public, Max-Age=7200": 2 * time.Hour, "max-age=0": time.Minute, "no-store": time.Minute, "max-age=60, no-cache": time.Minute, "max-age=99999999": 24 * time.Hour, "max-age=x": 15 * time.Minute} {
 		f.set(fine(cache))
-		other := id + url.QueryEscape(cache)
+		other := id + "/kept?" + url.QueryEscape(cache)
 		before := f.count()
 		for _, after := range []time.Duration{0, want - time.Second} {
 			now = now.Add(after)
