@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"sync"
 	"unsafe"
 
@@ -168,6 +170,28 @@ func (m *slabs) release(p uintptr, h *Heap) {
 		m.empty = append(m.empty, i)
 		// The kernel takes the pages; the addresses stay ours and read as zero.
 		unix.Madvise(unsafe.Slice((*byte)(at(m.base+uintptr(i)<<spanShift)), spanSize), unix.MADV_DONTNEED)
+	}
+}
+
+var zeroPage = make([]byte, os.Getpagesize())
+
+// releaseZeros gives the kernel back those of its pages in the n bytes at p that hold zeros alone: they read as zeros ever after, and take
+// memory again when they are written to. Nobody may write to them meanwhile.
+func releaseZeros(p uintptr, n int) {
+	if !memory.has(p) {
+		return // the library's allocator gets its memory in ways of its own
+	}
+	size := uintptr(len(zeroPage))
+	end := (p + uintptr(n)) &^ (size - 1)
+	for at := (p + size - 1) &^ (size - 1); at < end; {
+		from := at
+		for at < end && bytes.Equal(view(at, int(size)), zeroPage) {
+			at += size
+		}
+		if at > from {
+			unix.Madvise(view(from, int(at-from)), unix.MADV_DONTNEED)
+		}
+		at += size
 	}
 }
 

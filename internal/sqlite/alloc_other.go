@@ -6,3 +6,5 @@ import "modernc.org/libc"
 
 // configureMemory leaves SQLite the library's allocator.
 func configureMemory(*libc.TLS, uintptr) error { return nil }
+
+func releaseZeros(uintptr, int) {}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -37,6 +38,9 @@ const (
 	// cacheBytes bounds the SQL text of the cached statements of a connection.
 	cacheBytes = 256 << 10
 )
+
+// logIndexPiece is WALINDEX_PGSZ: two bytes for each of 8,192 slots of a hash table, four for each of 4,096 frames.
+const logIndexPiece = 32 << 10
 
 // DefaultPages is the quota of a database without one of its own, in pages: 10 GiB.
 const DefaultPages = 10 << 30 / PageSize
@@ -370,11 +374,30 @@ func (c *Conn) DeferredViolations() (bool, error) {
 func (c *Conn) ReleaseMemory() {
 	c.DropStatements()
 	sqlite3.Xsqlite3_db_release_memory(c.thread.tls, c.db)
+	c.ReleaseLogIndex()
 }
 
-// SetMaxPages changes the quota, in pages. A database that is larger already keeps what it has.
-func (c *Conn) SetMaxPages(n int64) error {
-	return c.Exec(fmt.Sprintf("PRAGMA max_page_count=%d", n))
+// ReleaseLogIndex gives back what the log's index doesn't use of the memory that it was given. SQLite takes 32 KiB at a time and fills
+// them with zeros, a third of what an open database takes; the index of a short log touches two of their eight pages.
+func (c *Conn) ReleaseLogIndex() {
+	p := c.pager().FpWal
+	if p == 0 {
+		return
+	}
+	wal := (*sqlite3.TWal)(at(p))
+	for i := range wal.FnWiData {
+		if piece := *(*uintptr)(at(wal.FapWiData + uintptr(i)*unsafe.Sizeof(p))); piece != 0 {
+			releaseZeros(piece, logIndexPiece)
+		}
+	}
+}
+
+// SetMaxPages changes the quota, in pages. A database that is larger already keeps what it has. It is PRAGMA max_page_count without the
+// statement, which would be compiled, and kept, for one number.
+func (c *Conn) SetMaxPages(n int64) {
+	if c.db != 0 && !c.damaged {
+		c.pager().FmxPgno = sqlite3.TPgno(max(n, c.Pages()))
+	}
 }
 
 // Close closes the connection, rolls an open transaction back and ends the statements that are still in use. It neither

@@ -484,6 +484,14 @@ func (s *Stmt) Done() {
 	}
 }
 
+// Discard is Done for a statement that won't be wanted soon again: it isn't kept.
+func (s *Stmt) Discard() {
+	if s.cached {
+		s.conn.cache.remove(s)
+	}
+	s.Done()
+}
+
 // leave ends the use: nothing points at what was bound any more.
 func (s *Stmt) leave() {
 	if s.busy {

@@ -21,6 +21,7 @@ type actor struct {
 	prev, next *actor // in the store's list of open databases
 	used       time.Time
 	released   bool // it gave its memory back since it was last used
+	slim       bool // what it has of the log's index is what it uses
 
 	pins   atomic.Int32 // how many read the file beside the actor: no checkpoint may write to it; raised by the worker
 	frozen atomic.Bool  // it is being replaced: writes would be lost; set by the worker

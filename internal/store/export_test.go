@@ -7,3 +7,11 @@ func (s *Store) Know(kept, notes SystemTable) {
 
 // Copier copies files by a clone of the test's.
 var Copier = copier
+
+// IsSlim tells whether the database is open and gave back what its log's index doesn't use.
+func (s *Store) IsSlim(database string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.actors[database]
+	return a != nil && a.conn != nil && a.slim
+}

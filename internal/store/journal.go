@@ -214,13 +214,9 @@ func (w *worker) listen(a *actor, rows bool, how listening) (head int64, err err
 }
 
 // writeListening writes until when somebody listens, and the gap where nobody did until now.
-func (w *worker) writeListening(a *actor, j *journal, gap bool, now time.Time) (err error) {
+func (w *worker) writeListening(a *actor, j *journal, gap bool, now time.Time) error {
 	tx := &Tx{w: w, a: a, c: &w.clerk, lone: true, bare: true}
-	unlimit, err := w.beyondLimit(a, meterSlack)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlimit()) }()
+	defer w.beyondLimit(a, meterSlack)()
 	if err := tx.need(feedTable); err != nil {
 		return err
 	}
@@ -246,20 +242,17 @@ func (w *worker) writeListening(a *actor, j *journal, gap bool, now time.Time) (
 }
 
 // beyondLimit lets a database that is nearly full have some pages more: it must take a DELETE, whatever is kept of it.
-func (w *worker) beyondLimit(a *actor, pages int64) (back func() error, err error) {
+func (w *worker) beyondLimit(a *actor, pages int64) (back func()) {
 	limit := w.pageLimit()
 	if a.conn.Pages()+pages < limit {
-		return func() error { return nil }, nil
+		return func() {}
 	}
-	if err := a.conn.SetMaxPages(max(limit, a.conn.Pages()) + pages); err != nil {
-		return nil, err
-	}
-	return func() error {
-		if a.conn == nil {
-			return nil
+	a.conn.SetMaxPages(max(limit, a.conn.Pages()) + pages)
+	return func() {
+		if a.conn != nil {
+			a.conn.SetMaxPages(limit)
 		}
-		return a.conn.SetMaxPages(limit)
-	}, nil
+	}
 }
 
 // body is the entries of the transaction as the journal keeps them.
@@ -289,11 +282,7 @@ func (w *worker) writeJournal(a *actor) (b *Batch, err error) {
 		body = j.body()
 	}
 	b = &Batch{First: j.head + 1, Last: j.head + j.count, At: w.store.opt.Now().UnixMilli(), body: body}
-	unlimit, err := w.beyondLimit(a, meterSlack+int64(len(body)/sqlite.PageSize))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, unlimit()) }()
+	defer w.beyondLimit(a, meterSlack+int64(len(body)/sqlite.PageSize))()
 	tx := &Tx{w: w, a: a, c: &w.clerk, lone: true, bare: true}
 	if err := tx.own(insertFeed, []sqlite.Param{intParam(b.Last), intParam(b.At), blobParam(body)}, nil); err != nil {
 		return nil, fmt.Errorf("keep what changed: %w", err)

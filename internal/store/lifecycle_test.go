@@ -222,6 +222,28 @@ func TestRest(t *testing.T) {
 	h.must("INSERT INTO t VALUES(1)")
 }
 
+// A database that isn't used for a second gives back what its log's index doesn't use, each time that it was opened.
+func TestSlim(t *testing.T) {
+	c := newClock()
+	h := newHouse(t, store.Options{Now: c.Now, IdleAfter: time.Hour, MaxOpen: 1}, tables...)
+	for range 2 {
+		h.must("INSERT INTO t VALUES(1)")
+		if h.IsSlim(database) {
+			t.Fatal("at once")
+		}
+		h.until("it is slim", func() bool { c.Advance(time.Second); return h.IsSlim(database) })
+		h.must("INSERT INTO t VALUES(1)")
+		if !h.IsSlim(database) {
+			t.Error("again, though it was open")
+		}
+		h.create("db_another1")
+		h.on("db_another1", script("SELECT 1"))
+		h.until("it is closed", func() bool { return !h.IsSlim(database) })
+		h.must("DELETE FROM t")
+		h.Delete(context.Background(), "db_another1")
+	}
+}
+
 // The engine faults while nobody's request runs: in the checkpoint of a database that rests, or is closed.
 func TestFaultInTheReaper(t *testing.T) {
 	for name, opt := range map[string]store.Options{"rest": {IdleAfter: time.Second}, "eviction": {MaxOpen: 1}} {

@@ -163,14 +163,8 @@ func (w *worker) file(a *actor) (f *filing, err error) {
 	fresh := next > m.next
 	// A total that grows may need a page, too.
 	if fresh || a.conn.Pages()+meterSlack >= w.pageLimit() {
-		if err := a.conn.SetMaxPages(w.pageLimit() + meterSlack); err != nil {
-			return nil, err
-		}
-		defer func() {
-			if lerr := a.conn.SetMaxPages(w.pageLimit()); err == nil {
-				err = lerr
-			}
-		}()
+		a.conn.SetMaxPages(w.pageLimit() + meterSlack)
+		defer a.conn.SetMaxPages(w.pageLimit())
 	}
 	if fresh {
 		if err := tx.need(meterTable); err != nil {
@@ -262,7 +256,7 @@ func (w *worker) loadMeter(tx *Tx) error {
 		return err
 	}
 	if have {
-		err = tx.own("SELECT id, series, day, token, free, requests, rows_read, rows_written FROM "+meterTable.Name, nil, func(s *sqlite.Stmt) error {
+		err = tx.once("SELECT id, series, day, token, free, requests, rows_read, rows_written FROM "+meterTable.Name, nil, func(s *sqlite.Stmt) error {
 			n := func(i int) int64 { return s.Column(i).Int }
 			m.add(meterEntry{n(0), MeterRow{Series: n(1), Day: n(2), Token: string(s.Column(3).Bytes), Free: n(4) != 0, Total: Work{n(5), n(6), n(7)}}})
 			return nil

@@ -260,6 +260,15 @@ func (tx *Tx) reserved(do func(*sqlite.Conn) error) error {
 // own runs one of the actor's own statements with parameters. It is not a statement of the request: neither its
 // count nor its time limit know of it.
 func (tx *Tx) own(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
+	return tx.ownBy((*sqlite.Stmt).Done, sql, params, row)
+}
+
+// once is own for a statement that runs once while a database is open, or once an hour: kept, it would take as much memory as two pages.
+func (tx *Tx) once(sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
+	return tx.ownBy((*sqlite.Stmt).Discard, sql, params, row)
+}
+
+func (tx *Tx) ownBy(done func(*sqlite.Stmt), sql string, params []sqlite.Param, row func(*sqlite.Stmt) error) error {
 	if tx.over() { // outside a transaction it would stand by itself
 		return errEnded
 	}
@@ -268,7 +277,7 @@ func (tx *Tx) own(sql string, params []sqlite.Param, row func(*sqlite.Stmt) erro
 	if err != nil {
 		return tx.check(err)
 	}
-	defer s.Done()
+	defer done(s)
 	if s.Writes {
 		if err := tx.mark(); err != nil {
 			return err
@@ -308,16 +317,9 @@ func intParam(n int64) sqlite.Param {
 }
 
 // StoredBytes is what the database stores, in bytes: its file without the system tables that aren't the tenant's.
-func (tx *Tx) StoredBytes() (size int64, err error) {
-	err = tx.Query("SELECT page_count*page_size FROM pragma_page_count, pragma_page_size", nil, func(s *sqlite.Stmt) error {
-		size = s.Column(0).Int
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
+func (tx *Tx) StoredBytes() (int64, error) {
 	system, err := tx.SystemPages()
-	return size - system*sqlite.PageSize, err
+	return (tx.a.conn.Pages() - system) * sqlite.PageSize, err
 }
 
 // SystemPages is the number of pages that system tables take which are not the tenant's storage.
@@ -334,7 +336,7 @@ func (tx *Tx) SystemPages() (int64, error) {
 		if !have {
 			continue
 		}
-		err = tx.own("SELECT coalesce(sum(d.pageno IS NOT NULL),0) FROM sqlite_schema s JOIN dbstat d ON d.name=s.name WHERE s.tbl_name=?",
+		err = tx.once("SELECT coalesce(sum(d.pageno IS NOT NULL),0) FROM sqlite_schema s JOIN dbstat d ON d.name=s.name WHERE s.tbl_name=?",
 			[]sqlite.Param{textParam(t.Name)}, func(s *sqlite.Stmt) error {
 				pages += s.Column(0).Int
 				return nil
