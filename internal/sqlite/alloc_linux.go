@@ -33,8 +33,10 @@ var slabClasses = [...]int{
 
 // span is 64 KiB of one class.
 type span struct {
-	free       uintptr // the first of the freed slots, each of which holds the address of the next
-	prev, next int32   // in the list of its class's spans that have room; -1 is none
+	// free are the freed slots, the last first. They aren't linked through the slots themselves: who takes one that another processor freed
+	// would wait for its memory to learn which is the next.
+	free       []uint16
+	prev, next int32 // in the list of its class's spans that have room; -1 is none
 	class      uint8
 	listed     bool
 	used       uint16
@@ -133,16 +135,15 @@ func (m *slabs) alloc(n int, h *Heap) uintptr {
 		} else {
 			return 0
 		}
-		m.spans[i] = span{class: class}
+		m.spans[i] = span{class: class, free: m.spans[i].free[:0]}
 		m.list(i)
 	}
 	s := &m.spans[i]
-	var p uintptr
-	if s.free != 0 {
-		p = s.free
-		s.free = *(*uintptr)(at(p))
+	slot := int(s.fresh)
+	if k := len(s.free); k > 0 {
+		slot = int(s.free[k-1])
+		s.free = s.free[:k-1]
 	} else {
-		p = m.base + uintptr(i)<<spanShift + uintptr(int(s.fresh)*size)
 		s.fresh++
 	}
 	s.used++
@@ -150,7 +151,7 @@ func (m *slabs) alloc(n int, h *Heap) uintptr {
 		m.unlist(i)
 	}
 	h.add(int64(size))
-	return p
+	return m.base + uintptr(i)<<spanShift + uintptr(slot*size)
 }
 
 func (m *slabs) release(p uintptr, h *Heap) {
@@ -158,9 +159,9 @@ func (m *slabs) release(p uintptr, h *Heap) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &m.spans[i]
-	h.add(-int64(slabClasses[s.class]))
-	*(*uintptr)(at(p)) = s.free
-	s.free = p
+	size := slabClasses[s.class]
+	h.add(-int64(size))
+	s.free = append(s.free, uint16(int((p-m.base)&(spanSize-1))/size))
 	s.used--
 	if !s.listed {
 		m.list(i)
