@@ -11,13 +11,13 @@ import (
 // The page of a person's own account, and its calls for programs.
 
 // accountOf is the page of who is signed in.
-func (x *exchange) accountOf() (*console.AccountPage, error) {
+func (x *exchange) accountOf() (*console.Account, error) {
 	s := x.s
 	linked, err := s.opt.Catalog.UserIdentities(x.r.Context(), x.user.ID)
 	if err != nil {
 		return nil, err
 	}
-	p := &console.AccountPage{Name: x.user.Name, Email: x.user.Email, EmailVerified: x.user.EmailVerified, Since: x.session.CreatedAt, Others: x.whoAmI().Session.Others,
+	p := &console.Account{Name: x.user.Name, Email: x.user.Email, EmailVerified: x.user.EmailVerified, Since: x.session.CreatedAt, Others: x.whoAmI().Session.Others,
 		HasPassword: x.user.PasswordHash() != "", TakesPasswords: !s.opt.NoLocalSignIn, Password: passwordLengths}
 	for _, m := range s.opt.Catalog.Memberships(x.user.ID) {
 		p.Places = append(p.Places, console.Place{Slug: m.Slug, Role: m.Role})

@@ -204,7 +204,7 @@ func (s *Server) showSignIn(x *exchange, _ url.Values) error {
 	if x.nextPath() != "" {
 		return x.arrive()
 	}
-	p := &console.Account{AccountURL: accountPath}
+	p := &console.Home{}
 	for _, m := range s.opt.Catalog.Memberships(x.user.ID) {
 		p.Places = append(p.Places, console.Place{Slug: m.Slug, Role: m.Role})
 	}

@@ -36,16 +36,14 @@ func (p *SignUp) view() (string, any) { return "signup.html", p }
 // Place is a namespace, and what somebody is there.
 type Place struct{ Slug, Role string }
 
-// Account is what somebody sees who has signed in and wants nothing else.
-type Account struct {
+// Home is what somebody sees who has signed in and wants nothing else.
+type Home struct {
 	Frame
-	Name       string
-	Places     []Place
-	AccountURL string // of the page about the account; empty for none
+	Places []Place
 }
 
-func (p *Account) title() string       { return "You are signed in" }
-func (p *Account) view() (string, any) { return "account.html", p }
+func (p *Home) title() string       { return "You are signed in" }
+func (p *Home) view() (string, any) { return "home.html", p }
 
 // Message says one thing. With a problem and no text it says what went wrong.
 type Message struct {

@@ -48,8 +48,8 @@ type LinkedSignIn struct {
 	At       time.Time
 }
 
-// AccountPage is a person's own account.
-type AccountPage struct {
+// Account is a person's own account.
+type Account struct {
 	Frame
 	Name, Email    string
 	EmailVerified  bool
@@ -63,11 +63,11 @@ type AccountPage struct {
 	Password       Lengths
 }
 
-func (p *AccountPage) title() string       { return "Your account" }
-func (p *AccountPage) view() (string, any) { return "useraccount.html", p }
+func (p *Account) title() string       { return "Your account" }
+func (p *Account) view() (string, any) { return "account.html", p }
 
 // Sessions are all of the person's sessions, in words.
-func (p *AccountPage) Sessions() string { return noun(int64(p.Others), "other session") }
+func (p *Account) Sessions() string { return noun(int64(p.Others), "other session") }
 
 // Reset is the page of a link by which somebody sets another password.
 type Reset struct {
