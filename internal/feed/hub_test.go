@@ -188,6 +188,24 @@ func TestSlowReaderFallsBehind(t *testing.T) {
 	}
 }
 
+// The first change is told at once, those that follow closely together; but much is told before the ring is too small for it.
+func TestManyAreToldTogether(t *testing.T) {
+	r := newRig(t, feed.Options{WakeEach: time.Hour, WakeMost: time.Hour, RingBytes: 64 << 10})
+	live := r.join(feed.Now, true)
+	r.must("INSERT INTO t VALUES(1,'x')")
+	r.hear(live, 1)
+	for i := 2; i < 8; i += 2 {
+		r.must(fmt.Sprintf("INSERT INTO t VALUES(%d,'x')", i))
+		if got, _, _, err := live.Next(t.Context()); err != nil || len(got) > 0 {
+			t.Fatalf("told at once: %v, %v", got, err)
+		}
+		r.must(fmt.Sprintf("INSERT INTO t VALUES(%d,zeroblob(20000))", i+1))
+		if list := r.hear(live, 2); len(list) != 2 {
+			t.Fatalf("told %d", len(list))
+		}
+	}
+}
+
 func TestBreakIsResync(t *testing.T) {
 	r := newRig(t, feed.Options{})
 	reader := r.join(feed.Now, false)
