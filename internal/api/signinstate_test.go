@@ -73,6 +73,9 @@ func TestSignInTime(t *testing.T) {
 		if c.status[1] == 0 {
 			continue
 		}
+		if cookies := w.Header()["Set-Cookie"]; len(cookies) != 1 {
+			t.Errorf("the callback leaves %q", cookies)
+		}
 		cookie = stateIn(w)
 		now = now.Add(c.waits[1])
 		if w := h.ask(http.MethodGet, confirmPath, "", nil, "Cookie", cookie.Name+"="+cookie.Value); w.Code != c.status[1] {

@@ -49,7 +49,7 @@ func (c *Catalog) describeIdentity(n NewUserIdentity, userID string) (*UserIdent
 // pictured is the user when the provider of an identity of the user's has told the picture that the person has there, "" for none. Of several providers the one
 // that told any last counts; one that tells none takes back what it told itself.
 func (u *User) pictured(picture, identityID string) *User {
-	if picture == "" && (u.pictureOf == "" || u.pictureOf != identityID) || picture == u.Picture && identityID == u.pictureOf {
+	if picture == "" && u.pictureOf != identityID {
 		return u
 	}
 	v := *u
