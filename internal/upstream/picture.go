@@ -25,8 +25,8 @@ func (p *picture) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// pictureOf is a text if it is an absolute https address with a host and no user, of at most maxPicture bytes, in which nothing is unseen
-// and nothing a quote, an angle bracket or else what no URI has, for apps that paste it into a page; else "".
+// pictureOf is a text if it is an absolute https address with a host and no user, of at most maxPicture bytes and without unfit characters: apps may paste it into a
+// page. Else it is "".
 func pictureOf(text string) picture {
 	if len(text) > maxPicture || strings.ContainsFunc(text, unfit) {
 		return ""
