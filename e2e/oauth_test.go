@@ -314,7 +314,7 @@ func TestOAuthDocuments(t *testing.T) {
 	}
 	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"} {
 		read(path).Is("issuer", "https://sql.example.com").Is("authorization_endpoint", "https://sql.example.com/oauth/authorize").Is("registration_endpoint", "https://sql.example.com/oauth/register").
-			Is("userinfo_endpoint", "https://sql.example.com/userinfo").Is("authorization_response_iss_parameter_supported", "true").Is("code_challenge_methods_supported.0", "S256").Is("client_id_metadata_document_supported", "true")
+			Is("userinfo_endpoint", "https://sql.example.com/userinfo").Is("authorization_response_iss_parameter_supported", "true").Is("code_challenge_methods_supported.0", "S256").Is("claims_supported.10", "name").Is("claims_supported.11", "picture").Is("client_id_metadata_document_supported", "true")
 	}
 	read("/.well-known/oauth-authorization-server").Is("agent_auth.skill", "https://sql.example.com/.well-known/auth.md").Is("agent_auth.identity_endpoint", "https://sql.example.com/agent/identity")
 	for _, suffix := range []string{"", "/mcp", "/v1"} {

@@ -98,7 +98,7 @@ func TestOAuthInABrowser(t *testing.T) {
 	}{
 		"sign-in":           {"/login", []string{"Sign in to go on", "Make one"}},
 		"sign-up":           {"/signup", []string{"Make an account", "Sign in"}},
-		"consent":           {"/oauth/authorize", []string{"Team wiki", strings.TrimPrefix(named(far.URL, "app.test"), "https://"), "Your e-mail address", "Your name", "while you are away", "ada@example.com", "connected apps"}},
+		"consent":           {"/oauth/authorize", []string{"Team wiki", strings.TrimPrefix(named(far.URL, "app.test"), "https://"), "Your e-mail address", "Your name and picture", "while you are away", "ada@example.com", "connected apps"}},
 		"consent-loopback":  {"/oauth/authorize", []string{"Command line", "127.0.0.1", "on your own", "app's own word", "A private database", "charged to your namespace"}},
 		"wrong":             {"/oauth/authorize", []string{"The app's request is wrong", "redirect_uri"}},
 		"unknown":           {"/oauth/authorize", []string{"not registered"}},

@@ -26,7 +26,7 @@ func (n *newcomer) identity() catalog.NewUserIdentity {
 	if name == "" {
 		name = n.state.Person.Name
 	}
-	return catalog.NewUserIdentity{Issuer: n.provider.Issuer(), Subject: n.state.Person.Subject, Name: name}
+	return catalog.NewUserIdentity{Issuer: n.provider.Issuer(), Subject: n.state.Person.Subject, Name: name, Picture: n.state.Person.Picture}
 }
 
 // newcomer finds out what may become of who came back from a provider. It returns errStale for nobody, and errNoAccount where nothing may.
@@ -186,5 +186,5 @@ func (x *exchange) createNewcomer(n *newcomer) error {
 	if err != nil {
 		return err
 	}
-	return x.signInByIdentity(made)
+	return x.signInByIdentity(made, identity.Picture)
 }

@@ -266,7 +266,7 @@ func gets(scopes []string, resource string) (list []string) {
 		case oauth.ScopeEmail:
 			list = append(list, "Your e-mail address")
 		case oauth.ScopeProfile:
-			list = append(list, "Your name")
+			list = append(list, "Your name and picture")
 		case oauth.ScopeDatabase:
 			list = append(list, "A private database in your namespace, which no other app gets: it can read, write and make tables there. Your other databases stay closed to it")
 		case oauth.ScopeOffline:

@@ -24,7 +24,7 @@ func TestConsentPage(t *testing.T) {
 			t.Errorf("the page lacks %q", word)
 		}
 	}
-	if strings.Contains(text, "<script") || strings.Contains(text, "Your name") {
+	if strings.Contains(text, "<script") || strings.Contains(text, "Your name and picture") {
 		t.Error("the page has what it should not")
 	}
 	hd := w.Header()

@@ -77,7 +77,7 @@ func (s *Server) metadata() metadata {
 		TokenMethods: []string{"client_secret_basic", "client_secret_post", "none"}, RevocationMethods: []string{"client_secret_basic", "client_secret_post", "none"},
 		IntrospectionMethods: []string{"client_secret_basic", "client_secret_post"}, ChallengeMethods: []string{"S256"},
 		Prompts: []string{"none", "login", "consent", "select_account"},
-		Claims:  []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "email", "email_verified", "name"},
+		Claims:  []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "email", "email_verified", "name", "picture"},
 		Iss:     true, ClientMetadataDocuments: s.opt.OAuth.Documents != nil, Resources: []string{base, base + "/v1", s.oauth.MCP()},
 	}
 	if s.opt.OAuth.Register {

@@ -144,24 +144,26 @@ func (s *Server) finishProvider(x *exchange, _ url.Values) error {
 	if !s.signIns.use(state) {
 		return x.sendFault(failedSignIn(), errStale)
 	}
-	if err := x.keepSignIn(nil); err != nil {
+	who, refused := p.Finish(x.r.Context(), state.attempt(s.callback(p)), answer)
+	var known *catalog.UserIdentity
+	var after *signInState // what the browser goes on with: nothing, but for somebody who isn't known
+	var err error
+	if refused == nil {
+		known, err = s.opt.Catalog.UserIdentity(x.r.Context(), who.Issuer, who.Subject)
+	}
+	if errors.Is(err, catalog.ErrUserIdentityNotFound) {
+		after = s.signIns.begin(p.Name(), state.Next)
+		after.Link, after.Person = state.Link, personOf(who, maxCarried-len(state.Next))
+	}
+	if err := x.keepSignIn(after); err != nil {
 		return err
 	}
-	who, err := p.Finish(x.r.Context(), state.attempt(s.callback(p)), answer)
-	if err != nil {
-		return x.providerFailed(p, err)
-	}
-	known, err := s.opt.Catalog.UserIdentity(x.r.Context(), who.Issuer, who.Subject)
-	if errors.Is(err, catalog.ErrUserIdentityNotFound) {
-		after := s.signIns.begin(p.Name(), state.Next)
-		after.Link, after.Person = state.Link, personOf(who)
-		x.w.Header().Del("Set-Cookie")
-		if err := x.keepSignIn(after); err != nil {
-			return err
-		}
+	switch {
+	case refused != nil:
+		return x.providerFailed(p, refused)
+	case after != nil:
 		return x.goTo(confirmPath)
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	if state.Link != "" && known.UserID != state.Link {
@@ -170,15 +172,18 @@ func (s *Server) finishProvider(x *exchange, _ url.Values) error {
 	if state.Link != "" && x.user != nil && x.user.ID == state.Link {
 		return x.goTo(accountPath)
 	}
-	if err := x.signInByIdentity(known); err != nil {
+	if err := x.signInByIdentity(known, who.Picture); err != nil {
 		return x.sendFault(failedSignIn(), err)
 	}
 	return x.arriveAt(state.Next)
 }
 
-// personOf is who signed in, as far as a cookie keeps it.
-func personOf(who *upstream.Person) *signInPerson {
+// personOf is who signed in, as far as a cookie keeps it, which has room for so many bytes of a picture's address. One that is longer comes with the next sign-in.
+func personOf(who *upstream.Person, room int) *signInPerson {
 	p := &signInPerson{Subject: who.Subject, Name: nameOf(who.Name)}
+	if len(who.Picture) <= room {
+		p.Picture = who.Picture
+	}
 	if email, err := catalog.FoldEmail(who.Email); err == nil {
 		p.Email, p.Verified = email, who.EmailVerified
 	}
@@ -200,8 +205,8 @@ func nameOf(name string) string {
 	return b.String()
 }
 
-// signInByIdentity signs in the person whom a provider has just vouched for.
-func (x *exchange) signInByIdentity(i *catalog.UserIdentity) error {
+// signInByIdentity signs in the person whom a provider has just vouched for, and told the picture of.
+func (x *exchange) signInByIdentity(i *catalog.UserIdentity, picture string) error {
 	u, err := x.s.opt.Catalog.User(i.UserID)
 	if err != nil {
 		return err
@@ -211,7 +216,7 @@ func (x *exchange) signInByIdentity(i *catalog.UserIdentity) error {
 		x.user = nil
 		return errNoAccount
 	}
-	return x.begin(u, catalog.NewSession{UserID: u.ID, Identity: i})
+	return x.begin(u, catalog.NewSession{UserID: u.ID, Identity: i, Picture: picture})
 }
 
 // arriveAt sends somebody on who has signed in.

@@ -25,7 +25,8 @@ const (
 	signInCookie     = "persql_signin"
 	signInCookieHost = "__Host-" + signInCookie
 
-	// maxCarried is the longest path, in bytes, that a sign-in by a provider goes on to: browsers keep cookies of 4096 bytes.
+	// maxCarried is the longest path, in bytes, that a sign-in by a provider goes on to, and what that leaves may be a picture's address: browsers keep cookies
+	// of 4096 bytes.
 	maxCarried = 2_000
 
 	// maxUsed bounds the memory of what was used, to some 10 MB.
@@ -51,6 +52,7 @@ type signInPerson struct {
 	Email    string `json:"e,omitempty"` // folded; "" for none
 	Verified bool   `json:"v,omitempty"`
 	Name     string `json:"n,omitempty"`
+	Picture  string `json:"u,omitempty"`
 }
 
 // signIns seals what sign-ins remember, with a key that a restart forgets.

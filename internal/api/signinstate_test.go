@@ -73,6 +73,9 @@ func TestSignInTime(t *testing.T) {
 		if c.status[1] == 0 {
 			continue
 		}
+		if cookies := w.Header()["Set-Cookie"]; len(cookies) != 1 {
+			t.Errorf("the callback leaves %q", cookies)
+		}
 		cookie = stateIn(w)
 		now = now.Add(c.waits[1])
 		if w := h.ask(http.MethodGet, confirmPath, "", nil, "Cookie", cookie.Name+"="+cookie.Value); w.Code != c.status[1] {
@@ -89,11 +92,16 @@ func TestSignInTime(t *testing.T) {
 func TestLongestSignIn(t *testing.T) {
 	s := newSignIns(time.Now)
 	email := strings.Repeat("e", 240) + "@example.com"
+	picture := "https://pictures.example/" + strings.Repeat("p", 475)
+	person := func(next int) *signInState {
+		return &signInState{Next: "/" + strings.Repeat("n", next-1),
+			Person: personOf(&upstream.Person{Subject: strings.Repeat("s", 255), Email: email, EmailVerified: true, Name: strings.Repeat("é", 500), Picture: picture}, maxCarried-next)}
+	}
 	for _, state := range []*signInState{
-		{State: upstream.NewAttempt("").State, Nonce: upstream.NewAttempt("").Nonce, Verifier: upstream.NewAttempt("").Verifier},
-		{Person: personOf(&upstream.Person{Subject: strings.Repeat("s", 255), Email: email, EmailVerified: true, Name: strings.Repeat("é", 500)})},
+		{Next: person(maxCarried).Next, State: upstream.NewAttempt("").State, Nonce: upstream.NewAttempt("").Nonce, Verifier: upstream.NewAttempt("").Verifier},
+		person(maxCarried), person(maxCarried - 499), person(maxCarried - 500), person(1),
 	} {
-		full := s.begin("github", "/"+strings.Repeat("n", maxCarried-1))
+		full := s.begin("github", state.Next)
 		full.Link, full.State, full.Nonce, full.Verifier, full.Person = "usr_"+strings.Repeat("x", 26), state.State, state.Nonce, state.Verifier, state.Person
 		value, err := s.seal(full)
 		if err != nil || len(signInCookieHost)+1+len(value) > 4096 {
@@ -102,6 +110,14 @@ func TestLongestSignIn(t *testing.T) {
 		got := s.open(value)
 		if got == nil || got.Next != full.Next || got.Verifier != full.Verifier {
 			t.Errorf("got %+v", got)
+		}
+		// A picture gives way to where the browser goes on to.
+		want := ""
+		if len(full.Next) <= maxCarried-500 {
+			want = picture
+		}
+		if full.Person != nil && got.Person.Picture != want {
+			t.Errorf("beside %d bytes the picture is %q", len(full.Next), got.Person.Picture)
 		}
 	}
 }

@@ -84,6 +84,7 @@ type NewSession struct {
 	// Identity is what a provider knows the user as, where that is how the user comes and no password is. If it was unlinked
 	// meanwhile, nobody is signed in.
 	Identity *UserIdentity
+	Picture  string // of the person at Identity's provider, as it tells now: it becomes the user's; "" for none
 	Address  string
 	Former   *Session // ends with the beginning of the new one, if not nil
 }
@@ -95,9 +96,13 @@ func (c *Catalog) CreateSession(ctx context.Context, n NewSession) (s *Session, 
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	u, err := c.User(n.UserID)
+	v := u
 	var metadata map[string]any
 	if n.Identity != nil {
 		metadata = map[string]any{"identityId": n.Identity.ID, "issuer": n.Identity.Issuer}
+		if err == nil {
+			v = u.pictured(n.Picture, n.Identity.ID)
+		}
 	} else if err == nil && (n.PasswordHash == "" || u.password != n.PasswordHash) {
 		err = ErrUserNotFound
 	}
@@ -121,6 +126,9 @@ func (c *Catalog) CreateSession(ctx context.Context, n NewSession) (s *Session, 
 			if list, err := userIdentities(ctx, tx, `id = ? AND user_id = ?`, n.Identity.ID, u.ID); err != nil || len(list) == 0 {
 				return errors.Join(err, ErrUserNotFound)
 			}
+			if err := writePicture(ctx, tx, u, v, metadata); err != nil {
+				return err
+			}
 		}
 		if err := c.deleteSessions(ctx, tx, ended, map[string]any{"signedInAgain": true}); err != nil {
 			return err
@@ -134,6 +142,7 @@ func (c *Catalog) CreateSession(ctx context.Context, n NewSession) (s *Session, 
 		for _, e := range ended {
 			m.endSession(e)
 		}
+		m.addUser(v)
 		m.addSession(s)
 	})
 	if err != nil {

@@ -18,14 +18,16 @@ type User struct {
 	ID            string
 	Email         string // folded
 	Name          string
+	Picture       string // its address, as the provider of one of the user's identities told it last; "" for none
 	EmailVerified bool
 	CreatedAt     time.Time
 	HomeAt        time.Time // when the first sign-in made the person's own namespace; zero before
 	DisabledAt    time.Time // zero while the person may sign in
 
-	password string
-	seq      int64
-	first    *UserIdentity // that a new user begins with; nil for none
+	password  string
+	pictureOf string // id of the identity whose provider told Picture; "" for none
+	seq       int64
+	first     *UserIdentity // that a new user begins with; nil for none
 }
 
 // PasswordHash is what the password is verified against; "" for a user without one, whom no password signs in.
@@ -85,6 +87,7 @@ func (c *Catalog) describeUser(n NewUser) (*User, error) {
 		if u.first, err = c.describeIdentity(*n.Identity, u.ID); err != nil {
 			return nil, err
 		}
+		u = u.pictured(n.Identity.Picture, u.first.ID)
 	}
 	return u, nil
 }
@@ -121,8 +124,8 @@ func (c *Catalog) CreateUser(ctx context.Context, n NewUser) (*User, error) {
 }
 
 func (c *Catalog) insertUser(ctx context.Context, tx *sql.Tx, u *User) error {
-	result, err := tx.ExecContext(ctx, `INSERT INTO users (id, email, name, password, email_verified, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
-		u.ID, u.Email, u.Name, u.password, u.EmailVerified, u.CreatedAt.UnixMilli())
+	result, err := tx.ExecContext(ctx, `INSERT INTO users (id, email, name, password, email_verified, created_at, picture, picture_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		u.ID, u.Email, u.Name, u.password, u.EmailVerified, u.CreatedAt.UnixMilli(), u.Picture, u.pictureOf)
 	if err != nil {
 		return fmt.Errorf("insert user: %w", err)
 	}
@@ -274,13 +277,13 @@ func (c *Catalog) freeSlug(slug string) string {
 	}
 }
 
-const selectUsers = `SELECT seq, id, email, name, password, email_verified, created_at, home_at, disabled_at FROM users`
+const selectUsers = `SELECT seq, id, email, name, password, email_verified, created_at, home_at, disabled_at, picture, picture_of FROM users`
 
 func scanUser(rows *sql.Rows) (*User, error) {
 	var u User
 	var created int64
 	var home, disabled sql.NullInt64
-	if err := rows.Scan(&u.seq, &u.ID, &u.Email, &u.Name, &u.password, &u.EmailVerified, &created, &home, &disabled); err != nil {
+	if err := rows.Scan(&u.seq, &u.ID, &u.Email, &u.Name, &u.password, &u.EmailVerified, &created, &home, &disabled, &u.Picture, &u.pictureOf); err != nil {
 		return nil, err
 	}
 	u.CreatedAt, u.HomeAt, u.DisabledAt = fromMillis(created), fromNullMillis(home), fromNullMillis(disabled)

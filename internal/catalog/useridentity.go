@@ -25,6 +25,7 @@ type NewUserIdentity struct {
 	Issuer  string
 	Subject string
 	Name    string // cut to 200 characters
+	Picture string // the address of the person's picture there, which becomes the user's; "" for none
 }
 
 const (
@@ -43,6 +44,31 @@ func (c *Catalog) describeIdentity(n NewUserIdentity, userID string) (*UserIdent
 	name := []rune(n.Name)
 	name = slices.DeleteFunc(name[:min(len(name), maxName)], unseenBut)
 	return &UserIdentity{ID: NewID("uid"), UserID: userID, Issuer: n.Issuer, Subject: n.Subject, Name: string(name), LinkedAt: c.moment()}, nil
+}
+
+// pictured is the user when the provider of an identity of the user's has told the picture that the person has there, "" for none. Of several providers the one
+// that told any last counts; one that tells none takes back what it told itself.
+func (u *User) pictured(picture, identityID string) *User {
+	if picture == "" && u.pictureOf != identityID {
+		return u
+	}
+	v := *u
+	if v.Picture, v.pictureOf = picture, identityID; picture == "" {
+		v.pictureOf = ""
+	}
+	return &v
+}
+
+// writePicture writes down what a user's picture became, if it did. The audit log says so, and not which: what it has stays for good.
+func writePicture(ctx context.Context, tx *sql.Tx, u, v *User, metadata map[string]any) error {
+	if u.Picture == v.Picture && u.pictureOf == v.pictureOf {
+		return nil
+	}
+	metadata["pictureChanged"] = true
+	if _, err := tx.ExecContext(ctx, `UPDATE users SET picture = ?, picture_of = ? WHERE id = ?`, v.Picture, v.pictureOf, u.ID); err != nil {
+		return fmt.Errorf("set picture: %w", err)
+	}
+	return nil
 }
 
 // unseenBut tells of the characters that no name has: those that can't be seen, but for a space.
@@ -141,12 +167,15 @@ func (c *Catalog) LinkIdentity(ctx context.Context, l Linking) (i *UserIdentity,
 	if err != nil {
 		return nil, fmt.Errorf("link identity: %w", err)
 	}
-	v := *u
+	v := *u.pictured(l.Identity.Picture, i.ID)
 	v.EmailVerified = u.EmailVerified || l.VerifiedEmail != "" && l.VerifiedEmail == u.Email
 	err = c.change(ctx, func(tx *sql.Tx) error {
-		var metadata map[string]any
+		metadata := map[string]any{}
+		if err := writePicture(ctx, tx, u, &v, metadata); err != nil {
+			return err
+		}
 		if v.EmailVerified != u.EmailVerified {
-			metadata = map[string]any{"emailVerified": true}
+			metadata["emailVerified"] = true
 			if _, err := tx.ExecContext(ctx, `UPDATE users SET email_verified = 1 WHERE id = ?`, u.ID); err != nil {
 				return err
 			}
@@ -165,7 +194,7 @@ type Ways struct {
 	Issuers  []string
 }
 
-// UnlinkIdentity ends a user's identity, unless no way to sign in would be left. Sessions go on. It returns ErrUserIdentityNotFound,
+// UnlinkIdentity ends a user's identity, unless no way to sign in would be left, and takes away the picture that its provider told. Sessions go on. It returns ErrUserIdentityNotFound,
 // ErrLastWay or ErrUserNotFound.
 func (c *Catalog) UnlinkIdentity(ctx context.Context, userID, id string, ways Ways) (i *UserIdentity, err error) {
 	c.changing.Lock()
@@ -174,6 +203,7 @@ func (c *Catalog) UnlinkIdentity(ctx context.Context, userID, id string, ways Wa
 	if err != nil {
 		return nil, fmt.Errorf("unlink identity: %w", err)
 	}
+	v := u.pictured("", id)
 	err = c.change(ctx, func(tx *sql.Tx) error {
 		list, err := userIdentities(ctx, tx, `user_id = ?`, userID)
 		if err != nil {
@@ -196,8 +226,12 @@ func (c *Catalog) UnlinkIdentity(ctx context.Context, userID, id string, ways Wa
 		if _, err := tx.ExecContext(ctx, `DELETE FROM user_identities WHERE id = ?`, id); err != nil {
 			return err
 		}
-		return c.audit(ctx, tx, identityEvent("user.unlinked", i, u, nil))
-	}, func(*mirror) {})
+		metadata := map[string]any{}
+		if err := writePicture(ctx, tx, u, v, metadata); err != nil {
+			return err
+		}
+		return c.audit(ctx, tx, identityEvent("user.unlinked", i, u, metadata))
+	}, func(m *mirror) { m.addUser(v) })
 	if err != nil {
 		return nil, fmt.Errorf("unlink identity %q: %w", id, err)
 	}

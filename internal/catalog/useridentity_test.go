@@ -202,6 +202,114 @@ func TestSessionByIdentity(t *testing.T) {
 	}
 }
 
+// A user's picture is what a provider of the user's told last; it goes with the identity whose provider told it.
+func TestPictures(t *testing.T) {
+	c, clock, path := fresh(t)
+	ctx := t.Context()
+	const one, two, three = "https://pictures.example/1", "https://pictures.example/2", "https://pictures.example/3"
+	first := known("ada-1")
+	first.Picture = one
+	ada, err := c.CreateUser(ctx, catalog.NewUser{Email: "ada@example.com", PasswordHash: "hash of ada@example.com", Identity: &first})
+	if err != nil || ada.Picture != one {
+		t.Fatal(ada, err)
+	}
+	is := func(what, want string) {
+		t.Helper()
+		for range 2 {
+			if u, err := c.User(ada.ID); err != nil || u.Picture != want || u.Name != "ada" {
+				t.Errorf("%s: %+v, %v", what, u, err)
+			}
+			if u, err := c.UserByEmail("ada@example.com"); err != nil || u.Picture != want {
+				t.Errorf("%s: by the address %+v, %v", what, u, err)
+			}
+			c = reopen(t, c, clock, path)
+		}
+	}
+	told := func(action string, want bool) {
+		t.Helper()
+		list, err := c.Audit(ctx, catalog.AuditQuery{Limit: 1})
+		if err != nil || len(list) != 1 || list[0].Action != action || (list[0].Metadata["pictureChanged"] == true) != want {
+			t.Errorf("%s: %+v, %v", action, list, err)
+		}
+		if strings.Contains(fmt.Sprint(list[0].Metadata), "pictures.example") {
+			t.Errorf("%s: the log has the picture: %v", action, list[0].Metadata)
+		}
+	}
+	identity := func(subject string) *catalog.UserIdentity {
+		t.Helper()
+		i, err := c.UserIdentity(ctx, idIssuer, subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	signIn := func(subject, picture string, changed bool) {
+		t.Helper()
+		if _, _, err := c.CreateSession(ctx, catalog.NewSession{UserID: ada.ID, Identity: identity(subject), Picture: picture}); err != nil {
+			t.Fatal(err)
+		}
+		told("session.created", changed)
+	}
+	is("made", one)
+	signIn("ada-1", one, false)
+	is("the same", one)
+	signIn("ada-1", two, true)
+	is("another", two)
+	mustSession(t, c, ada)
+	is("by password", two)
+	link := func(subject, picture string, changed bool) {
+		t.Helper()
+		session, _ := mustSession(t, c, ada)
+		n := known(subject)
+		n.Picture = picture
+		if _, err := c.LinkIdentity(ctx, catalog.Linking{UserID: ada.ID, Identity: n, Session: session}); err != nil {
+			t.Fatal(err)
+		}
+		told("user.linked", changed)
+	}
+	link("ada-2", "", false)
+	is("linked, without one", two)
+	link("ada-3", three, true)
+	is("linked, with one", three)
+	signIn("ada-1", "", false)
+	is("one that tells none", three)
+	unlink := func(subject string, changed bool) {
+		t.Helper()
+		if _, err := c.UnlinkIdentity(ctx, ada.ID, identity(subject).ID, catalog.Ways{Password: true}); err != nil {
+			t.Fatal(err)
+		}
+		told("user.unlinked", changed)
+	}
+	unlink("ada-2", false)
+	is("another's end", three)
+	unlink("ada-3", true)
+	is("unlinked", "")
+	signIn("ada-1", one, true)
+	is("told again", one)
+	signIn("ada-1", "", true)
+	is("taken back", "")
+	signIn("ada-1", "", false)
+	is("still none", "")
+
+	// What fails changes nothing: the identity of nobody, a user who is disabled, the last way.
+	if _, _, err := c.CreateSession(ctx, catalog.NewSession{UserID: ada.ID, Identity: &catalog.UserIdentity{ID: "uid_none"}, Picture: two}); !errors.Is(err, catalog.ErrUserNotFound) {
+		t.Errorf("got %v", err)
+	}
+	is("an identity that is not there", "")
+	signIn("ada-1", one, true)
+	if _, err := c.UnlinkIdentity(ctx, ada.ID, identity("ada-1").ID, catalog.Ways{}); !errors.Is(err, catalog.ErrLastWay) {
+		t.Errorf("got %v", err)
+	}
+	is("the last way", one)
+	if _, err := c.SetDisabled(ctx, ada.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.CreateSession(ctx, catalog.NewSession{UserID: ada.ID, Identity: identity("ada-1"), Picture: two}); !errors.Is(err, catalog.ErrUserNotFound) {
+		t.Errorf("got %v", err)
+	}
+	is("disabled", one)
+}
+
 func TestResets(t *testing.T) {
 	c, clock, path := fresh(t)
 	ctx := t.Context()

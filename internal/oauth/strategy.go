@@ -87,6 +87,7 @@ type UserClaims struct {
 	Email         string `json:"email,omitempty"`
 	EmailVerified *bool  `json:"email_verified,omitempty"`
 	Name          string `json:"name,omitempty"`
+	Picture       string `json:"picture,omitempty"`
 }
 
 func claimsOf(u *catalog.User, scopes []string) (c UserClaims) {
@@ -94,7 +95,7 @@ func claimsOf(u *catalog.User, scopes []string) (c UserClaims) {
 		c.Email, c.EmailVerified = u.Email, &u.EmailVerified
 	}
 	if slices.Contains(scopes, ScopeProfile) {
-		c.Name = u.Name
+		c.Name, c.Picture = u.Name, u.Picture
 	}
 	return c
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/oauth2"
+
+	"github.com/persqld/persqld/internal/outbound"
 )
 
 // Where GitHub is.
@@ -74,9 +76,10 @@ func (p *gitHub) Finish(ctx context.Context, a Attempt, answer url.Values) (*Per
 		return nil, err
 	}
 	var user struct {
-		ID    int64  `json:"id"`
-		Login string `json:"login"`
-		Name  string `json:"name"`
+		ID      int64   `json:"id"`
+		Login   string  `json:"login"`
+		Name    string  `json:"name"`
+		Picture picture `json:"avatar_url"`
 	}
 	if err := p.get(ctx, token, "/user", &user); err != nil {
 		return nil, err
@@ -93,7 +96,7 @@ func (p *gitHub) Finish(ctx context.Context, a Attempt, answer url.Values) (*Per
 		return nil, err
 	}
 	// The id, not the login: that can go to somebody else.
-	person := &Person{Issuer: p.site, Subject: strconv.FormatInt(user.ID, 10), Name: user.Name}
+	person := &Person{Issuer: p.site, Subject: strconv.FormatInt(user.ID, 10), Name: user.Name, Picture: string(user.Picture)}
 	if person.Name == "" {
 		person.Name = user.Login
 	}
@@ -116,7 +119,7 @@ func (p *gitHub) get(ctx context.Context, token *oauth2.Token, path string, v an
 	r.Header.Set("X-GitHub-Api-Version", "2022-11-28")
 	answer, err := p.Client.Do(r)
 	if err != nil {
-		return fmt.Errorf("%w: GET %s: %w", ErrUnavailable, path, reason(err))
+		return fmt.Errorf("%w: GET %s: %w", ErrUnavailable, path, outbound.Reason(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
@@ -124,7 +127,7 @@ func (p *gitHub) get(ctx context.Context, token *oauth2.Token, path string, v an
 	}
 	raw, err := io.ReadAll(answer.Body)
 	if err != nil {
-		return fmt.Errorf("%w: GET %s: %w", ErrUnavailable, path, reason(err))
+		return fmt.Errorf("%w: GET %s: %w", ErrUnavailable, path, outbound.Reason(err))
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
 		return fmt.Errorf("%w: GET %s did not answer as it should", ErrRefused, path)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+
+	"github.com/persqld/persqld/internal/outbound"
 )
 
 const (
@@ -102,7 +104,7 @@ func (p *openID) lookUp(ctx context.Context) (*discovered, error) {
 	if err != nil {
 		var sent *url.Error
 		if errors.As(err, &sent) {
-			return nil, reason(err)
+			return nil, outbound.Reason(err)
 		}
 		// Of another status go-oidc's error begins with it, and goes on with what came: it may be a page of any length.
 		if status, _, ok := strings.Cut(err.Error(), " "); ok && len(status) == 3 && status[0] >= '1' && status[0] <= '9' {
@@ -215,7 +217,7 @@ func (p *openID) Finish(ctx context.Context, a Attempt, answer url.Values) (*Per
 	if claims.Email == "" && d.provider.UserInfoEndpoint() != "" {
 		p.ask(ctx, d, token, id.Subject, &claims)
 	}
-	return &Person{Issuer: p.issuer, Subject: id.Subject, Email: claims.Email, EmailVerified: claims.Email != "" && bool(claims.EmailVerified), Name: claims.Name}, nil
+	return &Person{Issuer: p.issuer, Subject: id.Subject, Email: claims.Email, EmailVerified: claims.Email != "" && bool(claims.EmailVerified), Name: claims.Name, Picture: string(claims.Picture)}, nil
 }
 
 // maxSubject is the longest subject, in bytes (OpenID Connect Core 1.0, section 2).
@@ -230,19 +232,27 @@ func (p *openID) ask(ctx context.Context, d *discovered, token *oauth2.Token, su
 	}
 	c.Email, c.EmailVerified = info.Email, yes(info.EmailVerified)
 	var more struct {
-		Name string `json:"name"`
+		Name    string  `json:"name"`
+		Picture picture `json:"picture"`
 	}
-	if err := info.Claims(&more); err == nil && c.Name == "" {
+	if err := info.Claims(&more); err != nil {
+		return
+	}
+	if c.Name == "" {
 		c.Name = more.Name
+	}
+	if c.Picture == "" {
+		c.Picture = more.Picture
 	}
 }
 
 // claims are what is read of an id_token beside what go-oidc reads.
 type claims struct {
-	Azp           string `json:"azp"`
-	Email         string `json:"email"`
-	EmailVerified yes    `json:"email_verified"`
-	Name          string `json:"name"`
+	Azp           string  `json:"azp"`
+	Email         string  `json:"email"`
+	EmailVerified yes     `json:"email_verified"`
+	Name          string  `json:"name"`
+	Picture       picture `json:"picture"`
 }
 
 // yes is a claim that is true; some providers write it as a text.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/persqld/persqld/internal/outbound"
 )
 
 // The names of the providers, as addresses have them.
@@ -55,6 +57,7 @@ type Person struct {
 	Email         string // "" where it gives none
 	EmailVerified bool
 	Name          string // may be empty
+	Picture       string // its address, as pictureOf takes it; "" for none
 }
 
 var (
@@ -137,22 +140,9 @@ func redeem(ctx context.Context, config *oauth2.Config, a Attempt, code string) 
 		return nil, fmt.Errorf("%w: its token endpoint answered %d %s", kind, status, safe(refused.ErrorCode))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: ask its token endpoint: %w", ErrUnavailable, reason(err))
+		return nil, fmt.Errorf("%w: ask its token endpoint: %w", ErrUnavailable, outbound.Reason(err))
 	}
 	return t, nil
-}
-
-// reason is why a request failed, without the address that it was for.
-func reason(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return errors.New("it did not answer in time")
-	}
-	return err
 }
 
 // safe is a stranger's text as it may stand in a line of the log.

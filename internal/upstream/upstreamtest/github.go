@@ -65,6 +65,13 @@ func (p *GitHub) Person(id int, login, name string, emails ...Email) {
 	p.user, p.emails = map[string]any{"id": id, "login": login, "name": name}, emails
 }
 
+// Picture is what is told as the person's picture; nil is nothing.
+func (p *GitHub) Picture(v any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.user["avatar_url"] = v
+}
+
 // Settings are those of a server that people sign in to with it.
 func (p *GitHub) Settings() []string {
 	return []string{"PERSQLD_GITHUB_URL=" + p.URL, "PERSQLD_GITHUB_CLIENT_ID=" + ClientID, "PERSQLD_GITHUB_CLIENT_SECRET=" + ClientSecret, "PERSQLD_ALLOW_NETWORKS=127.0.0.0/8"}
