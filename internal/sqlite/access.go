@@ -93,8 +93,10 @@ type collector struct {
 // collectFew is how many accesses are searched faster than hashed. A statement can have tens of thousands.
 const collectFew = 24
 
-func (k *collector) begin(p Policy) {
-	k.policy, k.accesses, k.seen, k.ignored = p, k.accesses[:0], nil, false
+// begin takes the thread's buffer: one of each connection's own would be half a kilobyte more for each that is open.
+func (k *collector) begin(p Policy, t *Thread) {
+	k.policy, k.accesses, k.seen, k.ignored = p, t.accesses[:0], nil, false
+	t.accesses = nil
 }
 
 // ignore takes the last access back: the statement won't make it, and if it tries again, the policy is asked again.
@@ -104,13 +106,14 @@ func (k *collector) ignore() {
 	k.accesses, k.ignored = k.accesses[:last], true
 }
 
-// end returns the accesses, and keeps a small buffer for the next statement.
-func (k *collector) end() []Access {
+// end returns the accesses, and the thread keeps a small buffer for the next statement.
+func (k *collector) end(t *Thread) []Access {
 	all := append([]Access(nil), k.accesses...)
-	if cap(k.accesses) > 64 {
-		k.accesses = nil
+	if cap(k.accesses) <= 64 {
+		clear(k.accesses)
+		t.accesses = k.accesses
 	}
-	k.policy, k.seen = nil, nil
+	k.policy, k.accesses, k.seen = nil, nil, nil
 	return all
 }
 

@@ -182,7 +182,7 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 		c.mode = modeOwn
 	} else {
 		c.mode = modePrepare
-		c.collect.begin(policy)
+		c.collect.begin(policy, c.thread)
 	}
 	db := (*sqlite3.Tsqlite3)(at(c.db))
 	if by == bySystem {
@@ -223,7 +223,7 @@ func (c *Conn) compile(sql []byte, policy Policy, by author) (*Stmt, int, error)
 			sqlite3.Xsqlite3_finalize(c.thread.tls, ptr)
 			return nil, 0, err
 		}
-		s.Accesses = c.collect.end()
+		s.Accesses = c.collect.end(c.thread)
 	}
 	s.examine()
 	if !s.Explain {
@@ -256,7 +256,7 @@ func (s *Stmt) AccessesOf(sql string) ([]Access, error) {
 	was := c.mode
 	defer func() { c.mode = was }()
 	c.mode = modePrepare
-	c.collect.begin(nil)
+	c.collect.begin(nil, c.thread)
 	ptr, _, err := c.prepare([]byte(sql))
 	if err != nil {
 		return nil, err
@@ -269,7 +269,7 @@ func (s *Stmt) AccessesOf(sql string) ([]Access, error) {
 	if err := c.gather(thrown); err != nil {
 		return nil, err
 	}
-	return c.collect.end(), nil
+	return c.collect.end(c.thread), nil
 }
 
 // Look runs one of the server's own queries on the statement's connection, with one parameter, and hands row its rows.

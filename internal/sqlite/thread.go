@@ -22,6 +22,8 @@ type Thread struct {
 	spill []uintptr // blocks beside the arena, for values that did not fit
 	users int       // statements in use, of any connection: what is placed stays until there are none
 	out   uintptr   // four words for results that C hands back through pointers
+
+	accesses []Access // for the next statement's collector; Go memory
 }
 
 // NewThread returns a Thread; Close gives its memory back.

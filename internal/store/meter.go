@@ -68,7 +68,7 @@ var meterTable = SystemTable{
 type meterState struct {
 	conn *sqlite.Conn // of which; another one's are read anew
 	rows []meterEntry
-	at   map[meterKey]int // where in rows
+	at   map[meterKey]int // where in rows, once they are many: most databases have one
 	next int64            // id of the next row
 	told uint64           // the meter's number for the last telling
 	// clean is the day and series at which those that are past were last deleted: there are none as long as it is the same.
@@ -94,12 +94,31 @@ func (r *MeterRow) key() meterKey { return meterKey{r.Series, r.Day, r.Token, r.
 func (now meterKey) past(r *MeterRow) bool { return r.Series != now.series || r.Day < now.day-1 }
 
 func (m *meterState) add(e meterEntry) {
-	if m.at == nil {
-		m.at = map[meterKey]int{}
-	}
-	m.at[e.key()] = len(m.rows)
 	m.rows = append(m.rows, e)
 	m.next = max(m.next, e.id+1)
+	switch {
+	case m.at != nil:
+		m.at[e.key()] = len(m.rows) - 1
+	case len(m.rows) > fewRows:
+		m.at = make(map[meterKey]int, 2*fewRows)
+		for i := range m.rows {
+			m.at[m.rows[i].key()] = i
+		}
+	}
+}
+
+// fewRows is how many rows are searched as fast as hashed.
+const fewRows = 8
+
+// find is where a key's row is, or -1.
+func (m *meterState) find(k meterKey) int {
+	if m.at != nil {
+		if at, ok := m.at[k]; ok {
+			return at
+		}
+		return -1
+	}
+	return slices.IndexFunc(m.rows, func(e meterEntry) bool { return e.key() == k })
 }
 
 // filing is what a group's commit changes of the totals. A database may have a row for each of thousands of tokens: none of them is touched for another's.
@@ -151,7 +170,7 @@ func (w *worker) file(a *actor) (f *filing, err error) {
 	next := m.next
 	for _, b := range g.bills {
 		e := meterEntry{next, MeterRow{Series: now.series, Day: now.day, Token: b.token, Free: b.free}}
-		if at, ok := m.at[e.key()]; ok {
+		if at := m.find(e.key()); at >= 0 {
 			e = m.rows[at]
 		} else {
 			next++
@@ -200,7 +219,7 @@ func (w *worker) filed(a *actor, f *filing) {
 	for _, e := range f.rows {
 		changed = append(changed, e.MeterRow)
 		e.Added = Work{}
-		if at, ok := m.at[e.key()]; ok {
+		if at := m.find(e.key()); at >= 0 {
 			m.rows[at] = e
 		} else {
 			m.add(e)

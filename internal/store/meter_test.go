@@ -117,6 +117,31 @@ func TestCountedWithTheWrite(t *testing.T) {
 	}
 }
 
+// A row for each of few tokens is searched, of many looked up; the file is read anew while they are few, and many.
+func TestManyPayers(t *testing.T) {
+	m := &meter{}
+	h := newHouse(t, store.Options{Meter: m}, "CREATE TABLE t(a)")
+	const tokens = 30
+	for round := range 3 {
+		for i := range tokens {
+			for range round + 1 {
+				if _, err := h.pay(fmt.Sprint("tok_", i), script("INSERT INTO t VALUES(1)")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if round == 0 && i == 5 || i == 20 {
+				h.restart()
+			}
+		}
+	}
+	if got := h.rows("SELECT count(*) || ' rows of ' || min(rows_written) || ' to ' || max(rows_written) || ', ' || count(DISTINCT token) || ' tokens' FROM sqlite_persql_meter_v1"); got != "30 rows of 6 to 6, 30 tokens" {
+		t.Error(got)
+	}
+	if got := m.sum(); got.RowsWritten != 6*tokens || got != m.added {
+		t.Errorf("the meter was told %+v in all and %+v step by step", got, m.added)
+	}
+}
+
 func TestGroupIsCountedOnce(t *testing.T) {
 	m := &meter{}
 	h := newHouse(t, store.Options{Meter: m}, "CREATE TABLE t(a)")
