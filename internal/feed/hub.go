@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -113,12 +114,28 @@ type topic struct {
 	full    chan struct{} // there are so many
 	quit    chan struct{}
 
-	ring   []*Messages // the latest, without a gap
-	held   int         // bytes of ring
-	last   int64       // the last change that was rendered
-	breaks int         // times that another file took the database's place, or what came was too much
-	lost   int         // times that it was too much
-	news   chan struct{}
+	ring   []*Messages           // the latest, without a gap
+	held   int                   // bytes of ring
+	last   int64                 // the last change that was rendered
+	breaks int                   // times that another file took the database's place, or what came was too much
+	lost   int                   // times that it was too much
+	news   [groups]chan struct{} // of who waits, by group; nil where nobody does
+	seats  int                   // Readers that ever were; guarded by the hub
+}
+
+// groups is how many parts a topic's listeners are woken in, where they are more than crowd. All at once they would stand in the scheduler's queue
+// before a writer that comes back from the disk.
+const (
+	groups = 8
+	crowd  = 16
+)
+
+// newsFor is closed when there may be more for a group. t is locked.
+func (t *topic) newsFor(group int) <-chan struct{} {
+	if t.news[group] == nil {
+		t.news[group] = make(chan struct{})
+	}
+	return t.news[group]
 }
 
 // Committed is told by the store's lane: it only puts the batch down.
@@ -193,19 +210,22 @@ func (h *Hub) pump(t *topic) {
 			return
 		case <-t.kick:
 		}
-		h.round(t)
+		h.mu.RLock()
+		users := t.users
+		h.mu.RUnlock()
+		h.round(t, users)
 		// The first change is told at once; those that follow closely are told together.
 		select {
 		case <-t.quit:
 			return
 		case <-t.full:
-		case <-time.After(h.pause(t)):
+		case <-time.After(min(max(wakeEvery, time.Duration(users)*h.opt.WakeEach), h.opt.WakeMost)):
 		}
 	}
 }
 
 // round renders what was put down, and tells the listeners that it is there.
-func (h *Hub) round(t *topic) {
+func (h *Hub) round(t *topic, users int) {
 	t.mu.Lock()
 	raw, lost := t.raw, t.lost
 	t.raw, t.waiting = nil, 0
@@ -250,23 +270,26 @@ func (h *Hub) round(t *topic) {
 			t.ring = t.ring[1:]
 		}
 	}
-	close(t.news)
-	t.news = make(chan struct{})
+	waiting := t.news
+	t.news = [groups]chan struct{}{}
 	t.mu.Unlock()
-}
-
-// pause is how long a topic's listeners are left alone.
-func (h *Hub) pause(t *topic) time.Duration {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return min(max(wakeEvery, time.Duration(t.users)*h.opt.WakeEach), h.opt.WakeMost)
+	for _, c := range waiting {
+		if c == nil {
+			continue
+		}
+		close(c)
+		if users > crowd {
+			runtime.Gosched()
+		}
+	}
 }
 
 // Reader is a listener's place in the changes of a database. It is for one goroutine.
 type Reader struct {
-	h    *Hub
-	t    *topic
-	rows bool
+	h     *Hub
+	t     *topic
+	rows  bool
+	group int
 
 	next   int64 // the change that comes next
 	head   int64 // the last one when it began
@@ -321,15 +344,17 @@ func (h *Hub) Join(ctx context.Context, database string, since int64, rows bool)
 		return nil, ErrManyHere
 	}
 	if t == nil {
-		t = &topic{database: database, kick: make(chan struct{}, 1), much: h.opt.RingBytes / 8, full: make(chan struct{}, 1), quit: make(chan struct{}), news: make(chan struct{})}
+		t = &topic{database: database, kick: make(chan struct{}, 1), much: h.opt.RingBytes / 8, full: make(chan struct{}, 1), quit: make(chan struct{})}
 		h.topics[database] = t
 		go h.pump(t)
 	}
 	t.users++
+	group := t.seats % groups
+	t.seats++
 	t.rows = t.rows || rows
 	h.count++
 	h.mu.Unlock()
-	r := &Reader{h: h, t: t, rows: rows}
+	r := &Reader{h: h, t: t, rows: rows, group: group}
 	defer func() {
 		if err != nil {
 			r.Leave()
@@ -387,7 +412,7 @@ const pullBytes = 256 << 10
 func (r *Reader) Next(ctx context.Context) (list []*Messages, resync bool, news <-chan struct{}, err error) {
 	t := r.t
 	t.mu.Lock()
-	news = t.news
+	news = t.newsFor(r.group)
 	switch {
 	case r.unsaid:
 		r.unsaid = false

@@ -33,7 +33,7 @@ func TestWhatComesAtOnceIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := New(Options{Placement: s, RingBytes: 4 << 10})
-	quiet := &topic{database: database, much: 1 << 30, quit: make(chan struct{}), news: make(chan struct{})} // without a pump
+	quiet := &topic{database: database, much: 1 << 30, quit: make(chan struct{})} // without a pump
 	h.topics[database] = quiet
 	prompt, err := h.Join(t.Context(), database, Now, false)
 	if err != nil {
@@ -67,7 +67,7 @@ func TestWhatComesAtOnceIsTold(t *testing.T) {
 			quiet.put(b)
 		}
 		k.list = nil
-		h.round(quiet)
+		h.round(quiet, 2)
 		heard := 0
 		for heard < sent {
 			list, resync, _, err := prompt.Next(t.Context())
