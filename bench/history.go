@@ -18,7 +18,7 @@ const (
 	historyRounds = 3
 	// historyWarm is the least warm-up: it must be longer than a replica's interval, so that what is counted has its share of uploads.
 	historyWarm = 1200 * time.Millisecond
-	// settleLimit is how long a replica may take to come to rest: by the default of 100 requests a second, of which a new database takes five.
+	// settleLimit is how long a replica may take to come to rest: by the default of 50 requests a second, of which a new database takes five.
 	settleLimit = 2 * time.Minute
 
 	historyPrefix = "history: "

@@ -64,7 +64,7 @@ func TestDefaults(t *testing.T) {
 		PasswordMemory: 19 << 20, PasswordPasses: 2, PasswordChecks: 2,
 		QueryLogText: true, Trash: config.Duration{Duration: 168 * time.Hour}, IdempotencyMax: 64 << 20,
 		History: config.Duration{Duration: 720 * time.Hour}, HistoryExact: config.Duration{Duration: 24 * time.Hour},
-		ReplicaInterval: config.Duration{Duration: time.Second}, ReplicaRequests: 100,
+		ReplicaInterval: config.Duration{Duration: time.Second}, ReplicaRequests: 50,
 		Billing: "meter", PriceRequests: 500_000_000, PriceRowsRead: 5_000_000, PriceRowsWritten: 2_000_000_000, PriceStorage: 400_000_000,
 		WelcomeCredit: 5_000_000_000, LowBalance: 1_000_000_000,
 	}

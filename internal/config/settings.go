@@ -102,7 +102,7 @@ type Settings struct {
 	HistoryMaxDatabase  Size     `default:"0" range:"0..1000TB" unit:"bytes" help:"History of one database, likewise." placeholder:"SIZE"`
 	ReplicaURL          string   `name:"replica-url" help:"Where the history is kept off this machine, for persqld restore and Litestream: s3://bucket/prefix?endpoint=…&region=… with the usual AWS_ variables, or file:///folder." placeholder:"URL"`
 	ReplicaInterval     Duration `default:"1s" range:"100ms..1h" unit:"time" help:"Between two uploads of a database that is written." placeholder:"TIME"`
-	ReplicaRequests     int      `default:"100" range:"1..10000" unit:"requests a second" help:"Requests to S3; what they aren't enough for waits." placeholder:"N"`
+	ReplicaRequests     int      `default:"50" range:"1..10000" unit:"requests a second" help:"Requests to S3; what they aren't enough for waits." placeholder:"N"`
 	Billing             string   `default:"meter" enum:"off,meter,prepaid" help:"Counting of requests, rows and storage: not at all (off), with prices but without charging (meter), or from a prepaid balance (prepaid)." placeholder:"MODE"`
 	PriceRequests       Dollars  `default:"0.5" range:"0..1000000" unit:"dollars" help:"Price of a million requests, in US dollars." placeholder:"USD"`
 	PriceRowsRead       Dollars  `default:"0.005" range:"0..1000000" unit:"dollars" help:"Price of a million rows read." placeholder:"USD"`
