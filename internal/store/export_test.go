@@ -13,5 +13,5 @@ func (s *Store) IsSlim(database string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.actors[database]
-	return a != nil && a.conn != nil && a.slim
+	return a != nil && a.slim && (a.busy || a.conn != nil) // of a busy one the connection is its worker's
 }
