@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"runtime/debug"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -26,8 +27,10 @@ type Thread struct {
 	accesses []Access // for the next statement's collector; Go memory
 }
 
-// NewThread returns a Thread; Close gives its memory back.
+// NewThread returns a Thread; Close gives its memory back. From then on a fault at any address in the transpiled code, or beside it, is a panic
+// of the goroutine that made it, which is to be the one that uses it, and not the process's end.
 func NewThread() *Thread {
+	debug.SetPanicOnFault(true)
 	t := &Thread{tls: libc.NewTLS()}
 	t.out = libc.Xmalloc(t.tls, 64)
 	t.arena = libc.Xmalloc(t.tls, arenaMin)

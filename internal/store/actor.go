@@ -1,7 +1,6 @@
 package store
 
 import (
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -103,8 +102,6 @@ func (s *Store) dispatch(a *actor) {
 }
 
 func (w *worker) loop(a *actor) {
-	// A fault at any address in the transpiled code becomes a panic of this goroutine, not the process's end.
-	debug.SetPanicOnFault(true)
 	s := w.store
 	w.setThread(sqlite.NewThread())
 	w.watch = w.look

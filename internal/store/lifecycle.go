@@ -315,7 +315,7 @@ func (s *Store) reaper() {
 		case <-s.reap:
 			keep -= min(keep/16, 8) // a few in advance: waking this goroutine costs more than each of them
 		case <-tick.C:
-			slimmed = s.slim(slimmed)
+			slimmed = s.slim(t, slimmed)
 			s.rest(t)
 		}
 		for {
@@ -341,14 +341,14 @@ const slimAfter = time.Second
 // slim takes from databases that have just come to rest what their logs' indexes don't use. It costs 3 µs a database, once for each time that
 // one is opened; at the opening it would cost the next one more, which is given the same memory. Those that were used last before since had
 // their turn: it returns the next call's since.
-func (s *Store) slim(since time.Time) time.Time {
+func (s *Store) slim(t *sqlite.Thread, since time.Time) time.Time {
 	before := s.opt.Now().Add(-slimAfter)
 	for {
 		var some [16]*actor
 		n := s.wide(some[:], since, before)
 		for _, a := range some[:n] {
-			a.conn.ReleaseLogIndex()
-			s.giveBack(a)
+			conn := a.conn
+			s.letGo(a, a.attend(s, t, func() error { conn.ReleaseLogIndex(); return nil }))
 		}
 		if n < len(some) {
 			return before
@@ -398,15 +398,20 @@ func (s *Store) rest(t *sqlite.Thread) {
 		if err != nil {
 			s.log.Warn("checkpoint failed; the log stays", "database", a.id, "error", err)
 		}
-		if err == ErrFault {
-			a.conn = nil
-			a.tables.forget()
-			a.kept.forget()
-			a.past = past{}
-			s.closed(a)
-		}
-		s.giveBack(a)
+		s.letGo(a, err)
 	}
+}
+
+// letGo ends the use of an actor whose connection was attended to, with that outcome.
+func (s *Store) letGo(a *actor, err error) {
+	if err == ErrFault {
+		a.conn = nil
+		a.tables.forget()
+		a.kept.forget()
+		a.past = past{}
+		s.closed(a)
+	}
+	s.giveBack(a)
 }
 
 // tired takes the least recently used idle database that was not used since before and has not rested yet.

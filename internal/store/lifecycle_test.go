@@ -8,9 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
+	"github.com/persqld/persqld/internal/history"
 	"github.com/persqld/persqld/internal/sqlite"
 	"github.com/persqld/persqld/internal/sqlite/crashfs"
 	"github.com/persqld/persqld/internal/store"
@@ -270,6 +273,37 @@ func TestFaultInTheReaper(t *testing.T) {
 			h.sound()
 		})
 	}
+}
+
+// astray is a history that reads memory that isn't there, once it is told to.
+type astray struct {
+	*history.History
+	armed atomic.Bool
+}
+
+func (a *astray) Append(id string, head history.Head, log *os.File, end int64, times []int64) (history.Head, error) {
+	if a.armed.CompareAndSwap(true, false) {
+		nowhere := uintptr(1) << 45
+		head.Position += uint64(**(**byte)(unsafe.Pointer(&nowhere)))
+	}
+	return a.History.Append(id, head, log, end, times)
+}
+
+// What reads memory that isn't there beside SQLite's own guard ends the connection too, and not the process.
+func TestMemoryFaultInTheReaper(t *testing.T) {
+	past, err := history.New(history.Options{Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, a := newClock(), &astray{History: past}
+	h := newHouse(t, store.Options{Now: c.Now, IdleAfter: time.Second, Past: a, Clock: times{}}, tables...)
+	a.armed.Store(true)
+	h.until("the fault is met", func() bool { c.Advance(time.Second); return !a.armed.Load() })
+	h.must("INSERT INTO t VALUES(1)")
+	if got := h.rows("SELECT a FROM t"); got != "1" {
+		t.Errorf("rows %s", got)
+	}
+	h.sound()
 }
 
 func TestDelete(t *testing.T) {
