@@ -206,6 +206,53 @@ func TestManyAreToldTogether(t *testing.T) {
 	}
 }
 
+// Who has heard all isn't behind for what comes at once, though the ring is too small for it; one that doesn't take it before the next comes is.
+func TestWhatComesAtOnceIsTold(t *testing.T) {
+	r := newRig(t, feed.Options{RingBytes: 4 << 10})
+	r.hub.Still(database)
+	prompt, slow := r.join(feed.Now, false), r.join(feed.Now, false)
+	for round := range 3 {
+		const commits = 200
+		for i := range commits {
+			r.must(fmt.Sprintf("INSERT INTO t VALUES(%d,'x')", 1000*round+i))
+		}
+		r.hub.Round(database)
+		for heard := 0; heard < commits; {
+			list, resync, _, err := prompt.Next(t.Context())
+			if err != nil || resync || len(list) == 0 {
+				t.Fatalf("round %d: %d of %d commits, resync %v, %v", round, heard, commits, resync, err)
+			}
+			heard += len(list)
+		}
+	}
+	if _, _, _, err := slow.Next(t.Context()); !errors.Is(err, feed.ErrBehind) {
+		t.Errorf("one that takes nothing: %v", err)
+	}
+}
+
+// Many are woken in parts: each of them is.
+func TestEachOfManyIsWoken(t *testing.T) {
+	r := newRig(t, feed.Options{})
+	r.hub.Still(database)
+	var waiting []<-chan struct{}
+	for range 50 {
+		list, _, news, err := r.join(feed.Now, false).Next(t.Context())
+		if err != nil || len(list) > 0 {
+			t.Fatal(list, err)
+		}
+		waiting = append(waiting, news)
+	}
+	r.must("INSERT INTO t VALUES(1,'x')")
+	r.hub.Round(database)
+	for i, news := range waiting {
+		select {
+		case <-news:
+		default:
+			t.Errorf("the listener %d sleeps", i)
+		}
+	}
+}
+
 func TestBreakIsResync(t *testing.T) {
 	r := newRig(t, feed.Options{})
 	reader := r.join(feed.Now, false)

@@ -135,7 +135,7 @@ func (m *slabs) alloc(n int, h *Heap) uintptr {
 		} else {
 			return 0
 		}
-		m.spans[i] = span{class: class, free: m.spans[i].free[:0]}
+		m.spans[i] = span{class: class}
 		m.list(i)
 	}
 	s := &m.spans[i]
@@ -169,6 +169,7 @@ func (m *slabs) release(p uintptr, h *Heap) {
 	if s.used == 0 && (s.prev >= 0 || s.next >= 0) { // not the class's only span with room
 		m.unlist(i)
 		m.empty = append(m.empty, i)
+		s.free = nil
 		// The kernel takes the pages; the addresses stay ours and read as zero.
 		unix.Madvise(unsafe.Slice((*byte)(at(m.base+uintptr(i)<<spanShift)), spanSize), unix.MADV_DONTNEED)
 	}

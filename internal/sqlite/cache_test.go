@@ -137,3 +137,36 @@ func TestTruncateIsSeenByTheHook(t *testing.T) {
 		t.Errorf("the hook was told %d rows after it was taken away", seen-6)
 	}
 }
+
+func TestDiscardedStatementsAreNotKept(t *testing.T) {
+	c := open(t, sqlite.Config{})
+	take := func() *sqlite.Stmt {
+		t.Helper()
+		s, err := c.System("SELECT 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row, err := s.Step(); err != nil || !row || s.Column(0).Int != 1 {
+			t.Fatalf("%v, %v", row, err)
+		}
+		return s
+	}
+	kept := take()
+	kept.Done()
+	if s := take(); s != kept {
+		t.Error("it was not kept")
+	}
+	kept.Discard()
+	other := take()
+	if other == kept {
+		t.Error("it is there though it was discarded")
+	}
+	beside := take() // while the other is in use, so that it is not kept anyway
+	beside.Discard()
+	other.Done()
+	if s := take(); s != other {
+		t.Error("one beside took it along")
+	} else {
+		s.Done()
+	}
+}

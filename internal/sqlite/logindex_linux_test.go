@@ -109,39 +109,3 @@ func TestReleaseLogIndex(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// A statement that is discarded isn't kept, whether or not it was.
-func TestDiscard(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "t.db")
-	if err := os.WriteFile(path, EmptyFile(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	thread := NewThread()
-	defer thread.Close()
-	c, err := Open(Config{Path: path}, thread)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for _, kept := range []bool{false, true} {
-		if kept {
-			if err := c.Exec("SELECT 1"); err != nil {
-				t.Fatal(err)
-			}
-			if c.cache.owns["SELECT 1"] == nil {
-				t.Fatal("it wasn't kept")
-			}
-		}
-		s, err := c.System("SELECT 1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if row, err := s.Step(); err != nil || !row || s.Column(0).Int != 1 {
-			t.Fatalf("%v, %v", row, err)
-		}
-		s.Discard()
-		if c.cache.owns["SELECT 1"] != nil || c.cache.head != nil || c.loose.head != nil {
-			t.Errorf("kept before: %v: it is there", kept)
-		}
-	}
-}

@@ -180,11 +180,7 @@ func (w *worker) file(a *actor) (f *filing, err error) {
 		f.rows = append(f.rows, e)
 	}
 	fresh := next > m.next
-	// A total that grows may need a page, too.
-	if fresh || a.conn.Pages()+meterSlack >= w.pageLimit() {
-		a.conn.SetMaxPages(w.pageLimit() + meterSlack)
-		defer a.conn.SetMaxPages(w.pageLimit())
-	}
+	defer w.beyondLimit(a, meterSlack)() // a total that grows may need a page, too
 	if fresh {
 		if err := tx.need(meterTable); err != nil {
 			return nil, err

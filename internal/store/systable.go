@@ -319,7 +319,15 @@ func intParam(n int64) sqlite.Param {
 // StoredBytes is what the database stores, in bytes: its file without the system tables that aren't the tenant's.
 func (tx *Tx) StoredBytes() (int64, error) {
 	system, err := tx.SystemPages()
-	return (tx.a.conn.Pages() - system) * sqlite.PageSize, err
+	if err != nil {
+		return 0, err
+	}
+	var all int64
+	err = tx.once("PRAGMA page_count", nil, func(s *sqlite.Stmt) error {
+		all = s.Column(0).Int
+		return nil
+	})
+	return (all - system) * sqlite.PageSize, err
 }
 
 // SystemPages is the number of pages that system tables take which are not the tenant's storage.
