@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/persqld/persqld/internal/sqlite"
+	"github.com/persqld/persqld/internal/sqlite/crashfs"
 	"github.com/persqld/persqld/internal/store"
 )
 
@@ -265,6 +266,35 @@ func TestLargeRequestsTellTheirTables(t *testing.T) {
 		if b.Size() > 11<<20 {
 			t.Errorf("a batch of %d bytes", b.Size())
 		}
+	}
+}
+
+// A change is told when it is on the disk, not before, and not at all if it doesn't come there.
+func TestToldWhenItIsOnTheDisk(t *testing.T) {
+	h, e := listening(t, store.Options{}, false, "CREATE TABLE t(a INTEGER PRIMARY KEY)")
+	early := 0
+	h.rec.Intercept(func(op crashfs.FileOp, rel string) int32 {
+		if op == crashfs.OpSync && strings.HasSuffix(rel, "-wal") {
+			e.mu.Lock()
+			early += len(e.batches)
+			e.mu.Unlock()
+		}
+		return crashfs.OK
+	})
+	h.must("INSERT INTO t VALUES(1)")
+	if got := told(t, e.take()); got != "+t 1" || early > 0 {
+		t.Errorf("told %q, %d before the sync", got, early)
+	}
+	h.fail(crashfs.OpSync, "-wal", crashfs.ErrSync, 1)
+	if j := script("INSERT INTO t VALUES(2)"); h.do(j).err == nil {
+		t.Fatal("a commit whose sync failed was answered")
+	}
+	if got := told(t, e.take()); got != "" {
+		t.Errorf("told %q of a commit whose sync failed", got)
+	}
+	h.must("INSERT INTO t VALUES(3)")
+	if got := told(t, e.take()); got != "+t 3" {
+		t.Errorf("told %q after it", got)
 	}
 }
 
