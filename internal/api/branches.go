@@ -297,15 +297,18 @@ func (s *Server) makeBranch(x *exchange, n newBranch) (f catalog.Forked, err err
 	if n.content == catalog.ContentFull {
 		makeFile = s.makeFull
 	}
-	err = makeFile(x, &n, func(ctx context.Context, path string) error {
-		f, err = s.giveBranch(ctx, x, parent, &n, path)
+	err = makeFile(x, &n, func(ctx context.Context, path string, fill func(*sqlite.Conn) error) error {
+		f, err = s.giveBranch(ctx, x, parent, &n, path, fill)
 		return err
 	})
 	return f, err
 }
 
+// giver makes a branch of its file, which fill puts the last into if it isn't nil.
+type giver func(ctx context.Context, path string, fill func(*sqlite.Conn) error) error
+
 // makeSchema makes the file of a branch without rows.
-func (s *Server) makeSchema(x *exchange, n *newBranch, give func(ctx context.Context, path string) error) error {
+func (s *Server) makeSchema(x *exchange, n *newBranch, give giver) error {
 	shape, err := x.shape(n.from)
 	if err != nil {
 		return err
@@ -316,13 +319,15 @@ func (s *Server) makeSchema(x *exchange, n *newBranch, give func(ctx context.Con
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "branch.db")
-	if err := branch.Make(x.r.Context(), path, shape, s.opt.Limits); err != nil {
-		if errors.Is(err, branch.ErrShape) {
-			return newFault(http.StatusConflict, "schema_not_copied", "The schema can't be made anew: "+err.Error(), `mend it, or send "content": "full"`)
-		}
-		return store.Translate(err, s.opt.Temp)
+	fill, err := branch.Make(path, shape)
+	if err != nil {
+		return store.DiskFull(err)
 	}
-	return give(x.r.Context(), path)
+	err = give(x.r.Context(), path, fill)
+	if errors.Is(err, branch.ErrShape) {
+		return newFault(http.StatusConflict, "schema_not_copied", err.Error(), `mend it, or send "content": "full"`)
+	}
+	return err
 }
 
 // shape is the schema of a database: the request's, or a branch of it.
@@ -332,26 +337,18 @@ func (x *exchange) shape(from *catalog.Database) (shape branch.Shape, err error)
 		x.database = from
 	}
 	err = x.do(store.JobFunc(func(tx *store.Tx) error {
-		shape = branch.Shape{}
-		objects, err := schemaObjects(tx, &x.gate.Caller)
+		tables, err := tx.Shapes()
 		if err != nil {
 			return err
 		}
-		for _, o := range objects {
-			if o.SQL != nil {
-				shape.Objects = append(shape.Objects, *o.SQL)
-			}
-		}
-		return tx.Query("SELECT user_version, application_id FROM pragma_user_version, pragma_application_id", nil, func(st *sqlite.Stmt) error {
-			shape.UserVersion, shape.ApplicationID = st.Column(0).Int, st.Column(1).Int
-			return nil
-		})
+		shape, err = branch.Read(tables, func(sql string, row func(*sqlite.Stmt) error) error { return tx.Query(sql, nil, row) })
+		return err
 	}))
 	return shape, err
 }
 
 // makeFull copies the file of a branch with rows.
-func (s *Server) makeFull(x *exchange, n *newBranch, give func(ctx context.Context, path string) error) error {
+func (s *Server) makeFull(x *exchange, n *newBranch, give giver) error {
 	parent := x.database
 	from := parent
 	if n.from != nil {
@@ -377,7 +374,7 @@ func (s *Server) makeFull(x *exchange, n *newBranch, give func(ctx context.Conte
 		if err != nil {
 			return err
 		}
-		return give(ctx, path)
+		return give(ctx, path, nil)
 	})
 }
 
@@ -385,7 +382,7 @@ func (s *Server) makeFull(x *exchange, n *newBranch, give func(ctx context.Conte
 var errBranchRuled = newFault(http.StatusForbidden, codeApprovalDenied, "The branch has approval rules, which would end with it", "DELETE …/branches/:ref asks them; then the branch can be made anew")
 
 // giveBranch makes a database of a branch's file, with its name. From here on it is done, or undone, whoever leaves.
-func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Database, n *newBranch, path string) (f catalog.Forked, err error) {
+func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Database, n *newBranch, path string, fill func(*sqlite.Conn) error) (f catalog.Forked, err error) {
 	ctx, cancel := context.WithTimeout(x.acting(context.WithoutCancel(ctx)), endTime)
 	defer cancel()
 	if former, err := s.opt.Catalog.Branch(parent.ID, n.ref); n.ref != "" && err == nil && former.Rules != nil && !former.Expired(s.opt.Now()) {
@@ -398,14 +395,12 @@ func (s *Server) giveBranch(ctx context.Context, x *exchange, parent *catalog.Da
 	id := catalog.NewID("db")
 	// A sweep must not take it for one that was left behind.
 	defer s.ending.lock(id)()
-	if err := s.opt.Catalog.Reserve(ctx, parent.NamespaceID, id); err != nil {
-		return f, err
-	}
 	owner, err := s.opt.Placement.Owner(ctx, id)
 	if err != nil {
 		return f, err
 	}
-	if err := owner.CreateRecording(ctx, id, path, facts, schemaWords); err != nil {
+	reserve := func() error { return s.opt.Catalog.Reserve(ctx, parent.NamespaceID, id) }
+	if err := owner.CreateBranch(ctx, id, path, store.NewBranch{Fill: fill, Facts: facts, Words: schemaWords, Reserve: reserve}); err != nil {
 		if errors.Is(err, store.ErrQuota) {
 			return f, newFault(http.StatusBadRequest, "database_full", "The database is larger than a database may be", "delete rows and VACUUM, or raise PERSQLD_MAX_DATABASE")
 		}

@@ -190,7 +190,7 @@ func newDatabase(dir *datadir.Dir, id string) error {
 		return err
 	}
 	_, err = f.Write(sqlite.EmptyFile())
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	return moveIn(dir, id, path)
@@ -201,8 +201,15 @@ func databasePath(dir *datadir.Dir, id string) string {
 	return filepath.Join(dir.Databases(), id[len(id)-2:], id+".db")
 }
 
-// moveIn gives a file its place, durably.
+// moveIn syncs a file and gives it its place, durably.
 func moveIn(dir *datadir.Dir, id, from string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
 	to := databasePath(dir, id)
 	if err := os.Mkdir(filepath.Dir(to), 0o700); err == nil {
 		if err := syncDir(dir.Databases()); err != nil {

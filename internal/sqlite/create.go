@@ -1,8 +1,10 @@
 package sqlite
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
+	"io"
 	"os"
 
 	sqlite3 "modernc.org/sqlite/lib"
@@ -26,6 +28,45 @@ func EmptyFile() []byte {
 	p[100] = 13                                   // sqlite_schema's root: a leaf of a table
 	binary.BigEndian.PutUint16(p[105:], PageSize) // its content begins at the end: there is none
 	return p
+}
+
+// TreeKind is what a B-tree holds: https://sqlite.org/fileformat2.html, section 1.6.
+type TreeKind byte
+
+// The kinds of B-trees, as the page of an empty one begins.
+const (
+	IndexTree TreeKind = 10 // an index, or a table WITHOUT ROWID
+	TableTree TreeKind = 13 // a table with rowids
+)
+
+// lockPage is never used: the file's lock is in its place. Section 1.4 of https://sqlite.org/fileformat2.html.
+const lockPage = 1<<30/PageSize + 1
+
+// WriteTrees writes the file of a database in scratch, with a rollback journal, that has empty trees and no schema that names them. The answer is the page of each.
+func WriteTrees(to io.Writer, trees []TreeKind) (roots []int64, err error) {
+	next := int64(2)
+	for range trees {
+		if next == lockPage {
+			next++
+		}
+		roots = append(roots, next)
+		next++
+	}
+	w := bufio.NewWriterSize(to, 16*PageSize)
+	head := EmptyFile()
+	head[18], head[19] = 1, 1
+	binary.BigEndian.PutUint32(head[28:], uint32(next-1))
+	w.Write(head) // the first error is the Flush's too
+	empty := make([]byte, PageSize)
+	for i, kind := range trees {
+		if roots[i] == lockPage+1 {
+			w.Write(make([]byte, PageSize))
+		}
+		empty[0] = byte(kind)
+		binary.BigEndian.PutUint16(empty[5:], PageSize) // its content begins at the end: there is none
+		w.Write(empty)
+	}
+	return roots, w.Flush()
 }
 
 // LooksLikeDatabase tells whether the file can be a database at all: it is there and begins as one.

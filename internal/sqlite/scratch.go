@@ -107,8 +107,8 @@ func OpenScratch(cfg Scratch, t *Thread) (c *Conn, err error) {
 	return c, nil
 }
 
-// SetLogMode has a database's file that nobody has open, such as one that was written as scratch, say that it has a write-ahead log, durably. Else its first opening
-// would, beside all transactions, and whoever compares the file finds another one.
+// SetLogMode has a database's file that nobody has open, such as one that was written as scratch, say that it has a write-ahead log. Else its first opening
+// would, beside all transactions, and whoever compares the file finds another one. As with scratch files, whoever wants to keep it syncs it.
 func SetLogMode(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -119,10 +119,8 @@ func SetLogMode(path string) error {
 	if _, err := f.ReadAt(versions[:], 18); err != nil || versions == [2]byte{2, 2} {
 		return err
 	}
-	if _, err := f.WriteAt([]byte{2, 2}, 18); err != nil {
-		return err
-	}
-	return f.Sync()
+	_, err = f.WriteAt([]byte{2, 2}, 18)
+	return err
 }
 
 // dial opens the connection by name alone.
@@ -144,8 +142,8 @@ func (c *Conn) dial(name string, flags int32) error {
 	return nil
 }
 
-// WriteSchema runs f with what it takes to delete rows of sqlite_schema, and reads the schema anew afterwards. It is
-// for the server's own statements alone: no policy is asked about what they do.
+// WriteSchema runs f with the two switches that let a statement touch reserved names and rows of sqlite_schema, and reads the schema anew afterwards: what was
+// compiled before means nothing then. It is for the server's own statements alone: no policy is asked about what they do.
 func (c *Conn) WriteSchema(f func() error) (err error) {
 	defensive := (*sqlite3.Tsqlite3)(at(c.db)).Fflags & sqlite3.SQLITE_Defensive
 	if err := c.configure(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, int32(0), uintptr(0)); err != nil {

@@ -251,7 +251,7 @@ func (s *Store) Rebuild(ctx context.Context, database string, from Beginning, al
 		return err
 	}
 	built := make(chan error, 1)
-	go func() { built <- safely(build, scratch) }()
+	go func() { built <- safely(func() error { return build(scratch) }) }()
 	select {
 	case err = <-built:
 	case <-ctx.Done():
@@ -349,13 +349,13 @@ const (
 const buildGrace = 500 * time.Millisecond
 
 // safely makes an error of a panic: the goroutine is ours, and nobody else would catch it.
-func safely(build func(string) error, path string) (err error) {
+func safely(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: %v", ErrFault, r)
 		}
 	}()
-	return build(path)
+	return f()
 }
 
 // swap puts a file in the place of the database's.

@@ -7,53 +7,72 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/persqld/persqld/internal/sqlite"
 )
 
 // CreateFrom makes a database of a file. See Runner.
 func (s *Store) CreateFrom(ctx context.Context, database, file string) error {
-	return s.createFrom(ctx, database, file, nil)
+	return s.createFrom(ctx, database, file, nil, nil)
 }
 
-// createFrom makes a database of a file. finish, if given, is the last that happens to its content.
-func (s *Store) createFrom(_ context.Context, database, file string, finish func(*sqlite.Conn) error) (err error) {
+// createFrom makes a database of a file. finish, if given, is the last that happens to its content; reserve, if given, comes before the file has its place.
+func (s *Store) createFrom(_ context.Context, database, file string, finish func(*sqlite.Conn) error, reserve func() error) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("create database: %w", diskFull(err))
+		}
+	}()
 	path, err := s.path(database)
 	if err != nil {
-		return fmt.Errorf("create database: %w", err)
+		return err
 	}
 	if err := s.adopt(file, finish); err != nil {
-		return fmt.Errorf("create database: %w", diskFull(err))
+		return err
 	}
 	fi, err := os.Stat(file)
 	if err != nil {
-		return fmt.Errorf("create database: %w", err)
+		return err
 	}
 	limit := s.opt.Limits.Pages
 	if limit <= 0 {
 		limit = sqlite.DefaultPages
 	}
 	if fi.Size() > limit*sqlite.PageSize {
-		return fmt.Errorf("create database of %d bytes: %w", fi.Size(), ErrQuota)
+		return fmt.Errorf("%d bytes: %w", fi.Size(), ErrQuota)
 	}
+	// What has to be on the disk before the name is, at a time: a disk that syncs two files takes little longer than for one.
 	files := s.opt.Files
-	if err := files.sync(file); err != nil {
-		return fmt.Errorf("create database: %w", diskFull(err))
+	before := []func() error{func() error { return files.sync(file) }, func() error { return s.makeDir(filepath.Dir(path)) }}
+	if reserve != nil {
+		before = append(before, reserve)
 	}
-	if err := s.makeDir(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("create database: %w", diskFull(err))
+	if err := together(before...); err != nil {
+		return err
 	}
 	// A rename would put it in another's place.
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(fmt.Errorf("create database %s: %w", database, fs.ErrExist), err)
+		return errors.Join(fmt.Errorf("%s: %w", database, fs.ErrExist), err)
 	}
 	if err := files.Rename(file, path); err != nil {
-		return fmt.Errorf("create database: %w", diskFull(err))
+		return err
 	}
 	if err := files.SyncDir(filepath.Dir(path)); err != nil {
-		return errors.Join(fmt.Errorf("create database: %w", diskFull(err)), files.Remove(path))
+		return errors.Join(err, files.Remove(path))
 	}
 	return nil
+}
+
+// together runs functions beside each other, to their ends.
+func together(do ...func() error) error {
+	errs := make([]error, len(do))
+	var all sync.WaitGroup
+	for i, f := range do {
+		all.Go(func() { errs[i] = safely(f) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // adopt takes from a file the tables that belong to the database alone that it is a copy of, and finishes it. It returns a *NewerError for a file with a table whose fate

@@ -47,20 +47,13 @@ func parseOrigin(b []byte) (o Origin, err error) {
 	return o, nil
 }
 
-// beginOrigins notes the origins of a file's tables: those that are given, else each is its own until the schema changes.
-func beginOrigins(c *sqlite.Conn, origins map[string]Origin) error {
-	put := func(name string, value sqlite.Param) error {
-		return execute(c, "INSERT INTO "+branchTable.Name+" VALUES(?,?)", []sqlite.Param{textParam(name), value})
-	}
-	if err := put(originsKnown, intParam(int64(min(1, len(origins))))); err != nil {
-		return err
-	}
+// originRows are the rows of branchTable for the origins of a file's tables: those that are given, else each is its own until the schema changes.
+func originRows(origins map[string]Origin) [][]sqlite.Param {
+	rows := [][]sqlite.Param{{textParam(originsKnown), intParam(int64(min(1, len(origins))))}}
 	for name, o := range origins {
-		if err := put(originOf+name, o.param()); err != nil {
-			return err
-		}
+		rows = append(rows, []sqlite.Param{textParam(originOf + name), o.param()})
 	}
-	return nil
+	return rows
 }
 
 // noteOrigins notes that each table is its own, before the first change of the schema.

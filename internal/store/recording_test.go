@@ -26,7 +26,7 @@ func (h *house) fork() {
 	if err := h.Copy(context.Background(), database, path); err != nil {
 		h.t.Fatal(err)
 	}
-	if err := h.CreateRecording(context.Background(), forked, path, store.RecordingFacts{Parent: database, Position: 7, CreatedAt: 8, Schema: "[]"}, nil); err != nil {
+	if err := h.CreateBranch(context.Background(), forked, path, store.NewBranch{Facts: store.RecordingFacts{Parent: database, Position: 7, CreatedAt: 8, Schema: "[]"}}); err != nil {
 		h.t.Fatal(err)
 	}
 }

@@ -20,46 +20,42 @@ type RecordingFacts struct {
 	// Ended says why changes are no longer recorded: then the rows can't be merged. Empty while they are.
 	Ended string
 	// Tables are what the tables were at the fork, by their names now; one that was made later isn't there. Empty while each is its own, since the schema never changed;
-	// nil if it isn't known. BeginRecording takes those of another branch that this one is made of.
+	// nil if it isn't known. A branch that is made of another takes that one's.
 	Tables map[string]Origin
 }
 
-// BeginRecording makes a database's file, which nobody has open and which has no log, record what changes in it from its next opening on. What it recorded
-// before, for a fork of its own, goes.
-func BeginRecording(path string, f RecordingFacts) error {
-	err := withScratch(path, func(c *sqlite.Conn) error { return beginRecording(c, f) })
-	if err == nil {
-		err = sqlite.SetLogMode(path)
-	}
-	if err != nil {
-		return fmt.Errorf("begin recording: %w", err)
-	}
-	return nil
-}
-
+// beginRecording makes a database's file record what changes in it from its next opening on. What it recorded before, for a fork of its own, goes.
 func beginRecording(c *sqlite.Conn, f RecordingFacts) error {
-	for _, t := range recordingTables() {
-		if err := putRowsIn(c, t, nil); err != nil {
+	tables := recordingTables()
+	create := make([]string, len(tables))
+	for i, t := range tables {
+		if err := dropTable(c, t); err != nil {
 			return err
 		}
-		if err := c.CreateReserved(t.create()); err != nil {
-			return err
-		}
+		create[i] = t.create()
+	}
+	facts := [][]sqlite.Param{
+		{textParam("parent"), textParam(f.Parent)},
+		{textParam("position"), textParam(strconv.FormatUint(f.Position, 10))},
+		{textParam("created"), intParam(f.CreatedAt)},
+		{textParam("schema"), textParam(f.Schema)},
+	}
+	if f.Ended != "" {
+		facts = append(facts, []sqlite.Param{textParam("ended"), textParam(f.Ended)})
 	}
 	if err := c.Exec("BEGIN"); err != nil {
 		return err
 	}
-	facts := map[string]sqlite.Param{"parent": textParam(f.Parent), "position": textParam(strconv.FormatUint(f.Position, 10)),
-		"created": intParam(f.CreatedAt), "schema": textParam(f.Schema)}
-	if f.Ended != "" {
-		facts["ended"] = textParam(f.Ended)
-	}
-	for name, v := range facts {
-		if err := execute(c, "INSERT INTO "+branchTable.Name+" VALUES(?,?)", []sqlite.Param{textParam(name), v}); err != nil {
-			return err
+	// The rows are put in under the same switches: else all of the schema would be read once more in between.
+	err := c.WriteSchema(func() error {
+		for _, sql := range create {
+			if err := c.Exec(sql); err != nil {
+				return err
+			}
 		}
-	}
-	if err := beginOrigins(c, f.Tables); err != nil {
+		return insertRows(c, branchTable, append(facts, originRows(f.Tables)...))
+	})
+	if err != nil {
 		return err
 	}
 	return c.Exec("COMMIT")
@@ -282,16 +278,32 @@ func (tx *Tx) ModuleArgs(table string) []string {
 	return tx.a.conn.ModuleArgs(table)
 }
 
-// CreateRecording is CreateFrom for a branch: what is changed in it from its first moment on is recorded. words are those of the facts' schema, unless the facts have them.
-func (s *Store) CreateRecording(ctx context.Context, database, file string, f RecordingFacts, words func(*sqlite.Conn) (string, error)) error {
+// NewBranch is what a file is to be as a branch.
+type NewBranch struct {
+	// Fill is the first that happens to the file's content; nil where it is whole.
+	Fill  func(*sqlite.Conn) error
+	Facts RecordingFacts
+	// Words are those of the facts' schema, read from the file, unless the facts have them; nil for none.
+	Words func(*sqlite.Conn) (string, error)
+	// Reserve notes the database's id, without which its file gets no place; nil where that has been done. It runs beside the sync of the file.
+	Reserve func() error
+}
+
+// CreateBranch is CreateFrom for a branch: what is changed in it from its first moment on is recorded. See Runner.
+func (s *Store) CreateBranch(ctx context.Context, database, file string, n NewBranch) error {
 	return s.createFrom(ctx, database, file, func(c *sqlite.Conn) (err error) {
-		if f.Schema == "" && words != nil {
-			if f.Schema, err = words(c); err != nil {
+		if n.Fill != nil {
+			if err := n.Fill(c); err != nil {
 				return err
 			}
 		}
-		return beginRecording(c, f)
-	})
+		if n.Facts.Schema == "" && n.Words != nil {
+			if n.Facts.Schema, err = n.Words(c); err != nil {
+				return err
+			}
+		}
+		return beginRecording(c, n.Facts)
+	}, n.Reserve)
 }
 
 // replaced is why a recording ended.

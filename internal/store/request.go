@@ -94,8 +94,8 @@ type Runner interface {
 	// CreateFrom makes a database of a file that nobody else has open, on the file system of the databases: durably and at once, without the system
 	// tables that a branch leaves behind. The file is gone then. A failure makes nothing: ErrQuota where it is longer than a database may be.
 	CreateFrom(ctx context.Context, database, file string) error
-	// CreateRecording is CreateFrom for a branch, which knows of its fork and, unless the facts say that it has ended, records which rows change.
-	CreateRecording(ctx context.Context, database, file string, f RecordingFacts, words func(*sqlite.Conn) (string, error)) error
+	// CreateBranch is CreateFrom for a branch, which knows of its fork and, unless the facts say that it has ended, records which rows change.
+	CreateBranch(ctx context.Context, database, file string, n NewBranch) error
 	// Listen has a database keep what is committed, for Options.FeedFor, with the values of rows if they are wanted. The answer is the last change: what follows
 	// it is told. It is to be called again while somebody listens.
 	Listen(ctx context.Context, database string, rows bool) (head int64, err error)

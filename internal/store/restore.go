@@ -102,6 +102,17 @@ func ensureTable(c *sqlite.Conn, t SystemTable) error {
 }
 
 func putRowsIn(c *sqlite.Conn, t SystemTable, rows [][]sqlite.Param) error {
+	if err := dropTable(c, t); err != nil || len(rows) == 0 {
+		return err
+	}
+	if err := c.CreateReserved(t.create()); err != nil {
+		return err
+	}
+	return insertRows(c, t, rows)
+}
+
+// dropTable takes a system table out of a file that nobody else has open.
+func dropTable(c *sqlite.Conn, t SystemTable) error {
 	names, err := c.TableNames(SystemPrefix)
 	if err != nil {
 		return err
@@ -113,12 +124,11 @@ func putRowsIn(c *sqlite.Conn, t SystemTable, rows [][]sqlite.Param) error {
 			}
 		}
 	}
-	if len(rows) == 0 {
-		return nil
-	}
-	if err := c.CreateReserved(t.create()); err != nil {
-		return err
-	}
+	return nil
+}
+
+// insertRows puts rows, of which there is one, into a table that is there.
+func insertRows(c *sqlite.Conn, t SystemTable, rows [][]sqlite.Param) error {
 	insert, err := c.System("INSERT INTO " + t.Name + " VALUES(?" + strings.Repeat(",?", len(rows[0])-1) + ")")
 	if err != nil {
 		return err

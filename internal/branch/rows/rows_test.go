@@ -54,7 +54,7 @@ func (h *house) fork() {
 	if err := h.Copy(context.Background(), parent, path); err != nil {
 		h.t.Fatal(err)
 	}
-	if err := h.CreateRecording(context.Background(), branch, path, store.RecordingFacts{Parent: parent}, nil); err != nil {
+	if err := h.CreateBranch(context.Background(), branch, path, store.NewBranch{Facts: store.RecordingFacts{Parent: parent}}); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -429,7 +429,7 @@ func TestBranchOfABranch(t *testing.T) {
 	if err := h.Copy(t.Context(), branch, path); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.CreateRecording(t.Context(), leaf, path, store.RecordingFacts{Parent: branch}, nil); err != nil {
+	if err := h.CreateBranch(t.Context(), leaf, path, store.NewBranch{Facts: store.RecordingFacts{Parent: branch}}); err != nil {
 		t.Fatal(err)
 	}
 	h.must(leaf, "UPDATE t SET a='x' WHERE id=1", "UPDATE t SET a='a' WHERE id=2", "DELETE FROM t WHERE id=3", "INSERT INTO t VALUES(4,'d')")
