@@ -168,7 +168,7 @@ func (s *Server) createSnapshot(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	x.record("snapshot.created", map[string]any{"snapshotId": made.ID, "label": made.Label})
+	x.note("snapshot.created", map[string]any{"snapshotId": made.ID, "label": made.Label})
 	x.success()
 	x.out = append(appendSnapshot(x.out, x.database.ID, &made, true), '}')
 	return nil
@@ -215,7 +215,7 @@ func (s *Server) deleteSnapshot(x *exchange) error {
 	if err := x.do(store.JobFunc(func(tx *store.Tx) error { return tx.DropSnapshot(id) })); err != nil {
 		return err
 	}
-	x.record("snapshot.deleted", map[string]any{"snapshotId": id})
+	x.note("snapshot.deleted", map[string]any{"snapshotId": id})
 	x.success()
 	b := append(x.out, `{"id":`...)
 	b = wire.AppendString(b, id)

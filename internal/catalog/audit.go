@@ -64,17 +64,29 @@ func tokenEvent(action string, t *Token, metadata map[string]any) Event {
 
 // audit adds an entry in the transaction of the change that it tells of.
 func (c *Catalog) audit(ctx context.Context, tx *sql.Tx, e Event) error {
+	row, err := c.entry(ctx, e)
+	if err != nil {
+		return err
+	}
+	return addEntry(ctx, tx, row)
+}
+
+// entry is the row of an event that happens now, by whom the context says.
+func (c *Catalog) entry(ctx context.Context, e Event) (row []any, err error) {
 	actor := actorOf(ctx)
 	if e.Metadata == nil {
 		e.Metadata = map[string]any{}
 	}
 	metadata, err := json.Marshal(e.Metadata)
 	if err != nil {
-		return fmt.Errorf("write audit log: %w", err)
+		return nil, fmt.Errorf("write audit log: %w", err)
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO audit (id, at, namespace_id, action, actor_type, actor_id, address, target_type, target_id, target_name, test, metadata)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		NewID("aud"), c.moment().UnixMilli(), e.NamespaceID, e.Action, actor.Type, nullText(actor.ID), nullText(actor.Address), e.TargetType, e.TargetID, e.TargetName, e.Test, string(metadata))
+	return []any{NewID("aud"), c.moment().UnixMilli(), e.NamespaceID, e.Action, actor.Type, nullText(actor.ID), nullText(actor.Address), e.TargetType, e.TargetID, e.TargetName, e.Test, string(metadata)}, nil
+}
+
+func addEntry(ctx context.Context, tx *sql.Tx, row []any) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO audit (id, at, namespace_id, action, actor_type, actor_id, address, target_type, target_id, target_name, test, metadata)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, row...)
 	if err != nil {
 		return fmt.Errorf("write audit log: %w", err)
 	}
@@ -115,6 +127,9 @@ type AuditQuery struct {
 
 // Audit lists entries of the audit log, the newest first. It reads the file.
 func (c *Catalog) Audit(ctx context.Context, q AuditQuery) ([]Event, error) {
+	if err := c.flushNotes(ctx); err != nil {
+		c.logger.Error("write audit log", "error", err) // what is written can be listed all the same
+	}
 	list := []Event{}
 	in := `namespace_id = ?1` // by the index
 	if q.All {

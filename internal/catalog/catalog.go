@@ -58,6 +58,7 @@ type Catalog struct {
 	version  atomic.Uint64
 	queued   atomic.Uint64 // see Queued
 	seal     seal
+	notes    notes
 
 	sessionIdle, sessionLife                   time.Duration
 	maxSessions, maxNamespaces, maxInvitations int
@@ -104,6 +105,11 @@ func (c *Catalog) Close() error {
 	defer c.changing.Unlock()
 	if c.closed {
 		return nil
+	}
+	if len(c.notes.waiting()) > 0 {
+		if err := c.change(context.Background(), func(*sql.Tx) error { return nil }, func(*mirror) {}); err != nil {
+			c.logger.Error("write audit log", "error", err)
+		}
 	}
 	// Sessions' last uses, which are written now and then only. What can't be written ends those sessions a little earlier.
 	if err := c.sweepSessions(context.Background(), c.now()); err != nil {
@@ -167,11 +173,21 @@ func (c *Catalog) commit(ctx context.Context, do func(tx *sql.Tx) error, show fu
 	if err != nil {
 		return diskFull(fmt.Errorf("begin: %w", err))
 	}
+	noted := c.notes.waiting()
+	for _, row := range noted {
+		if err := addEntry(ctx, tx, row); err != nil {
+			return diskFull(errors.Join(err, rollback(tx)))
+		}
+	}
 	if err := do(tx); err != nil {
 		return diskFull(errors.Join(err, rollback(tx)))
 	}
 	if err := tx.Commit(); err != nil {
 		return diskFull(errors.Join(fmt.Errorf("commit: %w", err), rollback(tx)))
+	}
+	if len(noted) > 0 {
+		c.notes.written(len(noted))
+		c.version.Add(1)
 	}
 	c.mirror.mu.Lock()
 	defer c.mirror.mu.Unlock()

@@ -60,8 +60,14 @@ func changes(t *testing.T, drop string) *crashfs.Recorder {
 			_, err := c.Database(ns.ID, "orders")
 			return err
 		})
+		if err := c.Note(t.Context(), "snapshot.created", d, nil); err != nil {
+			t.Fatal(err)
+		}
 		token, secret := mustToken(t, c, catalog.NewToken{NamespaceID: ns.ID, Name: "ci"})
 		ack(token.ID, func(c *catalog.Catalog) error {
+			if list, err := c.Audit(t.Context(), catalog.AuditQuery{NamespaceID: ns.ID, Action: "snapshot.created", Limit: 10}); err != nil || len(list) != 1 {
+				return fmt.Errorf("%d entries of what was noted before: %w", len(list), err)
+			}
 			_, err := c.Authenticate(secret)
 			return err
 		})
