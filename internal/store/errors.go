@@ -66,6 +66,9 @@ var (
 // translate turns an engine error that the actor knows more about into one of ours, with the engine's behind it.
 // quota says that a FULL is the database's own limit and not the disk's.
 func translate(err error, quota bool) error {
+	if err == nil { // before the variables, which errors.As has allocated
+		return nil
+	}
 	var e *sqlite.Error
 	var known *wrapped
 	if !errors.As(err, &e) || errors.As(err, &known) {

@@ -408,6 +408,9 @@ func (w *worker) look() error {
 }
 
 func isNoMem(err error) bool {
+	if err == nil {
+		return false
+	}
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code.Primary() == sqlite.CodeNoMem
 }

@@ -32,12 +32,19 @@ type journal struct {
 	count  int64
 
 	request, step, statement place
-	own                      bool // a statement of the server's own runs, which may write the content of virtual tables itself
-	collapsed                bool // of this request only tables are told
+	plain                    hearing // of a statement that names no more than the rows that it changes
+	own                      bool    // a statement of the server's own runs, which may write the content of virtual tables itself
+	collapsed                bool    // of this request only tables are told
 
 	unswept int // commits since the last sweep
 	bytes   int64
 	summed  bool // bytes is known
+}
+
+func newJournal(s *Store, conn *sqlite.Conn) *journal {
+	j := &journal{conn: conn, limit: s.opt.FeedChanges, tables: map[string]*heardTable{}}
+	j.plain.j = j
+	return j
 }
 
 // place is a point in the entries, to go back to.
@@ -377,7 +384,7 @@ func (tx *Tx) hear(s *sqlite.Stmt) (*hearing, error) {
 	}
 	j.statement, j.own = j.here(), s.Accesses == nil
 	if !s.Alters && !s.WritesVirtual() {
-		return &hearing{j: j}, nil
+		return &j.plain, nil
 	}
 	h := &hearing{j: j, accesses: s.Accesses}
 	if h.accesses == nil {

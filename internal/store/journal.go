@@ -33,10 +33,9 @@ var feedTable = SystemTable{
 
 const (
 	insertFeed = "INSERT INTO " + SystemPrefix + "feed_v1 VALUES(?,?,?)"
-	// The newest row stays: it says where the numbers go on.
-	sweepFeed = "DELETE FROM " + SystemPrefix + "feed_v1 WHERE seq>0 AND seq<?1 AND seq IN (SELECT seq FROM " + SystemPrefix + "feed_v1 WHERE seq>0 ORDER BY seq LIMIT 1024) AND (seq<=?1-?2 OR at<?3)"
-	// oldestFeed is what a sweep begins with, and nearly always ends with.
-	oldestFeed = "SELECT seq, at FROM " + SystemPrefix + "feed_v1 WHERE seq>0 ORDER BY seq LIMIT 1"
+	// oldestFeed is what a sweep looks at, until it meets a row that stays. The newest does: it says where the numbers go on.
+	oldestFeed = "SELECT seq, at FROM " + SystemPrefix + "feed_v1 WHERE seq>0 AND seq<? ORDER BY seq LIMIT 1024"
+	sweepFeed  = "DELETE FROM " + SystemPrefix + "feed_v1 WHERE seq>0 AND seq<=?"
 	// journalSweep is after how many commits those rows go that are too many or too old, at most 1,024 of them.
 	journalSweep = 64
 	// journalBytes is how many bytes of bodies a journal holds; the sweep halves it then.
@@ -49,7 +48,7 @@ func (a *actor) openJournal(s *Store, conn *sqlite.Conn) error {
 	if s.opt.Feed == nil || !a.tables.known[feedTable.Name] {
 		return nil
 	}
-	j := &journal{conn: conn, limit: s.opt.FeedChanges, tables: map[string]*heardTable{}}
+	j := newJournal(s, conn)
 	err := conn.EachRow("SELECT at, body, (SELECT max(seq) FROM "+feedTable.Name+") FROM "+feedTable.Name+" WHERE seq=0", func(st *sqlite.Stmt) error {
 		j.until, j.rowsUntil, j.head = st.Column(0).Int, rowsUntilOf(st.Column(1).Bytes), st.Column(2).Int
 		return nil
@@ -171,7 +170,7 @@ func (w *worker) listen(a *actor, rows bool, how listening) (head int64, err err
 	if a.frozen.Load() {
 		return 0, ErrRebuilding // what is written now would be lost with the old file
 	}
-	next := &journal{conn: a.conn, limit: s.opt.FeedChanges, tables: map[string]*heardTable{}}
+	next := newJournal(s, a.conn)
 	if j != nil {
 		next.head, next.rowsUntil = j.head, j.rowsUntil
 	}
@@ -298,16 +297,25 @@ func (w *worker) writeJournal(a *actor) (b *Batch, err error) {
 	return b, nil
 }
 
+var errStays = errors.New("this row stays, and those behind it")
+
 // sweepJournal deletes what is too old, or too much.
 func (w *worker) sweepJournal(tx *Tx, j *journal, b *Batch) error {
 	opt := &w.store.opt
-	over := false
-	err := tx.own(oldestFeed, nil, func(st *sqlite.Stmt) error {
-		over = st.Column(0).Int <= b.Last-int64(opt.FeedKeep) || st.Column(1).Int < b.At-opt.FeedFor.Milliseconds()
+	over := int64(0)
+	err := tx.own(oldestFeed, []sqlite.Param{intParam(b.Last)}, func(st *sqlite.Stmt) error {
+		seq, at := st.Column(0).Int, st.Column(1).Int
+		if seq > b.Last-int64(opt.FeedKeep) && at >= b.At-opt.FeedFor.Milliseconds() {
+			return errStays
+		}
+		over = seq
 		return nil
 	})
-	if err == nil && over {
-		err = tx.own(sweepFeed, []sqlite.Param{intParam(b.Last), intParam(int64(opt.FeedKeep)), intParam(b.At - opt.FeedFor.Milliseconds())}, nil)
+	if err == errStays {
+		err = nil
+	}
+	if err == nil && over > 0 {
+		err = tx.own(sweepFeed, []sqlite.Param{intParam(over)}, nil)
 	}
 	if err != nil {
 		return err
