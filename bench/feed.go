@@ -34,7 +34,7 @@ const (
 	floodWriters = 32
 	floodRows    = 100 // a commit
 
-	deafTurns   = 7
+	deafTurns   = 21
 	deafInserts = 300
 	deafBytes   = 20_000 // a row: more together than the network's buffers take, and the listeners get them
 	deafBar     = 1.1
