@@ -20,25 +20,38 @@ type step struct {
 	holds func(c *catalog.Catalog) error
 }
 
-// changes changes a catalog on a recorded disk and marks every change when it was acknowledged.
-func changes(t *testing.T, drop string) *crashfs.Recorder {
+// onDisk is a recorded disk, and the name of its layer under SQLite. With made there is a catalog on it, whole and durable.
+func onDisk(t *testing.T, made bool) (rec *crashfs.Recorder, path, vfs string) {
 	t.Helper()
 	if err := sqlite.Initialize(sqlite.Setup{}); err != nil {
 		t.Fatal(err)
 	}
-	rec, err := crashfs.New(t.TempDir())
+	root := t.TempDir()
+	if made {
+		c, err := catalog.Open(t.Context(), filepath.Join(root, "catalog.db"), catalog.Options{})
+		if err := errors.Join(err, c.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rec, err := crashfs.New(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	vfs, err := rec.VFS()
-	if err != nil {
+	if vfs, err = rec.VFS(); err != nil {
 		t.Fatal(err)
 	}
+	return rec, filepath.Join(rec.Root(), "catalog.db"), vfs
+}
+
+// changes changes a catalog on a recorded disk and marks every change when it was acknowledged.
+func changes(t *testing.T, drop string) *crashfs.Recorder {
+	t.Helper()
+	rec, path, vfs := onDisk(t, true)
 	if drop != "" {
 		rec.DropSyncs(drop)
 	}
 	clock := newClock()
-	c, err := catalog.Open(t.Context(), filepath.Join(rec.Root(), "catalog.db"), catalog.Options{VFS: vfs, Now: clock.Now})
+	c, err := catalog.Open(t.Context(), path, catalog.Options{VFS: vfs, Now: clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +289,30 @@ func TestChangesStandAfterPowerLoss(t *testing.T) {
 	}
 }
 
-// The test above would notice.
+// A first start that the power ends anywhere is begun again by the next. Each such opening migrates anew, which takes its time.
+func TestFirstStartStandsAfterPowerLoss(t *testing.T) {
+	rec, path, vfs := onDisk(t, false)
+	c, err := catalog.Open(t.Context(), path, catalog.Options{VFS: vfs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := mustNamespace(t, c, "acme")
+	rec.Mark(step{"acme", func(c *catalog.Catalog) error {
+		got, err := c.Namespace("acme")
+		if err == nil && got.ID != ns.ID {
+			err = errors.New("it is another")
+		}
+		return err
+	}})
+	if err := errors.Join(c.Close(), rec.Verify()); err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Log().Crashes(60, 3, t.TempDir(), stands); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The tests above would notice.
 func TestMissingSyncIsFound(t *testing.T) {
 	for name, pattern := range map[string]string{"log": `.*-wal`, "directory": `\.`} {
 		t.Run(name, func(t *testing.T) {
