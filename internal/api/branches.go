@@ -325,7 +325,8 @@ func (s *Server) makeSchema(x *exchange, n *newBranch, give giver) error {
 	}
 	err = give(x.r.Context(), path, fill)
 	if errors.Is(err, branch.ErrShape) {
-		return newFault(http.StatusConflict, "schema_not_copied", err.Error(), `mend it, or send "content": "full"`)
+		_, why, _ := strings.Cut(err.Error(), branch.ErrShape.Error())
+		return newFault(http.StatusConflict, "schema_not_copied", "The schema can't be made anew"+why, `mend it, or send "content": "full"`)
 	}
 	return err
 }

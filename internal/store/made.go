@@ -21,7 +21,7 @@ func (s *Store) CreateFrom(ctx context.Context, database, file string) error {
 func (s *Store) createFrom(_ context.Context, database, file string, finish func(*sqlite.Conn) error, reserve func() error) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("create database: %w", diskFull(err))
+			err = fmt.Errorf("create database: %w", translate(diskFull(err), false))
 		}
 	}()
 	path, err := s.path(database)
