@@ -70,6 +70,9 @@ var unprovoked = map[string]string{
 	"createDatabase 408": slowBody,
 	"subscribe 101":      "a WebSocket is opened by a client of its own, in feed_test.go",
 	"createPolicy 408":   slowBody,
+	"claimBranch 408":    slowBody,
+	"putBranch 408":      slowBody,
+	"forkDatabase 408":   slowBody,
 
 	"createApprovalRule 408": slowBody,
 	"createApprovalRule 409": "200 rules are more than a test should make; the unit test of the catalog does",
