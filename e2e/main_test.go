@@ -70,9 +70,6 @@ var unprovoked = map[string]string{
 	"createDatabase 408": slowBody,
 	"subscribe 101":      "a WebSocket is opened by a client of its own, in feed_test.go",
 	"createPolicy 408":   slowBody,
-	"claimBranch 408":    slowBody,
-	"putBranch 408":      slowBody,
-	"forkDatabase 408":   slowBody,
 
 	"createApprovalRule 408": slowBody,
 	"createApprovalRule 409": "200 rules are more than a test should make; the unit test of the catalog does",
@@ -118,6 +115,9 @@ var unprovoked = map[string]string{
 	"redeemNamedApproval 503": heldAsQuery,
 
 	"putBranch 409":     "no schema is known that a database has and a branch can't be given; it is there for the one that is found",
+	"claimBranch 408":   slowBody,
+	"putBranch 408":     slowBody,
+	"forkDatabase 408":  slowBody,
 	"pinBranch 408":     slowBody,
 	"previewBranch 413": "a plan of over a kilobyte is one of a branch, which the test of that status has none of",
 	"previewBranch 408": slowMerge,
