@@ -148,11 +148,22 @@ func TestDocumentedStatuses(t *testing.T) {
 		each(t, http.StatusNotFound, func(op *openapi.Operation) *harness.Answer { return ask(c, op, "default", "none", copyOf(op, "none")) })
 	})
 	t.Run("408 over the time limit", func(t *testing.T) {
-		s := harness.Start(t, binary, harness.Options{Env: []string{"PERSQLD_STATEMENT_TIMEOUT=10ms", "PERSQLD_TRANSFER_TIMEOUT=1s"}})
+		// A branch without rows takes but the rows of its parent's sqlite_schema: here are 20,000 of them, most of them indexes of constraints.
+		data := filepath.Join(t.TempDir(), "data")
+		s := harness.Start(t, binary, harness.Options{Data: data})
+		many := s.Client(t, harness.Token).DB("many")
+		for table := range 40 {
+			many.Must(fmt.Sprintf("CREATE TABLE t%d(c0 UNIQUE", table) + strings.Join(numbered(", c%d UNIQUE", 1, 500), "") + ")")
+		}
+		s.Stop(t)
+		s = harness.Start(t, binary, harness.Options{Data: data, Env: []string{"PERSQLD_STATEMENT_TIMEOUT=10ms", "PERSQLD_TRANSFER_TIMEOUT=1s"}})
 		c := s.Client(t, harness.Token)
 		d := c.DB("heavy")
 		top := makeHeavy(t, d)
 		each(t, http.StatusRequestTimeout, func(op *openapi.Operation) *harness.Answer {
+			if slices.Contains([]string{"claimBranch", "forkDatabase", "putBranch"}, op.ID) {
+				return ask(c, op, "default", many.Slug, nil)
+			}
 			return until(t, http.StatusRequestTimeout, func() *harness.Answer {
 				d.Batch(true, "DROP VIEW v8", top) // so that SQLite looks for its columns again
 				return ask(c, op, "default", d.Slug, nil)
@@ -228,6 +239,14 @@ func TestDocumentedStatuses(t *testing.T) {
 			t.Errorf("readyz of a stopping server answers %d", a.Status)
 		}
 	})
+}
+
+// numbered is a text for each number from first to before end.
+func numbered(format string, first, end int) (list []string) {
+	for i := first; i < end; i++ {
+		list = append(list, fmt.Sprintf(format, i))
+	}
+	return list
 }
 
 // makeHeavy makes a view whose text doubles, and more, at each of its levels when SQLite looks for its columns: a call that

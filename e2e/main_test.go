@@ -115,9 +115,6 @@ var unprovoked = map[string]string{
 	"redeemNamedApproval 503": heldAsQuery,
 
 	"putBranch 409":     "no schema is known that a database has and a branch can't be given; it is there for the one that is found",
-	"claimBranch 408":   slowBody,
-	"putBranch 408":     slowBody,
-	"forkDatabase 408":  slowBody,
 	"pinBranch 408":     slowBody,
 	"previewBranch 413": "a plan of over a kilobyte is one of a branch, which the test of that status has none of",
 	"previewBranch 408": slowMerge,

@@ -324,9 +324,9 @@ func (s *Server) makeSchema(x *exchange, n *newBranch, give giver) error {
 		return store.DiskFull(err)
 	}
 	err = give(x.r.Context(), path, fill)
-	if errors.Is(err, branch.ErrShape) {
-		_, why, _ := strings.Cut(err.Error(), branch.ErrShape.Error())
-		return newFault(http.StatusConflict, "schema_not_copied", "The schema can't be made anew"+why, `mend it, or send "content": "full"`)
+	var refused *branch.ShapeError
+	if errors.As(err, &refused) {
+		return newFault(http.StatusConflict, "schema_not_copied", "The schema can't be made anew: "+refused.Err.Error(), `mend it, or send "content": "full"`)
 	}
 	return err
 }

@@ -57,8 +57,11 @@ func (o *Object) tree() (kind sqlite.TreeKind, ok bool) {
 	return sqlite.TableTree, true
 }
 
-// ErrShape is returned where a schema can't be made anew; the text says why.
-var ErrShape = errors.New("the schema can't be made anew")
+// ShapeError says why a schema can't be made anew.
+type ShapeError struct{ Err error }
+
+func (e *ShapeError) Error() string { return "the schema can't be made anew: " + e.Err.Error() }
+func (e *ShapeError) Unwrap() error { return e.Err }
 
 // Make writes the empty trees of a shape to a new file. It is a database of it once fill was called with it, open as scratch: that puts in the rows of sqlite_schema as
 // the parent has them, where a CREATE for each would have SQLite read all those before it again.
@@ -90,8 +93,8 @@ func (s *Shape) fill(c *sqlite.Conn, roots []int64) error {
 	}
 	for i := range s.Objects {
 		if o := &s.Objects[i]; o.Virtual {
-			if err := run(c, o.SQL); err != nil {
-				return fmt.Errorf("%w: %w", ErrShape, err)
+			if err := c.Exec(o.SQL); err != nil {
+				return &ShapeError{err}
 			}
 		}
 	}
@@ -110,11 +113,7 @@ func (s *Shape) fill(c *sqlite.Conn, roots []int64) error {
 
 // name puts what isn't virtual into sqlite_schema: each with the next tree, if it has one.
 func (s *Shape) name(c *sqlite.Conn, roots []int64) error {
-	insert, err := c.System("INSERT INTO sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES(?,?,?,?,nullif(?,''))")
-	if err != nil {
-		return err
-	}
-	defer insert.Done()
+	var rows [][]sqlite.Param
 	for i := range s.Objects {
 		o := &s.Objects[i]
 		if o.Virtual {
@@ -124,32 +123,11 @@ func (s *Shape) name(c *sqlite.Conn, roots []int64) error {
 		if _, ok := o.tree(); ok {
 			root, roots = roots[0], roots[1:]
 		}
-		row := []sqlite.Param{text(o.Type), text(o.Name), text(o.Table), {Value: sqlite.Value{Kind: sqlite.Integer, Int: root}}, text(o.SQL)}
-		if err := insert.Bind(row); err != nil {
-			return err
-		}
-		if _, err := insert.Step(); err != nil {
-			return err
-		}
-		insert.Reset()
+		rows = append(rows, []sqlite.Param{text(o.Type), text(o.Name), text(o.Table), {Value: sqlite.Value{Kind: sqlite.Integer, Int: root}}, text(o.SQL)})
 	}
-	return nil
+	return c.ForEach("INSERT INTO sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES(?,?,?,?,nullif(?,''))", rows)
 }
 
 func text(s string) sqlite.Param {
 	return sqlite.Param{Value: sqlite.Value{Kind: sqlite.Text, Bytes: []byte(s)}}
-}
-
-func run(c *sqlite.Conn, sql string) error {
-	s, err := c.Own(sql)
-	if err != nil {
-		return err
-	}
-	defer s.Done()
-	for {
-		more, err := s.Step()
-		if err != nil || !more {
-			return err
-		}
-	}
 }

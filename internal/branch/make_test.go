@@ -200,7 +200,8 @@ func TestMakeRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := fill(open(t, path)); !errors.Is(err, branch.ErrShape) || !strings.Contains(err.Error(), "nothing") {
+	var refused *branch.ShapeError
+	if err := fill(open(t, path)); !errors.As(err, &refused) || !strings.Contains(refused.Err.Error(), "nothing") {
 		t.Errorf("got %v", err)
 	}
 }

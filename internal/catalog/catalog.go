@@ -106,10 +106,8 @@ func (c *Catalog) Close() error {
 	if c.closed {
 		return nil
 	}
-	if len(c.notes.waiting()) > 0 {
-		if err := c.change(context.Background(), func(*sql.Tx) error { return nil }, func(*mirror) {}); err != nil {
-			c.logger.Error("write audit log", "error", err)
-		}
+	if err := c.commitNotes(context.Background()); err != nil {
+		c.logger.Error("write audit log", "error", err)
 	}
 	// Sessions' last uses, which are written now and then only. What can't be written ends those sessions a little earlier.
 	if err := c.sweepSessions(context.Background(), c.now()); err != nil {

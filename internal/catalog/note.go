@@ -76,7 +76,15 @@ func (c *Catalog) flushNotes(ctx context.Context) error {
 	}
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	return c.change(ctx, func(*sql.Tx) error { return nil }, func(*mirror) {})
+	return c.commitNotes(ctx)
+}
+
+// commitNotes is flushNotes for whoever holds changing.
+func (c *Catalog) commitNotes(ctx context.Context) error {
+	if len(c.notes.waiting()) == 0 {
+		return nil // another change took them along
+	}
+	return c.commit(ctx, func(*sql.Tx) error { return nil }, func(*mirror) {})
 }
 
 // waiting are the rows that wait. They do until their transaction is committed.

@@ -29,7 +29,10 @@ func onDisk(t *testing.T, made bool) (rec *crashfs.Recorder, path, vfs string) {
 	root := t.TempDir()
 	if made {
 		c, err := catalog.Open(t.Context(), filepath.Join(root, "catalog.db"), catalog.Options{})
-		if err := errors.Join(err, c.Close()); err != nil {
+		if err == nil {
+			err = c.Close()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -320,6 +320,25 @@ func (c *Conn) Exec(sql string) error {
 	}
 }
 
+// ForEach runs one of the server's own statements, which gives no rows, with each of the parameters.
+func (c *Conn) ForEach(sql string, params [][]Param) error {
+	s, err := c.System(sql)
+	if err != nil {
+		return err
+	}
+	defer s.Done()
+	for _, p := range params {
+		if err := s.Bind(p); err != nil {
+			return err
+		}
+		if _, err := s.Step(); err != nil {
+			return err
+		}
+		s.Reset()
+	}
+	return nil
+}
+
 // InTransaction tells whether a transaction is open. After an error it is the only way to know whether SQLite
 // rolled the whole transaction back (an interrupted write, a full disk, ON CONFLICT ROLLBACK).
 func (c *Conn) InTransaction() bool {

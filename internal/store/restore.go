@@ -129,19 +129,5 @@ func dropTable(c *sqlite.Conn, t SystemTable) error {
 
 // insertRows puts rows, of which there is one, into a table that is there.
 func insertRows(c *sqlite.Conn, t SystemTable, rows [][]sqlite.Param) error {
-	insert, err := c.System("INSERT INTO " + t.Name + " VALUES(?" + strings.Repeat(",?", len(rows[0])-1) + ")")
-	if err != nil {
-		return err
-	}
-	defer insert.Done()
-	for _, row := range rows {
-		if err := insert.Bind(row); err != nil {
-			return err
-		}
-		if _, err := insert.Step(); err != nil {
-			return err
-		}
-		insert.Reset()
-	}
-	return nil
+	return c.ForEach("INSERT INTO "+t.Name+" VALUES(?"+strings.Repeat(",?", len(rows[0])-1)+")", rows)
 }
