@@ -395,6 +395,39 @@ func TestJournalIsBounded(t *testing.T) {
 	}
 }
 
+// What is older than the time goes, and what isn't stays, however much of it there is.
+func TestJournalForgetsWithTime(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	h, _ := listening(t, store.Options{Now: c.Now, FeedFor: time.Hour}, false, "CREATE TABLE t(a)")
+	head, err := h.ListenForGood(t.Context(), database, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(commits int) {
+		for range commits {
+			h.must("INSERT INTO t VALUES(1)")
+		}
+	}
+	write(1100)
+	c.Advance(30 * time.Minute)
+	write(100)
+	if list, err := h.Journal(t.Context(), database, head, 0); err != nil || len(list) == 0 {
+		t.Errorf("within the hour: %d, %v", len(list), err)
+	}
+	c.Advance(45 * time.Minute)
+	write(64)
+	if got := h.rows("SELECT count(*) FROM sqlite_persql_feed_v1 WHERE seq>0"); got != "241" { // one sweep takes 1,024, the gap at the beginning among them
+		t.Errorf("%s rows behind the first sweep, want 241", got)
+	}
+	write(64)
+	for since, want := range map[int64]error{head: store.ErrUnheard, head + 1099: store.ErrUnheard, head + 1100: nil, head + 1228: nil} {
+		if _, err := h.Journal(t.Context(), database, since, 0); !errors.Is(err, want) {
+			t.Errorf("since %d: %v, want %v", since-head, err, want)
+		}
+	}
+}
+
 func TestAnotherFileBreaksTheJournal(t *testing.T) {
 	t.Parallel()
 	h, e := listening(t, store.Options{}, false, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1)")

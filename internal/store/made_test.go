@@ -159,6 +159,41 @@ func TestCreateFromThatFailsMakesNothing(t *testing.T) {
 	}
 }
 
+// A branch's file has its place once its id is noted: what a crash leaves is found by that.
+func TestCreateBranchReservesFirst(t *testing.T) {
+	var reserved, placed bool
+	opt := store.Options{}
+	opt.Files.Rename = func(from, to string) error {
+		placed = true
+		if !reserved {
+			t.Error("the file gets its place before its id is noted")
+		}
+		return os.Rename(from, to)
+	}
+	h := newHouse(t, opt)
+	boom := errors.New("boom")
+	for _, reserve := range []func() error{
+		func() error { return boom },
+		func() error { panic(boom) },
+	} {
+		if err := h.CreateBranch(t.Context(), copied, scratch(t, h.opt.Dir), store.NewBranch{Reserve: reserve}); err == nil || !strings.Contains(err.Error(), "boom") || placed {
+			t.Errorf("got %v; placed: %v", err, placed)
+		}
+		if _, err := os.Stat(h.file(copied)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a database was made: %v", err)
+		}
+		os.Remove(filepath.Join(h.opt.Dir, "scratch.db"))
+	}
+	err := h.CreateBranch(t.Context(), copied, scratch(t, h.opt.Dir), store.NewBranch{Reserve: func() error {
+		reserved = !placed
+		return nil
+	}})
+	if err != nil || !placed || !reserved {
+		t.Errorf("got %v; noted: %v, placed: %v", err, reserved, placed)
+	}
+	wantErr(t, "read", func() error { j := script("SELECT a FROM t"); h.on(copied, j); return j.err }(), nil)
+}
+
 // Whenever the power fails, there is the whole of a database that was made of a file, or nothing.
 func TestCreateFromStandsAfterPowerLoss(t *testing.T) {
 	if err := sqlite.Initialize(sqlite.Setup{}); err != nil {
