@@ -27,7 +27,7 @@ const (
 	gatewaySecret = "secretOfTheBenchServerWhichIsNone"
 )
 
-// gateway is a real S3 server. It stands for another machine: it gets what processor time nobody else wants, and no disk of ours.
+// gateway is a real S3 server. It stands for another machine: it gets what processor time nobody else wants, and no disk of ours. Like S3 it keeps connections.
 type gateway struct {
 	endpoint string
 	dir      string
@@ -63,7 +63,7 @@ func startGateway(ctx context.Context, root string) (_ *gateway, missing string,
 	g.endpoint = "http://" + address
 	var said bytes.Buffer
 	g.cmd = exec.CommandContext(ctx, "nice", "-n", "19", program, "--access", gatewayAccess, "--secret", gatewaySecret, "--region", gatewayRegion,
-		"--port", address, "--health", "/health", "--quiet", "posix", "--sidecar", sidecar, objects)
+		"--port", address, "--health", "/health", "--quiet", "--keep-alive", "posix", "--sidecar", sidecar, objects)
 	g.cmd.Stdout, g.cmd.Stderr = io.Discard, &said
 	if err := g.cmd.Start(); err != nil {
 		return nil, "", errors.Join(fmt.Errorf("start the S3 server: %w", err), os.RemoveAll(dir))

@@ -128,7 +128,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 		return err
 	}
 	var st *store.Store
-	keep := func(ctx context.Context, id string) error { return st.Keep(ctx, id) }
+	keep := func(ctx context.Context, id string) error { return st.KeepUnsynced(ctx, id) }
 	base := func(ctx context.Context, id string) error { return st.Base(ctx, id) }
 	past.ship, err = openReplica(ctx, &cmd.Settings, past, cat, dir, keep, base, metrics, logger)
 	if err != nil {

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,18 +39,18 @@ func TestTimesOfCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.h.Append(id, l.head, log, end, []int64{l.now, l.now, l.now}); err == nil || !strings.Contains(err.Error(), "3 times for 2 transactions") {
+	if _, err := l.h.Append(id, l.head, log, end, []int64{l.now, l.now, l.now}, true); err == nil || !strings.Contains(err.Error(), "3 times for 2 transactions") {
 		t.Errorf("got %v", err)
 	}
 	if head, err := l.h.Head(id); err != nil || head != l.head {
 		t.Errorf("head %+v, %v, want %+v", head, err, l.head)
 	}
 	// None are known: they were committed after the last that is.
-	head, err := l.h.Append(id, l.head, log, end, nil)
+	head, err := l.h.Append(id, l.head, log, end, nil, true)
 	if err != nil || head.Position != 4 || head.Time != l.head.Time {
 		t.Fatalf("head %+v, %v", head, err)
 	}
-	if again, err := l.h.Append(id, head, log, end, nil); err != nil || again != head {
+	if again, err := l.h.Append(id, head, log, end, nil, true); err != nil || again != head {
 		t.Errorf("nothing new: %+v, %v", again, err)
 	}
 	if got, err := l.restore(3); err != nil || got != l.was[3] {
@@ -389,7 +391,7 @@ func TestDamagedMergedFileAtTheEnd(t *testing.T) {
 	if head, err = l.h.Head(id); err != nil || head.Torn != 0 {
 		t.Fatalf("head %+v, %v", head, err)
 	}
-	if _, err := l.h.Append(id, head, log, end, []int64{l.now, l.now}); err != nil {
+	if _, err := l.h.Append(id, head, log, end, []int64{l.now, l.now}, true); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := l.restore(2); err != nil || got != l.was[2] {
@@ -465,6 +467,86 @@ func TestChapterEndsByItsAge(t *testing.T) {
 		l.keep()
 		if list := files(t, l.root); len(list) != step.want {
 			t.Errorf("%+v: %d chapters", step, len(list))
+		}
+	}
+	if there := l.check(); len(there) != int(l.position())+1 {
+		t.Errorf("only %v", there)
+	}
+}
+
+// counted tells which files were synced since it was last asked.
+type counted struct {
+	history.File
+	path  string
+	syncs *[]string
+}
+
+func (c counted) Sync() error {
+	*c.syncs = append(*c.syncs, filepath.Base(c.path))
+	return c.File.Sync()
+}
+
+// What is appended unsynced is synced when that is asked for, and before it isn't the last chapter any more; by another process too, which can't know.
+func TestSync(t *testing.T) {
+	l := newLive(t)
+	var syncs []string
+	begin := func() {
+		t.Helper()
+		var err error
+		l.h, err = history.New(history.Options{Root: l.root, Files: history.Files{Open: func(path string, flag int, perm fs.FileMode) (history.File, error) {
+			f, err := os.OpenFile(path, flag, perm)
+			return counted{f, path, &syncs}, err
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync := func() {
+		t.Helper()
+		if err := l.h.Sync(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(bytes int, durable bool) func() {
+		return func() {
+			t.Helper()
+			l.exec(fmt.Sprintf("INSERT INTO t0(b) VALUES(zeroblob(%d))", bytes))
+			l.keepAs(durable)
+		}
+	}
+	begin()
+	sync() // of nothing
+	l.exec("CREATE TABLE t0(a INTEGER PRIMARY KEY, b)")
+	const first = "0000000000000001.log"
+	for i, step := range []struct {
+		do   func()
+		want []string
+	}{
+		{write(10, false), []string{first}}, // it was made
+		{write(10, false), nil},
+		{write(10, false), nil},
+		{sync, []string{first}},
+		{sync, nil},
+		{write(10, false), nil},
+		{write(10, true), []string{first}},
+		{sync, nil},
+		{begin, nil},
+		{sync, []string{first}},
+		{sync, nil},
+		{write(2<<20, false), nil},
+		{func() { l.now += 7 * 3_600_000 }, nil},
+		{write(10, false), []string{first, "0000000000000008.log"}},
+		{write(10, false), nil},
+		{begin, nil},
+		{func() { l.now += 7 * 3_600_000 }, nil},
+		{write(2<<20, false), nil},
+		{func() { l.now += 7 * 3_600_000 }, nil},
+		{write(10, true), []string{"0000000000000008.log", "000000000000000b.log"}},
+		{sync, nil},
+	} {
+		syncs = nil
+		if step.do(); !slices.Equal(syncs, step.want) {
+			t.Errorf("step %d: synced %v, want %v", i, syncs, step.want)
 		}
 	}
 	if there := l.check(); len(there) != int(l.position())+1 {

@@ -54,7 +54,7 @@ func BenchmarkAppend(b *testing.B) {
 		var head history.Head
 		b.SetBytes(end)
 		for b.Loop() {
-			if head, err = h.Append(id, history.Head{Position: head.Position}, log, end, []int64{1, 1}); err != nil {
+			if head, err = h.Append(id, history.Head{Position: head.Position}, log, end, []int64{1, 1}, true); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -96,7 +96,7 @@ func BenchmarkRestore(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if head, err = h.Append(id, head, log, end, []int64{now}); err != nil {
+		if head, err = h.Append(id, head, log, end, []int64{now}, true); err != nil {
 			b.Fatal(err)
 		}
 		if err := conn.Checkpoint(sqlite.CheckpointTruncate); err != nil {
@@ -186,7 +186,7 @@ func BenchmarkHead(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := h.Append(id, history.Head{}, log, end, []int64{1, 1}); err != nil {
+	if _, err := h.Append(id, history.Head{}, log, end, []int64{1, 1}, true); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {

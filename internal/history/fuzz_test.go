@@ -46,7 +46,7 @@ func small(f *testing.F) (root string, was map[uint64][]byte) {
 			check(err)
 			end, err := c.LogSize()
 			check(err)
-			head, err = h.Append(id, head, log, end, []int64{int64(1000 * (head.Position + 1))})
+			head, err = h.Append(id, head, log, end, []int64{int64(1000 * (head.Position + 1))}, true)
 			check(err)
 			check(log.Close())
 			check(c.Checkpoint(sqlite.CheckpointTruncate))

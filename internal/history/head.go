@@ -3,6 +3,7 @@ package history
 import (
 	"errors"
 	"os"
+	"slices"
 )
 
 // Head is where a database's history ends.
@@ -74,8 +75,8 @@ func damaged(err error) bool {
 	return errors.As(err, &damage)
 }
 
-// lastSound is the last record of a chapter that is whole. A crash can have lost what lies between a record's ends: the first look of a process
-// verifies it all.
+// lastSound is the last record up to which a chapter is whole. A crash can have lost any of what was made of a log that is still there, for it needn't be
+// synced until then: the first look of a process verifies all records of the last one's log.
 func (h *History) lastSound(id, path string) (last *record, torn uint64, err error) {
 	last, err = lastRecord(path)
 	h.mu.Lock()
@@ -84,34 +85,72 @@ func (h *History) lastSound(id, path string) (last *record, torn uint64, err err
 	if err != nil || last == nil || sound {
 		return last, 0, err
 	}
-	f, err := os.Open(path)
+	good, err := soundUpTo(path, last)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer f.Close()
-	if err := last.verify(f, path); err == nil {
-		h.mu.Lock()
-		h.sound[id] = true
-		h.mu.Unlock()
-		return last, 0, nil
-	} else if !damaged(err) {
-		return nil, 0, err
+	if good == nil || good.at != last.at {
+		return good, last.last(), nil
 	}
-	torn = last.last()
-	list, _, _, err := records(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	for len(list) > 0 && list[len(list)-1].at >= last.at {
-		list = list[:len(list)-1]
-	}
-	if len(list) == 0 {
-		return nil, torn, nil
-	}
-	return list[len(list)-1], torn, nil
+	h.mu.Lock()
+	h.sound[id] = true
+	h.mu.Unlock()
+	return last, 0, nil
 }
 
-// DropTorn cuts a torn record off: what it was made of is still there.
+// soundUpTo is the record of a chapter up to which those that are of the last one's log are whole; nil if none is.
+func soundUpTo(path string, last *record) (good *record, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	good, run, err := sameLog(f, path, last)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range run {
+		if err := r.verify(f, path); damaged(err) {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		good = r
+	}
+	return good, nil
+}
+
+// sameLog are the last records of a chapter that are of one log, and the one before them. Where one of them isn't even a record, they are those before that.
+func sameLog(f *os.File, path string, last *record) (before *record, run []*record, err error) {
+	same := func(r *record) bool { return r.salt1 == last.salt1 && r.salt2 == last.salt2 }
+	run = []*record{last}
+	for at := last.at; at > 0; at = run[len(run)-1].at {
+		r, err := recordBefore(f, at)
+		if err != nil {
+			all, _, _, err := records(path)
+			if err != nil {
+				return nil, nil, err
+			}
+			n := len(all)
+			for n > 0 && same(all[n-1]) {
+				n--
+			}
+			if n > 0 {
+				before = all[n-1]
+			}
+			return before, all[n:], nil
+		}
+		if !same(r) {
+			before = r
+			break
+		}
+		run = append(run, r)
+	}
+	slices.Reverse(run)
+	return before, run, nil
+}
+
+// DropTorn cuts off what is torn: what that was made of is still there.
 func (h *History) DropTorn(id string) error {
 	h.beginWrite(id)
 	defer h.endWrite(id)
@@ -135,26 +174,17 @@ func (h *History) DropTorn(id string) error {
 	if err != nil || last == nil {
 		return err
 	}
-	whole, err := isWhole(last, path)
-	if err != nil || whole {
+	good, err := soundUpTo(path, last)
+	if err != nil || good != nil && good.at == last.at {
 		return err
+	}
+	end := int64(0)
+	if good != nil {
+		end = good.at + good.size()
 	}
 	f, err := h.files.Open(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Truncate(last.at), f.Sync(), f.Close())
-}
-
-func isWhole(r *record, path string) (bool, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	err = r.verify(f, path)
-	if damaged(err) {
-		return false, nil
-	}
-	return err == nil, err
+	return errors.Join(f.Truncate(end), f.Sync(), f.Close())
 }

@@ -76,8 +76,10 @@ type History struct {
 	mu    sync.Mutex
 	dirs  map[string]bool // directories that are there, durably
 	dirty map[string]bool // databases whose history grew since Grown was asked
-	sound map[string]bool // databases whose last record was verified, or written, by this process
-	busy  map[string]bool // databases to whose last chapter a record is being written
+	sound map[string]bool // databases whose last records were verified, or written, by this process
+	// synced are databases all of whose records are durable, as far as this process knows.
+	synced map[string]bool
+	busy   map[string]bool // databases to whose last chapter a record is being written
 	// sealed are last chapters that are being merged: the next record begins another one.
 	sealed map[string]uint64
 	// avoid are files that turned out to be damaged when they were merged: they aren't read again and again.
@@ -99,7 +101,7 @@ func New(o Options) (*History, error) {
 		o.Grew = func(string, uint64) {}
 	}
 	return &History{root: o.Root, told: o.Grew, files: o.Files.withDefaults(), log: o.Logger, dirs: map[string]bool{}, dirty: map[string]bool{},
-		sound: map[string]bool{}, busy: map[string]bool{}, sealed: map[string]uint64{}, avoid: map[string]bool{}}, nil
+		sound: map[string]bool{}, synced: map[string]bool{}, busy: map[string]bool{}, sealed: map[string]uint64{}, avoid: map[string]bool{}}, nil
 }
 
 // Head is where a database's history ends, and how far of which log that is.
@@ -220,6 +222,7 @@ func (h *History) Forget(id string) error {
 	delete(h.dirs, dir)
 	delete(h.dirty, id)
 	delete(h.sound, id)
+	delete(h.synced, id)
 	delete(h.sealed, id)
 	h.mu.Unlock()
 	return h.files.Remove(dir)

@@ -179,7 +179,9 @@ func (l *live) content(path string) string {
 	return s
 }
 
-func (l *live) keep() {
+func (l *live) keep() { l.t.Helper(); l.keepAs(true) }
+
+func (l *live) keepAs(durable bool) {
 	l.t.Helper()
 	log, err := os.Open(l.path + "-wal")
 	if errors.Is(err, os.ErrNotExist) {
@@ -193,7 +195,7 @@ func (l *live) keep() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	if l.head, err = l.h.Append(id, l.head, log, end, l.times); err != nil {
+	if l.head, err = l.h.Append(id, l.head, log, end, l.times, durable); err != nil {
 		l.t.Fatal(err)
 	}
 	l.times = nil

@@ -22,8 +22,7 @@ import (
 //	times    8 bytes a commit: Unix ms
 //	trailer  16 bytes: CRC32C of the times (4), recordEnd (4), length of the whole record (8)
 //
-// Numbers are little-endian. A record is appended and synced before the log that it is from is written anew: one that a crash tore is of a log
-// that is still there.
+// Numbers are little-endian. A record is synced before the log that it is from is written anew: one that a crash tore is of a log that is still there.
 const (
 	recordMagic  = 0x31484c51 // "QLH1": its version is part of it
 	recordEnd    = 0x45484c51
@@ -273,10 +272,14 @@ func (h *History) Pending(log io.ReaderAt, head Head) (commits int, end int64, e
 }
 
 // Append makes a record of what a log has beyond the head, up to end, where a transaction ends; times are those of its commits in Unix ms, in order. Where
-// a crash took the last of them, the last one that is known stands; more times than commits are refused. It is durable when it returns.
-func (h *History) Append(id string, head Head, log *os.File, end int64, times []int64) (_ Head, err error) {
+// a crash took the last of them, the last one that is known stands; more times than commits are refused. With durable all of the history is, when it returns.
+// Without, the log must stay as it is until Sync, or an Append with it.
+func (h *History) Append(id string, head Head, log *os.File, end int64, times []int64, durable bool) (_ Head, err error) {
 	if len(times) == 0 && end <= head.Offset {
-		return head, nil
+		if durable {
+			err = h.Sync(id)
+		}
+		return head, err
 	}
 	r := &record{first: head.Position + 1, offset: logHeader}
 	var lh [logHeader]byte
@@ -316,7 +319,7 @@ func (h *History) Append(id string, head Head, log *os.File, end int64, times []
 	r.time = times[len(times)-1]
 	h.beginWrite(id)
 	defer h.endWrite(id)
-	if err := h.write(id, r, log, times); err != nil {
+	if err := h.write(id, r, log, times, durable); err != nil {
 		return head, fmt.Errorf("keep history: %w", err)
 	}
 	h.mu.Lock()
@@ -365,7 +368,7 @@ func fillTimes(times []int64, commits int, last int64) ([]int64, error) {
 	return filled, nil
 }
 
-func (h *History) write(id string, r *record, log *os.File, times []int64) (err error) {
+func (h *History) write(id string, r *record, log *os.File, times []int64, durable bool) (err error) {
 	s, err := h.shelf(id)
 	if err != nil {
 		return err
@@ -377,6 +380,12 @@ func (h *History) write(id string, r *record, log *os.File, times []int64) (err 
 	if err != nil {
 		return err
 	}
+	if made { // only the last one may have what isn't synced
+		if err := h.syncLast(id, s); err != nil {
+			return err
+		}
+	}
+	h.setSynced(id, false)
 	f, err := h.files.Open(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -405,13 +414,60 @@ func (h *History) write(id string, r *record, log *os.File, times []int64) (err 
 	if _, err := f.Write(tail); err != nil {
 		return err
 	}
+	if !durable && !made {
+		return nil
+	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
 	if made {
-		return h.files.SyncDir(s.dir)
+		if err := h.files.SyncDir(s.dir); err != nil {
+			return err
+		}
+	}
+	h.setSynced(id, true)
+	return nil
+}
+
+// Sync makes durable what was appended without that, also by a process before.
+func (h *History) Sync(id string) error {
+	h.beginWrite(id)
+	defer h.endWrite(id)
+	s, err := h.shelf(id)
+	if err == nil {
+		err = h.syncLast(id, s)
+	}
+	if err != nil {
+		return fmt.Errorf("keep history: %w", err)
 	}
 	return nil
+}
+
+// syncLast syncs the last chapter, unless this process did. One that was merged meanwhile has its content elsewhere, synced.
+func (h *History) syncLast(id string, s *shelf) error {
+	h.mu.Lock()
+	synced := h.synced[id]
+	h.mu.Unlock()
+	if synced {
+		return nil
+	}
+	if n := len(s.chapters); n > 0 {
+		f, err := h.files.Open(s.path(s.chapters[n-1], chapterSuffix), os.O_WRONLY, 0)
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	h.setSynced(id, true)
+	return nil
+}
+
+func (h *History) setSynced(id string, is bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.synced[id] = is
 }
 
 // chapter is the file that a record goes to, whose length is at.

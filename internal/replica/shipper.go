@@ -36,7 +36,7 @@ type Observer interface {
 type Options struct {
 	Bucket bucket.Bucket
 	Past   Past
-	// Keep hands what a database has committed to the history.
+	// Keep hands what a database has committed to the history; it need not be durable there, if it comes back after a power loss when Keep is called again.
 	Keep func(ctx context.Context, id string) error
 	// Base begins a database's history anew with a copy of its file, where it is damaged; nil if nobody can.
 	Base func(ctx context.Context, id string) error

@@ -121,9 +121,17 @@ func (w *WALReader) Next() ([]Frame, error) {
 
 // WALChecksum continues the log's running checksum over b, whose length is a multiple of 8.
 func WALChecksum(order binary.ByteOrder, s1, s2 uint32, b []byte) (uint32, uint32) {
-	for i := 0; i+8 <= len(b); i += 8 {
-		s1 += order.Uint32(b[i:]) + s2
-		s2 += order.Uint32(b[i+4:]) + s1
+	// A loop for each order: by the interface it takes ten times as long.
+	if order == binary.ByteOrder(binary.LittleEndian) {
+		for ; len(b) >= 8; b = b[8:] {
+			s1 += binary.LittleEndian.Uint32(b) + s2
+			s2 += binary.LittleEndian.Uint32(b[4:]) + s1
+		}
+		return s1, s2
+	}
+	for ; len(b) >= 8; b = b[8:] {
+		s1 += binary.BigEndian.Uint32(b) + s2
+		s2 += binary.BigEndian.Uint32(b[4:]) + s1
 	}
 	return s1, s2
 }

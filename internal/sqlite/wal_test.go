@@ -172,3 +172,27 @@ func TestLogBeginsAnew(t *testing.T) {
 		t.Errorf("rows: %v", got)
 	}
 }
+
+// Both orders sum the same words.
+func TestWALChecksum(t *testing.T) {
+	little := make([]byte, 4096)
+	for i := range little {
+		little[i] = byte(i*i>>3 + i)
+	}
+	big := make([]byte, len(little))
+	s1, s2 := uint32(7), uint32(9)
+	for i := 0; i < len(little); i += 4 {
+		word := binary.LittleEndian.Uint32(little[i:])
+		binary.BigEndian.PutUint32(big[i:], word)
+		if i%8 == 0 { // https://sqlite.org/fileformat2.html#walcksm
+			s1 += word + s2
+		} else {
+			s2 += word + s1
+		}
+	}
+	for order, b := range map[binary.ByteOrder][]byte{binary.LittleEndian: little, binary.BigEndian: big} {
+		if a, b := sqlite.WALChecksum(order, 7, 9, b); a != s1 || b != s2 {
+			t.Errorf("%v: %x %x, want %x %x", order, a, b, s1, s2)
+		}
+	}
+}

@@ -337,10 +337,10 @@ func (w *worker) own(a *actor, sql string) error {
 	return err
 }
 
-// checkpoint copies the log back. After a failure it is not tried again before the log has grown: a full disk would
-// make every group wait for it.
+// checkpoint copies the log back, while the history takes what it needs of it: each waits for the disk by itself. After a failure it is not tried again
+// before the log has grown: a full disk would make every group wait for it.
 func (w *worker) checkpoint(a *actor) {
-	w.store.keep(a)
+	kept := w.store.keepBeside(a)
 	conn := a.conn
 	conn.Watch(nil)
 	a.checkpointAt = 0
@@ -349,6 +349,7 @@ func (w *worker) checkpoint(a *actor) {
 		w.store.log.Warn("checkpoint failed; the log grows", "database", a.id, "error", err)
 	}
 	conn.Watch(w.watch)
+	kept() // the next commit writes over the log
 	w.store.mend(a)
 }
 

@@ -281,12 +281,12 @@ type astray struct {
 	armed atomic.Bool
 }
 
-func (a *astray) Append(id string, head history.Head, log *os.File, end int64, times []int64) (history.Head, error) {
+func (a *astray) Append(id string, head history.Head, log *os.File, end int64, times []int64, durable bool) (history.Head, error) {
 	if a.armed.CompareAndSwap(true, false) {
 		nowhere := uintptr(1) << 45
 		head.Position += uint64(**(**byte)(unsafe.Pointer(&nowhere)))
 	}
-	return a.History.Append(id, head, log, end, times)
+	return a.History.Append(id, head, log, end, times, durable)
 }
 
 // What reads memory that isn't there beside SQLite's own guard ends the connection too, and not the process.

@@ -17,7 +17,8 @@ import (
 type Past interface {
 	Head(id string) (history.Head, error)
 	Pending(log io.ReaderAt, head history.Head) (commits int, end int64, err error)
-	Append(id string, head history.Head, log *os.File, end int64, times []int64) (history.Head, error)
+	Append(id string, head history.Head, log *os.File, end int64, times []int64, durable bool) (history.Head, error)
+	Sync(id string) error
 	AddBase(ctx context.Context, id string, at uint64, ms int64, from *os.File, pending bool) error
 	Confirm(id string, at uint64) error
 	Settle(id string, live *os.File) error
@@ -210,51 +211,108 @@ func (s *Store) noteCommits(a *actor) {
 
 // keep hands the log's commits to the history, before a checkpoint lets SQLite write the log from its beginning again. Writes never fail because of
 // history: if it can't be kept there is a hole, and a new beginning behind it.
-func (s *Store) keep(a *actor) {
+func (s *Store) keep(a *actor) { s.keepAs(a, true) }
+
+// keepAs is keep; what isn't durable behind it is lost with the log.
+func (s *Store) keepAs(a *actor, durable bool) {
+	if h := s.handover(a, durable); h != nil {
+		h.run()
+		h.settle()
+	}
+}
+
+// keepBeside is keep beside the lane; wait waits for it. Until then the log may be copied back, but neither be written nor cut.
+func (s *Store) keepBeside(a *actor) (wait func()) {
+	h := s.handover(a, true)
+	if h == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := safely(func() error { h.run(); return nil }); err != nil {
+			h.err = err
+		}
+	}()
+	return func() {
+		<-done
+		h.settle()
+	}
+}
+
+// handover is what the history takes of a log.
+type handover struct {
+	s     *Store
+	a     *actor
+	conn  *sqlite.Conn
+	log   *os.File
+	end   int64
+	head  history.Head
+	times []int64
+	// durable says that the log is not needed any more.
+	durable bool
+	err     error
+}
+
+// handover is what the history doesn't have of the log; nil if there is nothing to do.
+func (s *Store) handover(a *actor, durable bool) *handover {
 	if !s.keeps() || a.conn == nil || !a.conn.HasLog() {
-		return
+		return nil
 	}
 	if err := s.recall(a); err != nil {
 		s.historyFailed(a, err)
-		return
+		return nil
 	}
 	s.noteCommits(a)
 	if a.past.hole {
 		a.past.head.Position, a.past.times = a.past.position(), nil
-		return
+		return nil
 	}
-	if len(a.past.times) == 0 {
-		return
+	h := &handover{s: s, a: a, conn: a.conn, head: a.past.head, times: a.past.times, durable: durable}
+	if len(h.times) == 0 {
+		if durable {
+			return h
+		}
+		return nil
 	}
 	path, err := s.path(a.id)
 	if err == nil {
-		err = s.append(a, path)
+		h.end, err = a.conn.LogSize()
+	}
+	if err == nil {
+		h.log, err = os.Open(path + "-wal")
 	}
 	if err != nil {
-		a.past.hole = true
-		s.historyFailed(a, err)
+		h.err = err
+		h.settle()
+		return nil
 	}
+	return h
 }
 
-func (s *Store) append(a *actor, path string) error {
-	log, err := os.Open(path + "-wal")
-	if err != nil {
-		return err
+// run may be called beside the lane.
+func (h *handover) run() {
+	if h.log == nil { // the history has everything
+		h.err = h.s.opt.Past.Sync(h.a.id)
+		return
 	}
-	defer log.Close()
-	end, err := a.conn.LogSize()
-	if err != nil {
-		return err
+	defer h.log.Close()
+	h.head, h.err = h.s.opt.Past.Append(h.a.id, h.head, h.log, h.end, h.times, h.durable)
+}
+
+// settle notes in the lane what became of it.
+func (h *handover) settle() {
+	switch p := &h.a.past; {
+	case h.a.conn != h.conn: // it was given up: the next one reads what the history has
+	case h.err != nil:
+		p.hole = true
+		h.s.historyFailed(h.a, h.err)
+	default:
+		p.head, p.times = h.head, h.times[:0]
+		if cap(p.times) > 1024 {
+			p.times = nil
+		}
 	}
-	head, err := s.opt.Past.Append(a.id, a.past.head, log, end, a.past.times)
-	if err != nil {
-		return err
-	}
-	a.past.head, a.past.times = head, a.past.times[:0]
-	if cap(a.past.times) > 1024 {
-		a.past.times = nil
-	}
-	return nil
 }
 
 // mend looks after the history behind a checkpoint that copied all of the log back: where it has a hole it begins anew with the file as it is now.
@@ -321,11 +379,21 @@ func (s *Store) Position(ctx context.Context, database string) (position uint64,
 
 // Keep hands what was committed so far to the history, so that it can be restored from there.
 func (s *Store) Keep(ctx context.Context, database string) error {
+	return s.keepNow(ctx, database, true)
+}
+
+// KeepUnsynced is Keep for somebody who reads the history often: what it has isn't durable by itself until the log is copied back, and need not be, for the
+// log is.
+func (s *Store) KeepUnsynced(ctx context.Context, database string) error {
+	return s.keepNow(ctx, database, false)
+}
+
+func (s *Store) keepNow(ctx context.Context, database string, durable bool) error {
 	return s.act(ctx, database, func(w *worker, a *actor) error {
 		if err := w.mayOpen(a); err != nil {
 			return err
 		}
-		s.keep(a)
+		s.keepAs(a, durable)
 		if a.past.hole {
 			return fmt.Errorf("keep history of %s: %w", database, ErrStorage)
 		}
