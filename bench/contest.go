@@ -74,7 +74,7 @@ func (c *contest) measure(ctx context.Context, p *program, w *work) (sample, err
 	if w.measure != nil {
 		return w.measure(ctx, p, w, c.pace)
 	}
-	s, err := measure(ctx, c.servers[p], &w.traffic, c.pace.warm, c.pace.window)
+	s, err := measure(ctx, c.servers[p], &w.traffic, max(c.pace.warm, p.warm), c.pace.window)
 	if err == nil && p.settle != nil {
 		err = p.settle(ctx, c.servers[p])
 	}

@@ -188,7 +188,7 @@ func (l *life) keep() error {
 	if err != nil {
 		return err
 	}
-	if l.head, err = l.history.Append(diskID, l.head, log, end, l.times); err != nil {
+	if l.head, err = l.history.Append(diskID, l.head, log, end, l.times, true); err != nil {
 		return err
 	}
 	l.times = l.times[:0]

@@ -16,8 +16,11 @@ import (
 const (
 	// historyRounds is how many rounds the works of the history have at most: each of three settings is the first in one.
 	historyRounds = 3
-	// historyWarm is the least warm-up: it must be longer than a replica's interval, so that what is counted has its share of uploads.
-	historyWarm = 1200 * time.Millisecond
+	// historyTurns is how many turns one has, of a third of a measurement: a disk's speed changes within seconds, and the turns of the settings lie
+	// next to each other.
+	historyTurns = 7
+	// replicaWarm is the warm-up with a replica: longer than its interval, so that what is counted has its share of uploads.
+	replicaWarm = 1200 * time.Millisecond
 	// settleLimit is how long a replica may take to come to rest: by the default of 50 requests a second, of which a new database takes five.
 	settleLimit = 2 * time.Minute
 
@@ -73,6 +76,7 @@ func measureHistory(ctx context.Context, root string, ours *program, list []work
 	if gw != nil {
 		defer gw.stop()
 		p := with(keepsReplica.name, gw.env()...)
+		p.warm = replicaWarm
 		p.settle = func(ctx context.Context, s *server) error {
 			d, err := settleReplica(ctx, s)
 			behind = append(behind, float64(d))
@@ -80,7 +84,8 @@ func measureHistory(ctx context.Context, root string, ours *program, list []work
 		}
 		programs, keeps = append(programs, p), append(keeps, keepsReplica)
 	}
-	pace.warm = max(pace.warm, historyWarm)
+	rounds *= historyTurns
+	pace.window /= 3
 	c := &contest{programs: programs, rounds: rounds, pace: pace, progress: os.Stderr}
 	defer c.close()
 	for i := range list {
@@ -120,7 +125,7 @@ func measureHistory(ctx context.Context, root string, ours *program, list []work
 	return reports, verdicts, nil
 }
 
-// nearBar is how near to its bar a ratio is not believed yet: so much do a machine's neighbours move the median of three rounds.
+// nearBar is how near to its bar a ratio is not believed yet: so much do a machine's neighbours move the median of the rounds.
 const nearBar = 0.05
 
 // isDoubtful tells whether a ratio is below its bar, or so little above that more rounds must tell. They count together with those before, so that a real

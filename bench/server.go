@@ -26,10 +26,11 @@ var errNotReady = errors.New("server isn't ready")
 
 // program is a contestant.
 type program struct {
-	name    string   // "floor", "ours", or what is set otherwise in it
-	command []string // without settings; they come by environment
-	env     []string // settings that aren't every program's
-	dir     string   // data directories and logs of its servers
+	name    string        // "floor", "ours", or what is set otherwise in it
+	command []string      // without settings; they come by environment
+	env     []string      // settings that aren't every program's
+	dir     string        // data directories and logs of its servers
+	warm    time.Duration // the least warm-up
 	// settle, if there is one, waits until its server does nothing any more that requests began.
 	settle func(context.Context, *server) error
 }

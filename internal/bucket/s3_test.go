@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -481,5 +484,41 @@ func TestMemory(t *testing.T) {
 				t.Error("not what was put")
 			}
 		})
+	}
+}
+
+// A replica makes dozens of requests a second: none of them is to pay for a connection, and TLS, of its own.
+func TestConnectionsAreKept(t *testing.T) {
+	buckettest.Setenv(t)
+	var opened atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("ETag", `"0123456789abcdef0123456789abcdef"`)
+		if r.Method == http.MethodDelete {
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	b, err := bucket.Open("s3://bucket/p?endpoint="+server.URL, bucket.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		key := fmt.Sprintf("k%d", i)
+		if err := b.Put(t.Context(), key, bytes.NewReader(make([]byte, 100_000)), 100_000, modified); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := opened.Load(); n != 1 {
+		t.Errorf("%d connections for 10 requests, want 1", n)
 	}
 }
