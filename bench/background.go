@@ -18,7 +18,8 @@ const (
 	backgroundBusy  = 100 // of them are written to once a second
 	// backgroundTime is how long that is measured: the keeper comes once in it.
 	backgroundTime = time.Minute
-	backgroundWarm = 3 * time.Second
+	// backgroundWarm is longer than what a start opens stays open (10 s): which databases that are is chance, and copying their logs back is none of the minute's.
+	backgroundWarm = 20 * time.Second
 	// backgroundStops is how often a server is stopped, until it does that in order, and backgroundRest how long it has to hand over before the next time.
 	backgroundStops = 6
 	backgroundRest  = 10 * time.Second

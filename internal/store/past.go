@@ -249,7 +249,7 @@ type handover struct {
 	end   int64
 	head  history.Head
 	times []int64
-	// durable says that the log is not needed any more.
+	// durable: the log may go afterwards.
 	durable bool
 	err     error
 }
