@@ -381,7 +381,7 @@ func (h *History) write(id string, r *record, log *os.File, times []int64, durab
 		return err
 	}
 	if made { // only the last one may have what isn't synced
-		if err := h.syncLast(id, s); err != nil {
+		if err := h.syncLast(id); err != nil {
 			return err
 		}
 	}
@@ -433,23 +433,23 @@ func (h *History) write(id string, r *record, log *os.File, times []int64, durab
 func (h *History) Sync(id string) error {
 	h.beginWrite(id)
 	defer h.endWrite(id)
-	s, err := h.shelf(id)
-	if err == nil {
-		err = h.syncLast(id, s)
-	}
-	if err != nil {
+	if err := h.syncLast(id); err != nil {
 		return fmt.Errorf("keep history: %w", err)
 	}
 	return nil
 }
 
 // syncLast syncs the last chapter, unless this process did. One that was merged meanwhile has its content elsewhere, synced.
-func (h *History) syncLast(id string, s *shelf) error {
+func (h *History) syncLast(id string) error {
 	h.mu.Lock()
 	synced := h.synced[id]
 	h.mu.Unlock()
 	if synced {
 		return nil
+	}
+	s, err := h.shelf(id)
+	if err != nil {
+		return err
 	}
 	if n := len(s.chapters); n > 0 {
 		f, err := h.files.Open(s.path(s.chapters[n-1], chapterSuffix), os.O_WRONLY, 0)

@@ -215,7 +215,7 @@ func (s *Store) keep(a *actor) { s.keepAs(a, true) }
 
 // keepAs is keep; what isn't durable behind it is lost with the log.
 func (s *Store) keepAs(a *actor, durable bool) {
-	if h := s.handover(a, durable); h != nil {
+	if h := s.unkept(a, durable); h != nil {
 		h.run()
 		h.settle()
 	}
@@ -223,9 +223,13 @@ func (s *Store) keepAs(a *actor, durable bool) {
 
 // keepBeside is keep beside the lane; wait waits for it. Until then the log may be copied back, but neither be written nor cut.
 func (s *Store) keepBeside(a *actor) (wait func()) {
-	h := s.handover(a, true)
+	h := s.unkept(a, true)
 	if h == nil {
 		return func() {}
+	}
+	if !h.head.Known { // after a crash, a file with something in it and without a history would be one from before there was one
+		h.run()
+		return h.settle
 	}
 	done := make(chan struct{})
 	go func() {
@@ -254,8 +258,8 @@ type handover struct {
 	err     error
 }
 
-// handover is what the history doesn't have of the log; nil if there is nothing to do.
-func (s *Store) handover(a *actor, durable bool) *handover {
+// unkept is what the history doesn't have of the log; nil if there is nothing to do.
+func (s *Store) unkept(a *actor, durable bool) *handover {
 	if !s.keeps() || a.conn == nil || !a.conn.HasLog() {
 		return nil
 	}

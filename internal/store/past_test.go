@@ -151,6 +151,26 @@ func replicatedLife(t *testing.T, drop string) *crashfs.Recorder {
 	return ended(t, s, rec)
 }
 
+// fullLogLife makes the log so long that it is copied back, and writes over it: the first one, before there is a history, and a second one, which the history
+// takes meanwhile.
+func fullLogLife(t *testing.T, drop string) *crashfs.Recorder {
+	t.Helper()
+	s, rec := pastStore(t, drop, store.Options{})
+	id := dbName(0)
+	if err := s.Create(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	s.on(id, script("CREATE TABLE t(n INTEGER PRIMARY KEY, body)"))
+	for n, size := range []int{10, 4_200_000, 20_000, 4_200_000, 20_000, 10} {
+		j := script(fmt.Sprintf("INSERT INTO t VALUES(%d, zeroblob(%d))", n, size))
+		if s.on(id, j); j.err != nil {
+			t.Fatal(j.err)
+		}
+		rec.Mark(wrote{0, 0, n})
+	}
+	return ended(t, s, rec)
+}
+
 // remembers checks that after a power loss the history goes on where it was: the last moment, and those before, can be restored.
 func remembers(c crashfs.Crash) (err error) {
 	most := map[string]int{}
@@ -166,6 +186,11 @@ func remembers(c crashfs.Crash) (err error) {
 	h, err := history.New(history.Options{Root: root})
 	if err != nil {
 		return err
+	}
+	for id := range most {
+		if err := faultless(h, id, c.Dir); err != nil {
+			return err
+		}
 	}
 	s, err := store.New(store.Options{Dir: c.Dir, Past: h, Clock: times{}})
 	if err != nil {
@@ -194,6 +219,23 @@ func remembers(c crashfs.Crash) (err error) {
 		if before < n {
 			return fmt.Errorf("%s: the history ends with %d rows, %d were acknowledged", id, before, n)
 		}
+	}
+	return nil
+}
+
+// faultless checks that what a crash left is nothing that persqld doctor would call damage: unfinished it may be.
+func faultless(h *history.History, id, dir string) error {
+	log, err := os.Open((&house{opt: store.Options{Dir: dir}}).file(id) + "-wal")
+	if errors.Is(err, fs.ErrNotExist) {
+		log = nil
+	} else if err != nil {
+		return err
+	} else {
+		defer log.Close()
+	}
+	found, err := h.Verify(context.Background(), id, log, true)
+	if err != nil || len(found.Problems) > 0 {
+		return fmt.Errorf("examined before it is opened, %s: %v, %w", id, found.Problems, err)
 	}
 	return nil
 }
@@ -233,6 +275,13 @@ func TestUnsyncedHistoryAfterPowerLoss(t *testing.T) {
 	}
 }
 
+// A log that is copied back while the history takes it stays until the history has it.
+func TestFullLogAfterPowerLoss(t *testing.T) {
+	if err := fullLogLife(t, "").Log().Crashes(100, 7, t.TempDir(), remembers); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The tests above would notice.
 func TestMissingSyncOfHistoryIsFound(t *testing.T) {
 	for name, lost := range map[string]struct {
@@ -241,6 +290,7 @@ func TestMissingSyncOfHistoryIsFound(t *testing.T) {
 	}{
 		"records":          {pastLife, `history/.*\.log`},
 		"unsynced records": {replicatedLife, `history/.*\.log`},
+		"full log":         {fullLogLife, `history/.*\.log`},
 		"directories":      {pastLife, `history/\d\d.*`},
 		"bases":            {pastLife, `history/.*\.pending`},
 	} {
@@ -280,6 +330,9 @@ func newPaused(t *testing.T, instead func()) (*house, *paused) {
 	}
 	p := &paused{History: past, began: make(chan struct{}), instead: instead}
 	h := newHouse(t, store.Options{Past: p, Clock: times{}}, "CREATE TABLE t(n, body)")
+	if err := h.Keep(t.Context(), database); err != nil { // the first hand-over isn't beside a checkpoint
+		t.Fatal(err)
+	}
 	p.armed.Store(true)
 	return h, p
 }
