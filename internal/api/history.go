@@ -389,8 +389,27 @@ func (s *Server) past(ctx context.Context, id string, at uint64, path string) er
 	return s.gap(id, store.DiskFull(s.opt.Past.Restore(ctx, id, at, path)))
 }
 
-// sound refuses a restored file that isn't.
+// sound refuses a restored file that isn't. Meanwhile the file comes to the disk, so that whoever makes a database of it, and syncs it then, has little to wait for.
 func (s *Server) sound(ctx context.Context, id, path string) error {
+	synced := make(chan error, 1)
+	go func() { synced <- syncFile(path) }()
+	err := s.examine(ctx, id, path)
+	if serr := <-synced; err == nil {
+		err = store.DiskFull(serr)
+	}
+	return err
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// examine has the engine look at all of a restored file.
+func (s *Server) examine(ctx context.Context, id, path string) error {
 	th := sqlite.NewThread()
 	defer th.Close()
 	c, err := sqlite.OpenInspection(path, th)

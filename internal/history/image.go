@@ -3,7 +3,9 @@ package history
 import (
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -14,7 +16,12 @@ import (
 type imageReader struct {
 	files []volume
 	open  map[int32]*os.File
-	page  []byte
+
+	// ahead is what was read of an unmerged file last, from aheadAt on: more than the image, where one came right behind another.
+	ahead     []byte
+	aheadFile int32
+	aheadAt   int64
+	next      int64 // where the image would begin that stands behind the last one
 
 	zip    *zstd.Decoder
 	block  block // of the last image from a merged file
@@ -40,16 +47,37 @@ func (r *imageReader) read(from source) ([]byte, error) {
 	if v.merged {
 		return r.unpack(f, v.path, from)
 	}
-	if r.page == nil {
-		r.page = make([]byte, sqlite.PageSize)
-	}
-	if _, err := f.ReadAt(r.page, from.offset); err != nil {
+	page, err := r.pageAt(f, from)
+	if err != nil {
 		return nil, readError(v.path, err)
 	}
-	if crc32.Checksum(r.page, crcTable) != from.sum {
+	if crc32.Checksum(page, crcTable) != from.sum {
 		return nil, &DamageError{v.path, fmt.Sprintf("changed at byte %d while it was read", from.offset)}
 	}
-	return r.page, nil
+	return page, nil
+}
+
+// together is how many pages are read, or written, at once where they are neighbours.
+const together = 64
+
+// pageAt is the bytes of an image in an unmerged file.
+func (r *imageReader) pageAt(f *os.File, from source) ([]byte, error) {
+	at := from.offset - r.aheadAt
+	if from.file != r.aheadFile || at < 0 || at+sqlite.PageSize > int64(len(r.ahead)) {
+		size := sqlite.PageSize
+		if from.file == r.aheadFile && from.offset == r.next {
+			size = together * (frameHeader + sqlite.PageSize)
+		}
+		r.ahead = slices.Grow(r.ahead[:0], size)[:size]
+		n, err := f.ReadAt(r.ahead, from.offset)
+		if err != nil && (err != io.EOF || n < sqlite.PageSize) {
+			r.ahead = r.ahead[:0]
+			return nil, err
+		}
+		r.ahead, r.aheadFile, r.aheadAt, at = r.ahead[:n], from.file, from.offset, 0
+	}
+	r.next = from.offset + sqlite.PageSize + frameHeader
+	return r.ahead[at : at+sqlite.PageSize], nil
 }
 
 // unpack keeps the last block: images are asked for in the order in which they stand.

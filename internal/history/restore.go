@@ -115,6 +115,7 @@ func (w *walker) fill(ctx context.Context, out *os.File) error {
 	})
 	images := &imageReader{files: w.files}
 	defer images.close()
+	pages := pageWriter{out: out}
 	for i, p := range list {
 		if i > 0 && p.file != list[i-1].file {
 			images.done(list[i-1].file)
@@ -126,11 +127,41 @@ func (w *walker) fill(ctx context.Context, out *os.File) error {
 		if err != nil {
 			return err
 		}
-		if _, err := out.WriteAt(image, int64(p.number-1)*sqlite.PageSize); err != nil {
+		if err := pages.write(p.number, image); err != nil {
 			return err
 		}
 	}
+	if err := pages.flush(); err != nil {
+		return err
+	}
 	return out.Truncate(int64(w.from.pages) * sqlite.PageSize)
+}
+
+// pageWriter writes images of pages to a database file, those of neighbours together.
+type pageWriter struct {
+	out   *os.File
+	first uint32 // the number of the first page in run
+	run   []byte
+}
+
+func (w *pageWriter) write(number uint32, image []byte) error {
+	if len(w.run) == together*sqlite.PageSize || number != w.first+uint32(len(w.run)/sqlite.PageSize) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.first = number
+	}
+	w.run = append(w.run, image...)
+	return nil
+}
+
+func (w *pageWriter) flush() error {
+	if len(w.run) == 0 {
+		return nil
+	}
+	_, err := w.out.WriteAt(w.run, int64(w.first-1)*sqlite.PageSize)
+	w.run = w.run[:0]
+	return err
 }
 
 // copyBase copies a base and compares its checksum.
