@@ -311,6 +311,86 @@ func TestReplicaOfADeletedDatabase(t *testing.T) {
 	}
 }
 
+// A full branch that expired stays in the replica as long as it can be brought back, by a server made of that too, and is purged from it then.
+func TestReplicaOfAnExpiredBranch(t *testing.T) {
+	row(t, "DP-HIST-17")
+	folder := filepath.Join(t.TempDir(), "replica")
+	env := replicates("file://" + folder)
+	s := harness.Start(t, binary, harness.Options{Env: env})
+	c := s.Client(t, harness.Token)
+	d := c.DB("shop")
+	d.Must("CREATE TABLE t(a)")
+	d.Must("INSERT INTO t VALUES(1),(2)")
+	branch := d.Do("PUT", d.Path("branches/pr"), body{"content": "full", "ttlDays": 1}).OK()
+	id, slug := branch.Str("data.id"), branch.Str("data.slug")
+	c.DB(slug).Must("INSERT INTO t VALUES(3)")
+	s = restart(t, s, func() {
+		inCatalog(t, s.Data, "UPDATE databases SET expires_at = ? WHERE id = ?", time.Now().Add(-time.Minute).UnixMilli(), id)
+	}, env...)
+	c = s.Client(t, harness.Token)
+	if !eventually(t, 30*time.Second, func() bool { return slices.Contains(trash(c, ""), slug) }) {
+		t.Fatalf("in the trash are %v", trash(c, ""))
+	}
+	s.Stop(t) // the replica has the catalog, then
+
+	data := filepath.Join(t.TempDir(), "data")
+	if report, code := commanded(t, data, "restore", "--from", "file://"+folder); code != 0 {
+		t.Fatalf("exit status %d: %v", code, report)
+	}
+	again := harness.Start(t, binary, harness.Options{Data: data})
+	c = again.Client(t, harness.Token)
+	undelete(c, id, "").OK()
+	if got := c.DB(slug).One("SELECT group_concat(a) FROM t"); got != "1,2,3" {
+		t.Errorf("the branch has %s", got)
+	}
+	again.Stop(t)
+
+	s = restart(t, s, func() {
+		inCatalog(t, s.Data, "UPDATE databases SET restorable_until = ? WHERE id = ?", time.Now().Add(-time.Minute).UnixMilli(), id)
+	}, env...)
+	if !eventually(t, 30*time.Second, func() bool {
+		left, _ := filepath.Glob(filepath.Join(folder, "databases", id, "ltx", "*", "*"))
+		return len(left) == 0
+	}) {
+		t.Errorf("it is in the replica still\n%s", s.Log())
+	}
+	if shop, _ := filepath.Glob(filepath.Join(folder, "databases", databaseID(t, s.Client(t, harness.Token), "shop"), "ltx", "9", "*.ltx")); len(shop) == 0 {
+		t.Error("its parent isn't there any more")
+	}
+}
+
+// What was written, and isn't any more, costs neither a descriptor of its history nor a goroutine, whatever keeps its past.
+func TestIdlePastCostsNothing(t *testing.T) {
+	s := harness.Start(t, binary, harness.Options{Env: replicates("file://" + filepath.Join(t.TempDir(), "replica"))})
+	c := s.Client(t, harness.Token)
+	write := func(first, end int) {
+		for i := first; i < end; i++ {
+			c.DB(fmt.Sprintf("db-%d", i)).Must("CREATE TABLE t(a)")
+		}
+		caughtUp(t, s)
+	}
+	const some = 10 // what lies about by chance: connections, workers that end in a while
+	write(0, some)
+	few := metric(t, c, "go_goroutines")
+	write(some, 20*some)
+	var held []string
+	if !eventually(t, 30*time.Second, func() bool {
+		held = held[:0]
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.PID()))
+		if err != nil || len(fds) == 0 {
+			t.Fatalf("%d descriptors, %v", len(fds), err)
+		}
+		for _, fd := range fds {
+			if to, err := os.Readlink(fd); err == nil && (strings.Contains(to, "/history/") || strings.Contains(to, "/replica/")) {
+				held = append(held, to)
+			}
+		}
+		return len(held) == 0 && metric(t, c, "go_goroutines") <= few+some
+	}) {
+		t.Errorf("open are %v; goroutines: %v, with %d databases %v", held, metric(t, c, "go_goroutines"), some, few)
+	}
+}
+
 // A server does not write into another's replica.
 func TestForeignReplica(t *testing.T) {
 	row(t, "DP-HIST-18")

@@ -457,6 +457,9 @@ func TestRestoresAmongEachOther(t *testing.T) {
 					done.Add(1)
 				case a.Status == http.StatusServiceUnavailable || a.Status == http.StatusTooManyRequests:
 					refused.Add(1)
+					if a.Header.Get("Retry-After") == "" {
+						t.Errorf("refused without a time to come again: %s", a.Raw)
+					}
 				default:
 					t.Errorf("%d %s", a.Status, a.Raw)
 				}
