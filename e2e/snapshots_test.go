@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -425,6 +426,28 @@ func TestSnapshotsThatLeft(t *testing.T) {
 	all, _ := snapshotsOf(d)
 	if all[automatic] != nil || all[next] == nil || all[by] == nil || all[empty] == nil {
 		t.Errorf("left: %v", all)
+	}
+}
+
+// TestRestoreTakesBackNoCount: what was written is counted, and costs, though the rows are gone; and what is written afterwards does, too.
+func TestRestoreTakesBackNoCount(t *testing.T) {
+	row(t, "DP-HIST-8")
+	c := harness.Start(t, binary, harness.Options{Env: keepsHistory}).Client(t, harness.Token)
+	d := newDB(t, c)
+	then := d.Must("CREATE TABLE t(a)").Str("data.meta.bookmark")
+	written := func() (n int64) {
+		n, _ = c.Get("/v1/usage").OK().At("data.totals.rowsWritten").(json.Number).Int64()
+		return n
+	}
+	before := written()
+	for round := range int64(3) {
+		for range 10 {
+			d.Must("INSERT INTO t VALUES(1)")
+		}
+		if got := written() - before; got < 10*(round+1) {
+			t.Errorf("%d rows are counted after %d", got, 10*(round+1))
+		}
+		restore(d, body{"bookmark": then}).OK()
 	}
 }
 
