@@ -24,6 +24,12 @@ RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/li
 # What runs once more against a server that has the race detector.
 CONCURRENT = Crash|Racing|UnderLoad|AtOnce|Restart|Termination|QueueFull|StatementTimeout|FeedUnderFire
 
+# Tests that walk through many states of something, one after the other: under the race detector they take four times as long, and it has nothing to find in them.
+# They run without it, and all others of their packages with it.
+WALKS = PowerLoss|MissingSync|EveryByte|EveryMoment|EveryPosition|Damage|Finding|Equals|Random|Property|IsExact|AreExact|IsValid|SameMeaning|Hostile|Unicode|Streams|MergeKeeps|MergeMakes|MergeCosts|TidyForgets|PruneTo|HoldsTheBound|RowMeters|PatchedCode
+
+TESTFLAGS = -count=1 -timeout 30m
+
 .PHONY: run build image test bench lint fuzz torture
 
 ## run: build and start the server, with nothing to configure. ARGS are flags of persqld serve.
@@ -42,12 +48,15 @@ image:
 test:
 	@scripts/test-setup
 	GOFLAGS="$(METER)" $(GO) vet ./...
-	@export GOFLAGS="$(METER)"; if command -v gcc >/dev/null; then \
-		CGO_ENABLED=1 exec $(GO) run ./internal/tools/testsummary -count=1 -timeout 30m $(RACE) ./... \
-			-- PERSQLD_RACE=1 -count=1 -timeout 30m $(RACE) -run '$(CONCURRENT)' ./e2e; \
+	@export GOFLAGS="$(METER)"; test="$(GO) run ./internal/tools/testsummary"; \
+	if command -v gcc >/dev/null; then \
+		export CGO_ENABLED=1; packages=$$($(GO) list ./... | grep -v '/e2e$$'); \
+		exec $$test -p 1 $(RACE) $(TESTFLAGS) -skip '$(WALKS)' $$packages ++ $(TESTFLAGS) ./e2e \
+			-- $(TESTFLAGS) -run '$(WALKS)' $$packages \
+			-- PERSQLD_RACE=1 $(TESTFLAGS) -run '$(CONCURRENT)' ./e2e; \
 	else \
 		echo; echo "NOT TESTED: nothing runs under the race detector, which needs gcc, and gcc is missing."; echo; \
-		exec $(GO) run ./internal/tools/testsummary -count=1 -timeout 30m ./...; \
+		exec $$test $(TESTFLAGS) ./...; \
 	fi
 
 ## bench: measure the server beside its floor; fails where a bar is missed. About 18 minutes.

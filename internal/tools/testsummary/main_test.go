@@ -60,7 +60,10 @@ func TestRun(t *testing.T) {
 		{"two runs", []string{"./skip", "--", "MOOD=bad", "MOON=new", "./fail", "./skip"}, "", exitFailed,
 			[]string{"Failed:\n  example.test/m/fail TestBad/sub MOOD=bad MOON=new\n", "TestAway: s_test.go:6: the moon is missing\n", "TestAway MOOD=bad MOON=new: s_test"}, nil, "3 passed, 1 failed, 2 skipped"},
 		{"the second run can't begin", []string{"./fail", "--", "-timeout", "never", "./pass"}, "", exitFailed, []string{"go test failed without naming a test"}, nil, "1 passed, 1 failed, 0 skipped"},
-		{"no test", []string{"-run", "Nothing", "./pass"}, "", exitFailed, []string{"No test ran"}, nil, "0 passed, 0 failed, 0 skipped"},
+		{"two at the same time", []string{"./fail", "++", "MOON=new", "./pass", "./skip", "--", "./pass"}, "", exitFailed,
+			[]string{"Failed:\n  example.test/m/fail TestBad/sub\n", "TestAway MOON=new: s_test", "ok   example.test/m/pass"}, nil, "8 passed, 1 failed, 1 skipped"},
+		{"one of two can't begin", []string{"./pass", "++", "-timeout", "never", "./fail"}, "", exitFailed, []string{"go test failed without naming a test"}, nil, "3 passed, 0 failed, 0 skipped"},
+		{"no test", []string{"-run", "Nothing", "./pass"}, "", exitFailed, []string{"No test ran"}, []string{"ok  "}, "0 passed, 0 failed, 0 skipped"},
 	}
 	write(t)
 	for _, tt := range tests {
@@ -97,7 +100,7 @@ func TestRun(t *testing.T) {
 // What runs when nothing has ended for long is named; of a test with subtests, those.
 func TestStillRunning(t *testing.T) {
 	var out bytes.Buffer
-	s := newSummary(&out)
+	s := newSummary(&out, "")
 	for _, line := range []string{
 		`{"Action":"start","Package":"p"}`,
 		`{"Action":"run","Package":"p","Test":"TestA"}`,
@@ -116,5 +119,26 @@ func TestStillRunning(t *testing.T) {
 	s.finish(true)
 	if want := []string{"p TestB/slow (did not end)"}; !slices.Equal(s.failures, want) || s.passed != 1 {
 		t.Errorf("failures %q, want %q; %d passed", s.failures, want, s.passed)
+	}
+}
+
+// What takes long is named at the end, the longest first; of a test with subtests, it alone.
+func TestSlowest(t *testing.T) {
+	var out bytes.Buffer
+	s := newSummary(&out, " MOON=new")
+	for _, line := range []string{
+		`{"Action":"start","Package":"p"}`,
+		`{"Action":"pass","Package":"p","Test":"TestQuick","Elapsed":9.9}`,
+		`{"Action":"pass","Package":"p","Test":"TestSlow","Elapsed":10}`,
+		`{"Action":"run","Package":"p","Test":"TestParts"}`,
+		`{"Action":"pass","Package":"p","Test":"TestParts/one","Elapsed":70}`,
+		`{"Action":"pass","Package":"p","Test":"TestParts","Elapsed":71.5}`,
+		`{"Action":"pass","Package":"p","Elapsed":91.5}`,
+	} {
+		s.line([]byte(line))
+	}
+	s.report(true)
+	if got, want := out.String(), "\nSlowest:\n    71.5 s  p TestParts MOON=new\n    10.0 s  p TestSlow MOON=new\n\n3 passed"; !strings.Contains(got, want) {
+		t.Errorf("got %q, which has no %q", got, want)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -38,22 +39,34 @@ type pkg struct {
 	output []string // that belongs to no test
 }
 
-// summary takes the events of runs of go test, one after the other, and counts.
+// summary takes the events of a run of go test, and counts.
 type summary struct {
 	out    io.Writer
 	label  string // of the run: its variables
-	before int    // how many failures the runs before it had
 	pkgs   map[string]*pkg
 	builds map[string][]string // what the compiler said, until it failed
 
 	passed   int
 	failures []string
 	skips    []string
+	slow     []timed
 	broken   bool // a go test failed, and no test or package says why
 }
 
-func newSummary(out io.Writer) *summary {
-	return &summary{out: out, pkgs: map[string]*pkg{}, builds: map[string][]string{}}
+// timed is a test with the time that it took, its subtests' included.
+type timed struct {
+	seconds float64
+	name    string
+}
+
+const (
+	// slowest is how many tests are named that took slowAfter seconds or longer.
+	slowest   = 15
+	slowAfter = 10
+)
+
+func newSummary(out io.Writer, label string) *summary {
+	return &summary{out: out, label: label, pkgs: map[string]*pkg{}, builds: map[string][]string{}}
 }
 
 // line takes one line of go test's output and tells whether something was printed for it.
@@ -115,6 +128,9 @@ func (p *pkg) test(name string) *test {
 }
 
 func (s *summary) ofTest(p *pkg, t *test, e event) bool {
+	if e.Elapsed >= slowAfter && t.parent == nil {
+		s.slow = append(s.slow, timed{e.Elapsed, short(p.name) + " " + t.name + s.label})
+	}
 	switch e.Action {
 	case "output":
 		if !chatter(e.Output) {
@@ -158,6 +174,9 @@ func (s *summary) end(p *pkg, e event) {
 	for _, t := range p.order {
 		s.count(p, t)
 	}
+	if e.Action == "pass" && len(p.order) == 0 {
+		return // none of its tests was asked for
+	}
 	if e.Action == "fail" {
 		switch {
 		case e.FailedBuild != "":
@@ -168,7 +187,7 @@ func (s *summary) end(p *pkg, e event) {
 		fmt.Fprintf(s.out, "%s", strings.Join(p.output, ""))
 	}
 	line := fmt.Sprintf("%-4s %-36s %6.1f s  %d passed", map[string]string{"pass": "ok", "fail": "FAIL"}[e.Action],
-		strings.TrimPrefix(p.name, "github.com/persqld/"), e.Elapsed, s.passed-passed)
+		short(p.name), e.Elapsed, s.passed-passed)
 	if n := len(s.failures) - failed; n > 0 {
 		line += fmt.Sprintf(", %d failed", n)
 	}
@@ -230,12 +249,21 @@ func (s *summary) stillRunning() {
 			if len(running) > 3 {
 				running = append(running[:3], fmt.Sprintf("and %d more", len(running)-3))
 			}
-			fmt.Fprintf(s.out, "...  %s: %s\n", strings.TrimPrefix(name, "github.com/persqld/"), strings.Join(running, ", "))
+			fmt.Fprintf(s.out, "...  %s: %s\n", short(name), strings.Join(running, ", "))
 		}
 	}
 }
 
-// finish ends a run, and what it left open. failed says that go test itself reported a failure.
+// add adds what another run counted.
+func (s *summary) add(other *summary) {
+	s.passed += other.passed
+	s.failures = append(s.failures, other.failures...)
+	s.skips = append(s.skips, other.skips...)
+	s.slow = append(s.slow, other.slow...)
+	s.broken = s.broken || other.broken
+}
+
+// finish ends the run, and what it left open. failed says that go test itself reported a failure.
 func (s *summary) finish(failed bool) {
 	for _, name := range slices.Sorted(maps.Keys(s.pkgs)) {
 		p := s.pkgs[name]
@@ -243,12 +271,21 @@ func (s *summary) finish(failed bool) {
 			s.end(p, event{Action: "fail", Package: name})
 		}
 	}
-	s.broken = s.broken || failed && len(s.failures) == s.before
-	s.before = len(s.failures)
+	s.broken = failed && len(s.failures) == 0
 }
 
-// report prints the counts and tells whether all is well. strict says that a skipped test is not.
+// short is a package's name without what all of them begin with.
+func short(name string) string { return strings.TrimPrefix(name, "github.com/persqld/") }
+
+// report prints what took longest and the counts and tells whether all is well. strict says that a skipped test is not.
 func (s *summary) report(strict bool) bool {
+	if len(s.slow) > 0 {
+		slices.SortStableFunc(s.slow, func(a, b timed) int { return cmp.Compare(b.seconds, a.seconds) })
+		fmt.Fprintln(s.out, "\nSlowest:")
+		for _, t := range s.slow[:min(slowest, len(s.slow))] {
+			fmt.Fprintf(s.out, "  %6.1f s  %s\n", t.seconds, t.name)
+		}
+	}
 	if len(s.failures) > 0 {
 		fmt.Fprintln(s.out, "\nFailed:")
 		for _, f := range s.failures {
