@@ -283,6 +283,48 @@ func TestReplicaOutage(t *testing.T) {
 	}
 }
 
+// What was made of another database is in the replica though nobody has used it yet: copies, branches, and what was made before there was a replica.
+func TestReplicaOfWhatWasMade(t *testing.T) {
+	row(t, "DP-HIST-15", "DP-HIST-17")
+	folder := filepath.Join(t.TempDir(), "replica")
+	s := harness.Start(t, binary, harness.Options{})
+	c := s.Client(t, harness.Token)
+	c.DB("shop").Must("CREATE TABLE t(a)")
+	c.DB("shop").Must("INSERT INTO t VALUES(1),(2)")
+	from := func(slug string) {
+		t.Helper()
+		c.Post("/v1/databases", body{"slug": slug, "from": body{"database": "shop"}}).OK()
+	}
+	from("former")
+	from("buried")
+	buried := databaseID(t, c, "buried")
+	c.Do("DELETE", "/v1/databases/buried", nil).OK()
+	s = restart(t, s, func() {}, replicates("file://"+folder)...)
+	c = s.Client(t, harness.Token)
+	from("copy")
+	from("gone")
+	gone := databaseID(t, c, "gone")
+	c.Do("DELETE", "/v1/databases/gone", nil).OK()
+	shop := c.DB("shop")
+	full := shop.Do("PUT", shop.Path("branches/full"), body{"content": "full"}).OK().Str("data.slug")
+	schema := shop.Do("PUT", shop.Path("branches/schema"), body{"content": "schema"}).OK().Str("data.slug")
+	caughtUp(t, s)
+	s.Stop(t) // the replica has the catalog, then
+
+	data := filepath.Join(t.TempDir(), "data")
+	if report, code := commanded(t, data, "restore", "--from", "file://"+folder); code != 0 || harness.Text(report["empty"]) != "0" {
+		t.Fatalf("exit status %d: %v", code, report)
+	}
+	c = harness.Start(t, binary, harness.Options{Data: data}).Client(t, harness.Token)
+	undelete(c, buried, "").OK()
+	undelete(c, gone, "").OK()
+	for slug, want := range map[string]string{"shop": "1,2", "former": "1,2", "buried": "1,2", "copy": "1,2", "gone": "1,2", full: "1,2", schema: "null"} {
+		if got := c.DB(slug).One("SELECT group_concat(a) FROM t"); got != want {
+			t.Errorf("%s has %s, want %s", slug, got, want)
+		}
+	}
+}
+
 // A deleted database stays in the replica as long as it can be brought back, and is purged from it with everything else of it.
 func TestReplicaOfADeletedDatabase(t *testing.T) {
 	row(t, "DP-HIST-17")

@@ -89,6 +89,13 @@ func (p *past) forAPI() api.Past {
 	return p.history
 }
 
+// made tells the replica of a database that was made of a file.
+func (p *past) made(id string) {
+	if p.ship != nil {
+		p.ship.Note(id, time.Now().UnixMilli())
+	}
+}
+
 // keep looks after the history until ctx ends.
 func (p *past) keep(ctx context.Context, cat *catalog.Catalog, st *store.Store, metrics *api.Metrics, dir *datadir.Dir, logger *slog.Logger) (done <-chan struct{}) {
 	ended := make(chan struct{})

@@ -137,7 +137,7 @@ func (cmd *serveCmd) Run(a *app) (err error) {
 	hub := feed.New(feed.Options{Max: cmd.FeedListeners, MaxHere: cmd.FeedListenersHere, RingBytes: int(cmd.FeedBuffer), For: cmd.FeedKeptFor.Duration, Logger: logger})
 	st, err = store.New(store.Options{
 		Feed: hub, FeedKeep: cmd.FeedKeep, FeedFor: cmd.FeedKeptFor.Duration, FeedChanges: cmd.FeedRequest,
-		Past: past.forStore(), Clock: past.forClock(), PastFor: cmd.History.Duration,
+		Past: past.forStore(), Clock: past.forClock(), PastFor: cmd.History.Duration, Made: past.made,
 		Dir: dir.Databases(), MaxOpen: cmd.MaxOpen, QueueDepth: cmd.QueueDepth,
 		StatementTimeout: cmd.StatementTimeout.Duration, KeptBytes: int64(cmd.IdempotencyMax),
 		ParkTimeout: cmd.ParkTimeout.Duration,

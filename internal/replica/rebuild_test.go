@@ -181,7 +181,7 @@ func TestServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := New(Options{Bucket: s.bucket, Past: past, Server: "srv_a", Temp: dir.Temp(), Now: s.clock, Keep: st.Keep})
+	again := New(Options{Bucket: s.bucket, Past: past, Server: "srv_a", Temp: dir.Temp(), Now: s.clock, Keep: st.Keep, Size: sizeIn(dir.Databases())})
 	if err := again.ship(t.Context(), &track{id: two}, true); err != nil {
 		t.Error(err)
 	}

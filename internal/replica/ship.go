@@ -65,8 +65,19 @@ const (
 
 // ship brings the replica up to date with a database. If it isn't dirty only what is due is done.
 func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
+	head, err := s.opt.Past.Head(t.id)
+	if err != nil {
+		return err
+	}
+	switch size := s.opt.Size(t.id); {
+	case head.Known || !dirty:
+	case size == 0:
+		return nil // what made it failed, or it is gone again
+	case s.ending.Load() && size > int64(len(sqlite.EmptyFile())):
+		return errLater // it was made of a file just now, and nobody can begin its history any more
+	}
 	if dirty && !s.ending.Load() {
-		// One that was deleted meanwhile handed over all it had when it was.
+		// One that was deleted meanwhile has handed over all it had.
 		if err := s.opt.Keep(ctx, t.id); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return fmt.Errorf("hand over to the history: %w", err)
 		}
@@ -76,8 +87,7 @@ func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
 			return err
 		}
 	}
-	head, err := s.opt.Past.Head(t.id)
-	if err != nil {
+	if head, err = s.opt.Past.Head(t.id); err != nil {
 		return err
 	}
 	if !head.Known {
@@ -241,9 +251,6 @@ const leave = 256 << 20
 
 // room tells whether a whole copy of a database, and its file for the replica, can be built without taking the room that writes need.
 func (s *Shipper) room(id string) error {
-	if s.opt.Size == nil {
-		return nil
-	}
 	need := 2*s.opt.Size(id) + leave
 	var fs unix.Statfs_t
 	if err := unix.Statfs(s.opt.Temp, &fs); err != nil {

@@ -209,6 +209,68 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+// A database that is made of a file is shipped though nothing is ever written to it, also if it is in the trash by then, and if the process knew nothing of it. Of one that
+// was undone nothing is left to do.
+func TestShipMadeOfAFile(t *testing.T) {
+	w := newWorld(t)
+	w.exec(shop, "CREATE TABLE t(a)", "INSERT INTO t VALUES(1),(2)")
+	made := func(id string) {
+		t.Helper()
+		path := filepath.Join(w.root, "tmp", id)
+		if err := errors.Join(w.Copy(t.Context(), shop, path), w.CreateFrom(t.Context(), id, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const alive, ended, undone, unknown, last = "db_madealivealiv", "db_madeendedende", "db_madeundoneund", "db_madeunknownun", "db_madelastlastl"
+	made(alive)
+	made(ended)
+	made(undone)
+	if err := errors.Join(w.Retire(t.Context(), ended), w.Delete(t.Context(), undone)); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := w.ship.Behind(); n != 4 {
+		t.Errorf("%d databases are behind, want 4", n)
+	}
+	w.pass(time.Second)
+	w.round()
+	if n, _ := w.ship.Behind(); n != 0 {
+		t.Errorf("%d databases are behind at last", n)
+	}
+	w.same(alive)
+	if n := w.bucket.count(databasePrefix(undone), levelSnapshot); n != 0 {
+		t.Error("what was undone has a snapshot")
+	}
+	if n := w.bucket.count(databasePrefix(ended), levelSnapshot); n != 1 {
+		t.Errorf("what is in the trash has %d snapshots", n)
+	}
+	if err := w.Admit(t.Context(), ended); err != nil {
+		t.Fatal(err)
+	}
+	w.same(ended)
+	w.exec(alive, "INSERT INTO t VALUES(3)")
+	w.exec(ended, "INSERT INTO t VALUES(4)")
+	w.pass(time.Second)
+	w.round()
+	w.same(alive)
+	w.same(ended)
+
+	made(unknown)
+	w.restart(false)
+	w.pass(time.Second)
+	w.round()
+	w.same(unknown)
+
+	// Where the store is closed by then it is said that the replica doesn't have it.
+	made(last)
+	if err := w.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	w.ship.flush(t.Context())
+	if n, _ := w.ship.Behind(); n != 1 {
+		t.Errorf("%d databases are behind at the end, want 1", n)
+	}
+}
+
 // A replica that has more than the server does is left alone.
 func TestShipDiverged(t *testing.T) {
 	w := newWorld(t)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -212,11 +213,24 @@ func (w *world) start() {
 	w.opt = Options{Bucket: w.bucket, Past: w.past, Server: "srv_a", Temp: filepath.Join(w.root, "tmp"), State: filepath.Join(w.root, "replica-state"), Now: w.clock,
 		Keep:      func(ctx context.Context, id string) error { return w.Keep(ctx, id) },
 		Databases: w.databases,
+		Size:      sizeIn(filepath.Join(w.root, "db")),
 	}
 	w.ship = New(w.opt)
 	w.ship.looked = true
-	if w.Store, err = store.New(store.Options{Dir: filepath.Join(w.root, "db"), Temp: filepath.Join(w.root, "tmp"), Past: w.past, Clock: w, Now: w.clock}); err != nil {
+	if w.Store, err = store.New(store.Options{Dir: filepath.Join(w.root, "db"), Temp: filepath.Join(w.root, "tmp"), Past: w.past, Clock: w, Now: w.clock,
+		Made: func(id string) { w.ship.Note(id, w.clock().UnixMilli()) }}); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// sizeIn tells how long a database's file is in a folder of them.
+func sizeIn(dir string) func(id string) int64 {
+	return func(id string) int64 {
+		fi, err := os.Stat(filepath.Join(dir, id[len(id)-2:], id+".db"))
+		if err != nil {
+			return 0
+		}
+		return fi.Size()
 	}
 }
 
@@ -352,11 +366,24 @@ func (m *memory) there(prefix string, at ltx.TXID) ([32]byte, error) {
 	return sha256.Sum256(bytes.Join(pages, nil)), nil
 }
 
+// begins is the first position at which a file ends: that of a database made of a file is a time.
+func (m *memory) begins(prefix string) uint64 {
+	first := uint64(math.MaxUint64)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key := range m.objects {
+		if _, last, err := ltx.ParseFilename(filepath.Base(key)); err == nil && strings.HasPrefix(key, prefix+"/") {
+			first = min(first, uint64(last)-1)
+		}
+	}
+	return first
+}
+
 // same checks that the replica has a database as the history does, at every position that it can be had at, and at the last one. It returns those.
 func (w *world) same(id string) (positions []uint64) {
 	w.t.Helper()
 	last := w.position(id)
-	for at := range last + 1 {
+	for at := min(w.bucket.begins(databasePrefix(id)), last); at <= last; at++ {
 		got, err := w.bucket.there(databasePrefix(id), txid(at))
 		if err != nil && at == last {
 			w.t.Fatalf("the last position, %d: %v", at, err)

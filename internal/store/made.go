@@ -61,6 +61,9 @@ func (s *Store) createFrom(_ context.Context, database, file string, finish func
 	if err := files.SyncDir(filepath.Dir(path)); err != nil {
 		return errors.Join(err, files.Remove(path))
 	}
+	if s.opt.Made != nil {
+		s.opt.Made(database)
+	}
 	return nil
 }
 

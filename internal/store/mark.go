@@ -36,7 +36,11 @@ func marked(fi fs.FileInfo, id string, position uint64) bool {
 
 // mark does that for an open database whose log was just copied back. Where it fails the history begins anew after the next opening, and nothing is lost.
 func (s *Store) mark(a *actor, path string) {
-	if err := Mark(path, a.id, a.past.position()); err != nil {
+	s.markAs(a, path, a.past.position())
+}
+
+func (s *Store) markAs(a *actor, path string, position uint64) {
+	if err := Mark(path, a.id, position); err != nil {
 		s.log.Warn("mark a database's file", "database", a.id, "error", err)
 	}
 }

@@ -110,6 +110,9 @@ func (s *Store) readPast(a *actor, path string) error {
 		if p.head, err = s.opt.Past.Head(a.id); err != nil {
 			return err
 		}
+		if alone { // else, closed without a write, it would be another file than the one that its history ends with
+			s.markAs(a, path, position)
+		}
 	}
 	if p.head.Known && !begins && alone && !marked(info, a.id, p.head.Position) {
 		if err := s.changedOutside(a, &p, file); err != nil {
@@ -395,7 +398,15 @@ func (s *Store) KeepUnsynced(ctx context.Context, database string) error {
 func (s *Store) keepNow(ctx context.Context, database string, durable bool) error {
 	return s.act(ctx, database, func(w *worker, a *actor) error {
 		if err := w.mayOpen(a); err != nil {
+			if errors.Is(err, ErrNotFound) {
+				return w.keepEnded(a, err)
+			}
 			return err
+		}
+		// One that was made of a file has something in it without a commit: its history begins here.
+		if err := s.recall(a); err != nil {
+			s.historyFailed(a, err)
+			return &wrapped{ErrStorage, err}
 		}
 		s.keepAs(a, durable)
 		if a.past.hole {
@@ -408,6 +419,22 @@ func (s *Store) keepNow(ctx context.Context, database string, durable bool) erro
 		}
 		return nil
 	})
+}
+
+// keepEnded is keepNow for a database that nothing reaches, which is why. It handed over all that it had when it was retired, unless its history had not begun: then it
+// begins here.
+func (w *worker) keepEnded(a *actor, why error) error {
+	if !w.store.keeps() {
+		return why
+	}
+	head, err := w.store.opt.Past.Head(a.id)
+	if err == nil && head.Known {
+		return why
+	}
+	if err == nil {
+		_, err = w.ending(a)
+	}
+	return err
 }
 
 // Position is the number that the transaction has which the request writes in, once that is committed; 0 without a history.

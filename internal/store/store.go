@@ -40,6 +40,10 @@ type Options struct {
 	// PastFor is how far back that reaches: automatic snapshots of earlier moments are not kept. 0 keeps them.
 	PastFor time.Duration
 
+	// Made is told of each database that was made of a file: there is something in it that no commit told of, and that its history doesn't have. It must not
+	// wait; nil is nobody.
+	Made func(database string)
+
 	// Meter takes what databases count of their writes; nil counts nothing.
 	Meter Meter
 
