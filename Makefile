@@ -24,8 +24,8 @@ RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/li
 # What runs once more against a server that has the race detector.
 CONCURRENT = Crash|Racing|UnderLoad|AtOnce|Restart|Termination|QueueFull|StatementTimeout|FeedUnderFire
 
-# Tests that walk through many states of something, one after the other: under the race detector they take four times as long, and it has nothing to find in them.
-# They run without it, and all others of their packages with it.
+# Tests that walk through many states of something, one after the other: under the race detector they take four times as long, and what little runs beside something else
+# in them does so in other tests of their packages, too. They run without it, all others with it; and so do those of the store, where nearly everything runs beside something.
 WALKS = PowerLoss|MissingSync|EveryByte|EveryMoment|EveryPosition|Damage|Finding|Equals|Random|Property|IsExact|AreExact|IsValid|SameMeaning|Hostile|Unicode|Streams|MergeKeeps|MergeMakes|MergeCosts|TidyForgets|PruneTo|HoldsTheBound|RowMeters|PatchedCode
 
 TESTFLAGS = -count=1 -timeout 30m
@@ -50,9 +50,9 @@ test:
 	GOFLAGS="$(METER)" $(GO) vet ./...
 	@export GOFLAGS="$(METER)"; test="$(GO) run ./internal/tools/testsummary"; \
 	if command -v gcc >/dev/null; then \
-		export CGO_ENABLED=1; packages=$$($(GO) list ./... | grep -v '/e2e$$'); \
+		export CGO_ENABLED=1; packages=$$($(GO) list ./... | grep -v -e '/e2e$$' -e '/internal/store$$'); \
 		exec $$test -p 1 $(RACE) $(TESTFLAGS) -skip '$(WALKS)' $$packages ++ $(TESTFLAGS) ./e2e \
-			-- $(TESTFLAGS) -run '$(WALKS)' $$packages \
+			-- $(RACE) $(TESTFLAGS) ./internal/store ++ -p 1 $(TESTFLAGS) -run '$(WALKS)' $$packages \
 			-- PERSQLD_RACE=1 $(TESTFLAGS) -run '$(CONCURRENT)' ./e2e; \
 	else \
 		echo; echo "NOT TESTED: nothing runs under the race detector, which needs gcc, and gcc is missing."; echo; \

@@ -65,16 +65,10 @@ const (
 
 // ship brings the replica up to date with a database. If it isn't dirty only what is due is done.
 func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
-	head, err := s.opt.Past.Head(t.id)
-	if err != nil {
-		return err
-	}
-	switch size := s.opt.Size(t.id); {
-	case head.Known || !dirty:
-	case size == 0:
-		return nil // what made it failed, or it is gone again
-	case s.ending.Load() && size > int64(len(sqlite.EmptyFile())):
-		return errLater // it was made of a file just now, and nobody can begin its history any more
+	if dirty && !t.known && s.opt.Size(t.id) == 0 {
+		if head, err := s.opt.Past.Head(t.id); err != nil || !head.Known {
+			return err // what made it failed, or it is gone again
+		}
 	}
 	if dirty && !s.ending.Load() {
 		// One that was deleted meanwhile has handed over all it had.
@@ -87,10 +81,14 @@ func (s *Shipper) ship(ctx context.Context, t *track, dirty bool) error {
 			return err
 		}
 	}
-	if head, err = s.opt.Past.Head(t.id); err != nil {
+	head, err := s.opt.Past.Head(t.id)
+	if err != nil {
 		return err
 	}
 	if !head.Known {
+		if dirty && s.opt.Size(t.id) > int64(len(sqlite.EmptyFile())) {
+			return errLater // it was made of a file, and the store was closed before its history began
+		}
 		return nil // it was made, and never written
 	}
 	to := txid(head.Position)

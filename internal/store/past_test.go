@@ -124,21 +124,35 @@ func pastLife(t *testing.T, drop string) *crashfs.Recorder {
 	return ended(t, s, rec)
 }
 
-// replicatedLife hands over each commit for somebody who reads the history, unsynced; twice the log is copied back.
-func replicatedLife(t *testing.T, drop string) *crashfs.Recorder {
+// oneTable begins the life of one database; insert acknowledges what it inserts.
+func oneTable(t *testing.T, drop string) (s *house, rec *crashfs.Recorder, id string, insert func(n int, body string)) {
 	t.Helper()
-	s, rec := pastStore(t, drop, store.Options{})
-	id := dbName(0)
+	s, rec = pastStore(t, drop, store.Options{})
+	id = dbName(0)
 	if err := s.Create(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	s.on(id, script("CREATE TABLE t(n INTEGER PRIMARY KEY, body)"))
-	for n := range 14 {
-		j := script(fmt.Sprintf("INSERT INTO t VALUES(%d, randomblob(%d))", n, n*371%9000))
+	run := func(sql string) {
+		t.Helper()
+		j := script(sql)
 		if s.on(id, j); j.err != nil {
 			t.Fatal(j.err)
 		}
+	}
+	run("CREATE TABLE t(n INTEGER PRIMARY KEY, body)")
+	return s, rec, id, func(n int, body string) {
+		t.Helper()
+		run(fmt.Sprintf("INSERT INTO t VALUES(%d, %s)", n, body))
 		rec.Mark(wrote{0, 0, n})
+	}
+}
+
+// replicatedLife hands over each commit for somebody who reads the history, unsynced; twice the log is copied back.
+func replicatedLife(t *testing.T, drop string) *crashfs.Recorder {
+	t.Helper()
+	s, rec, id, insert := oneTable(t, drop)
+	for n := range 14 {
+		insert(n, fmt.Sprintf("randomblob(%d)", n*371%9000))
 		if err := s.KeepUnsynced(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
@@ -155,18 +169,9 @@ func replicatedLife(t *testing.T, drop string) *crashfs.Recorder {
 // takes meanwhile.
 func fullLogLife(t *testing.T, drop string) *crashfs.Recorder {
 	t.Helper()
-	s, rec := pastStore(t, drop, store.Options{})
-	id := dbName(0)
-	if err := s.Create(t.Context(), id); err != nil {
-		t.Fatal(err)
-	}
-	s.on(id, script("CREATE TABLE t(n INTEGER PRIMARY KEY, body)"))
+	s, rec, _, insert := oneTable(t, drop)
 	for n, size := range []int{10, 4_200_000, 20_000, 4_200_000, 20_000, 10} {
-		j := script(fmt.Sprintf("INSERT INTO t VALUES(%d, zeroblob(%d))", n, size))
-		if s.on(id, j); j.err != nil {
-			t.Fatal(j.err)
-		}
-		rec.Mark(wrote{0, 0, n})
+		insert(n, fmt.Sprintf("zeroblob(%d)", size))
 	}
 	return ended(t, s, rec)
 }
